@@ -1,0 +1,1 @@
+//! The decisions of Kiln: passes, autodiff, memory plan, loops and code.

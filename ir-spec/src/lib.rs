@@ -1,0 +1,1 @@
+//! The language of Kiln: what a program is and what it means.

@@ -1,0 +1,1 @@
+//! The machine room of Kiln: it only computes.
