@@ -2,7 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attribute;
+pub mod body;
+pub mod builder;
+pub mod diagnostic;
+pub mod graph;
+pub mod module;
+pub mod op;
 pub mod scalar;
 pub mod types;
 
+pub use diagnostic::{Diagnostic, Severity};
+pub use graph::{Graph, Location, Node, Provenance, Value};
+pub use module::{Initializer, Module, Recipe, Role, State};
+pub use op::{Elementwise, Op};
 pub use types::{Bindings, DType, Dim, DimError, Extents, Layout, Name, Shape, TensorType};

@@ -1,0 +1,65 @@
+//! Placeholder.
+
+use crate::body::Body;
+use crate::op::{Fault, Gradient, OpSpec, Types, Vjp};
+use crate::types::TensorType;
+
+impl OpSpec for super::MaxPool {
+    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
+        unimplemented!()
+    }
+    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
+        unimplemented!()
+    }
+    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
+        unimplemented!()
+    }
+}
+
+impl OpSpec for super::MaxPoolGrad {
+    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
+        unimplemented!()
+    }
+    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
+        unimplemented!()
+    }
+    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
+        unimplemented!()
+    }
+}
+
+impl OpSpec for super::SumPool {
+    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
+        unimplemented!()
+    }
+    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
+        unimplemented!()
+    }
+    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
+        unimplemented!()
+    }
+}
+
+impl OpSpec for super::AvgPool {
+    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
+        unimplemented!()
+    }
+    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
+        unimplemented!()
+    }
+    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
+        unimplemented!()
+    }
+}
+
+impl OpSpec for super::SumPoolGrad {
+    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
+        unimplemented!()
+    }
+    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
+        unimplemented!()
+    }
+    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
+        unimplemented!()
+    }
+}
