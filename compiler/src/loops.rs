@@ -1,0 +1,7 @@
+//! Loop nests: what one kernel does, between the graph and machine code.
+//!
+//! [`nest`] is the language, [`print`](mod@print) its text, [`tile`] cuts parallel domains into tiles.
+
+pub mod nest;
+pub mod print;
+pub mod tile;
