@@ -8,8 +8,8 @@ use kiln_ir::DType;
 use kiln_ir::scalar::{BinaryFn, CompareFn, Number, ScalarExpr, ScalarNode, UnaryFn};
 
 use super::{
-    Access, Arg, BufferDecl, Expr, ExprNode, Helper, HelperDecl, Index, Local, LocalDecl, LoopNest, Place, ScratchDecl,
-    Stmt, Var,
+    Access, Arg, Atom, BufferDecl, Expr, ExprNode, Helper, HelperDecl, Index, Local, LocalDecl, LoopNest, Place,
+    ScratchDecl, Stmt, Var,
 };
 
 /// A nest in the making; see the example of [`crate::loops::nest`].
@@ -84,6 +84,24 @@ impl NestBuilder {
     /// Type of an expression.
     pub fn dtype(&self, expr: Expr) -> DType {
         self.state.borrow().nest.dtype(expr)
+    }
+
+    /// Whether the value of an expression depends on a loop variable directly.
+    pub fn uses(&self, expr: Expr, var: Var) -> bool {
+        let nest = &self.state.borrow().nest;
+        let mut work = vec![expr];
+        while let Some(expr) = work.pop() {
+            let node = nest.node(expr);
+            let mut found = false;
+            if let Some(index) = node.index() {
+                index.visit(&mut |atom| found |= *atom == Atom::Var(var));
+            }
+            if found {
+                return true;
+            }
+            work.extend(node.children());
+        }
+        false
     }
 
     /// A constant, as the nearest value of `dtype`.
