@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod graph;
 pub mod module;
 pub mod op;
+pub mod reference;
 pub mod scalar;
 pub mod types;
 
