@@ -11,6 +11,7 @@ pub mod module;
 pub mod op;
 pub mod scalar;
 pub mod types;
+pub mod verify;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use graph::{Graph, Location, Node, Provenance, Value};
