@@ -12,6 +12,7 @@ pub mod op;
 pub mod reference;
 pub mod scalar;
 pub mod types;
+pub mod verify;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use graph::{Graph, Location, Node, Provenance, Value};

@@ -24,6 +24,7 @@ pub mod optimizer;
 pub mod parametric;
 pub mod reduction;
 mod rule;
+mod rules;
 pub mod window;
 
 pub use elementwise::Elementwise;
