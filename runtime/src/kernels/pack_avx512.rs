@@ -11,18 +11,33 @@ use std::arch::x86_64::*;
 use super::abi::{GROUP, PackCall, Segment};
 use super::pack::class_masks;
 
-/// More runs than this in one group and a gather is cheaper.
-const MAX_RUNS: usize = 6;
+/// How many steps ahead dense copies ask for their source.
+const AHEAD: usize = 8;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
 pub(crate) unsafe fn pack_f32(call: &PackCall<'_, f32>) {
+    let groups = call.stride.div_ceil(GROUP);
     if call.operand.lanes_along_k {
-        for g in 0..call.stride.div_ceil(GROUP) {
+        for g in 0..groups {
             pack_transposed(call, g);
         }
-    } else {
-        for g in 0..call.stride.div_ceil(GROUP) {
-            pack_straight(call, g);
+        return;
+    }
+    if is_dense(call) {
+        match groups {
+            1 => return copy_dense::<1>(call),
+            2 => return copy_dense::<2>(call),
+            3 => return copy_dense::<3>(call),
+            _ => {}
+        }
+    }
+    for g in 0..groups {
+        if g * GROUP >= call.valid {
+            zero_group(call, g);
+        } else if call.stride - g * GROUP >= GROUP {
+            pack_straight::<true>(call, g);
+        } else {
+            pack_straight::<false>(call, g);
         }
     }
 }
@@ -41,84 +56,144 @@ fn low_lanes(count: usize) -> u16 {
     ((1u32 << count.min(GROUP)) - 1) as u16
 }
 
+/// Whether the panel is one run of full groups that lie inside the tensor.
 #[inline(always)]
-unsafe fn pack_straight(call: &PackCall<'_, f32>, g: usize) {
-    let to = call.to.add(g * GROUP);
-    let store = low_lanes(call.stride - g * GROUP);
-    if g * GROUP >= call.valid {
-        for row in 0..call.k1 - call.k0 {
-            _mm512_mask_storeu_ps(to.add(row * call.stride), store, _mm512_setzero_ps());
-        }
-        return;
+unsafe fn is_dense(call: &PackCall<'_, f32>) -> bool {
+    let op = call.operand;
+    if op.checked || !call.valid.is_multiple_of(GROUP) || call.valid != call.stride {
+        return false;
     }
+    let first = call.panel * op.groups_per_panel;
+    let start = runs(call, first);
+    (0..call.valid / GROUP).all(|g| {
+        // SAFETY: the panel has these groups.
+        let runs = unsafe { runs(call, first + g) };
+        runs.len() == 1
+            && runs[0].mask == u16::MAX
+            && runs[0].offset == start[0].offset + (g * GROUP) as i32
+    })
+}
+
+#[inline(always)]
+unsafe fn copy_dense<const G: usize>(call: &PackCall<'_, f32>) {
+    let op = call.operand;
+    let first = runs(call, call.panel * op.groups_per_panel)[0].offset as isize;
+    let from = call.from.wrapping_offset(first);
+    let mut to = call.to;
+    for k in call.k0..call.k1 {
+        let row = from.wrapping_offset(*op.k.add(k) as isize);
+        if k + AHEAD < call.k1 {
+            let later = from.wrapping_offset(*op.k.add(k + AHEAD) as isize);
+            for g in 0..G {
+                _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(g * GROUP).cast());
+            }
+        }
+        for g in 0..G {
+            _mm512_storeu_ps(to.add(g * GROUP), _mm512_loadu_ps(row.add(g * GROUP)));
+        }
+        to = to.add(G * GROUP);
+    }
+}
+
+#[inline(always)]
+unsafe fn zero_group(call: &PackCall<'_, f32>, g: usize) {
+    let store = low_lanes(call.stride - g * GROUP);
+    for row in 0..call.k1 - call.k0 {
+        let to = call.to.add(row * call.stride + g * GROUP);
+        _mm512_mask_storeu_ps(to, store, _mm512_setzero_ps());
+    }
+}
+
+/// Packs group `g`; `FULL` if all its lanes belong to the panel.
+#[inline(always)]
+unsafe fn pack_straight<const FULL: bool>(call: &PackCall<'_, f32>, g: usize) {
     let group = call.panel * call.operand.groups_per_panel + g;
-    let segments = runs(call, group);
-    match *segments {
-        [a] => copy_runs(call, to, store, group, [a]),
-        [a, b] => copy_runs(call, to, store, group, [a, b]),
-        [a, b, c] => copy_runs(call, to, store, group, [a, b, c]),
-        [a, b, c, d] => copy_runs(call, to, store, group, [a, b, c, d]),
-        _ => gather_group(call, to, store, g, group),
+    match *runs(call, group) {
+        [a] => copy_runs::<FULL, 1>(call, g, group, [a]),
+        [a, b] => copy_runs::<FULL, 2>(call, g, group, [a, b]),
+        [a, b, c] => copy_runs::<FULL, 3>(call, g, group, [a, b, c]),
+        [a, b, c, d] => copy_runs::<FULL, 4>(call, g, group, [a, b, c, d]),
+        _ => gather_group(call, g, group),
     }
 }
 
 /// Copies one group of every step; the masks of a class are computed once for its steps.
 #[inline(always)]
-unsafe fn copy_runs<const S: usize>(
+unsafe fn copy_runs<const FULL: bool, const S: usize>(
     call: &PackCall<'_, f32>,
-    to: *mut f32,
-    store: u16,
+    g: usize,
     group: usize,
     segments: [Segment; S],
 ) {
     let op = call.operand;
+    if op.order.is_null() {
+        let inside = if op.checked {
+            *op.masks.add(group)
+        } else {
+            u16::MAX
+        };
+        copy_steps::<FULL, S, false>(call, g, segments, inside, call.k0, call.k1);
+        return;
+    }
+    let mut begin = call.k0;
+    while begin < call.k1 {
+        let k = *op.order.add(begin) as usize;
+        let class = *op.class.add(k);
+        let mut end = begin + 1;
+        while end < call.k1 && *op.class.add(*op.order.add(end) as usize) == class {
+            end += 1;
+        }
+        let inside = *class_masks(call, k).add(group);
+        copy_steps::<FULL, S, true>(call, g, segments, inside, begin, end);
+        begin = end;
+    }
+}
+
+/// Copies steps at positions `begin..end`, all of one class.
+#[inline(always)]
+unsafe fn copy_steps<const FULL: bool, const S: usize, const ORDERED: bool>(
+    call: &PackCall<'_, f32>,
+    g: usize,
+    segments: [Segment; S],
+    inside: u16,
+    begin: usize,
+    end: usize,
+) {
+    let op = call.operand;
+    let to = call.to.add(g * GROUP);
+    let store = low_lanes(call.stride - g * GROUP);
     let mut from = [call.from; S];
     let mut masks = [0u16; S];
     for s in 0..S {
         from[s] = call.from.wrapping_offset(segments[s].offset as isize);
-        masks[s] = segments[s].mask;
+        masks[s] = segments[s].mask & inside;
     }
-    let load = |offset: i32, masks: &[u16; S]| {
-        // SAFETY: a masked load touches only lanes inside the tensor.
-        unsafe {
-            let offset = offset as isize;
-            let mut row = _mm512_maskz_loadu_ps(masks[0], from[0].wrapping_offset(offset));
-            for s in 1..S {
-                row = _mm512_mask_loadu_ps(row, masks[s], from[s].wrapping_offset(offset));
-            }
-            row
+    for position in begin..end {
+        let k = if ORDERED {
+            *op.order.add(position) as usize
+        } else {
+            position
+        };
+        let offset = *op.k.add(k) as isize;
+        let mut row = _mm512_maskz_loadu_ps(masks[0], from[0].wrapping_offset(offset));
+        for s in 1..S {
+            row = _mm512_mask_loadu_ps(row, masks[s], from[s].wrapping_offset(offset));
         }
-    };
-    if op.order.is_null() {
-        if op.checked {
-            for s in 0..S {
-                masks[s] &= *op.masks.add(group);
-            }
+        let to = to.add((k - call.k0) * call.stride);
+        if FULL {
+            _mm512_storeu_ps(to, row);
+        } else {
+            _mm512_mask_storeu_ps(to, store, row);
         }
-        for k in call.k0..call.k1 {
-            let row = load(*op.k.add(k), &masks);
-            _mm512_mask_storeu_ps(to.add((k - call.k0) * call.stride), store, row);
-        }
-        return;
-    }
-    let mut class = u32::MAX;
-    for position in call.k0..call.k1 {
-        let k = *op.order.add(position) as usize;
-        if *op.class.add(k) != class {
-            class = *op.class.add(k);
-            let inside = *class_masks(call, k).add(group);
-            for s in 0..S {
-                masks[s] = segments[s].mask & inside;
-            }
-        }
-        let row = load(*op.k.add(k), &masks);
-        _mm512_mask_storeu_ps(to.add((k - call.k0) * call.stride), store, row);
     }
 }
 
-#[inline(always)]
-unsafe fn gather_group(call: &PackCall<'_, f32>, to: *mut f32, store: u16, g: usize, group: usize) {
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn gather_group(call: &PackCall<'_, f32>, g: usize, group: usize) {
     let op = call.operand;
+    let to = call.to.add(g * GROUP);
+    let store = low_lanes(call.stride - g * GROUP);
     let lanes = low_lanes(call.valid - g * GROUP);
     let first = call.panel * op.width + g * GROUP;
     let index = _mm512_maskz_loadu_epi32(lanes, op.free.wrapping_add(first));
@@ -139,105 +214,112 @@ unsafe fn gather_group(call: &PackCall<'_, f32>, to: *mut f32, store: u16, g: us
     }
 }
 
+/// Sixteen free indices: where each one's row of the tensor starts, and which of its lanes count.
+struct Rows {
+    from: [*const f32; 16],
+    masks: [*const u16; 16],
+    exist: [u16; 16],
+}
+
 /// Sixteen free indices at a time: their k runs are the rows of a transpose.
 #[inline(always)]
 unsafe fn pack_transposed(call: &PackCall<'_, f32>, g: usize) {
     let op = call.operand;
-    let store = low_lanes(call.stride - g * GROUP);
     let valid = call.valid.saturating_sub(g * GROUP).min(GROUP);
+    if valid == 0 {
+        return zero_group(call, g);
+    }
     let first = call.panel * op.width + g * GROUP;
+    let mut rows = Rows {
+        from: [call.from; 16],
+        masks: [op.masks; 16],
+        exist: [0; 16],
+    };
+    for r in 0..16 {
+        // Rows that do not exist repeat the last one under an empty mask.
+        let i = first + r.min(valid - 1);
+        rows.from[r] = call.from.wrapping_offset(*op.free.add(i) as isize);
+        rows.masks[r] = class_masks(call, i);
+        rows.exist[r] = if r < valid { u16::MAX } else { 0 };
+    }
     for group in call.k0 / GROUP..call.k1.div_ceil(GROUP) {
-        let k = group * GROUP;
-        let count = (call.k1 - k).min(GROUP);
-        let to = call.to.add((k - call.k0) * call.stride + g * GROUP);
         let segments = runs(call, group);
-        let mut rows = [_mm512_setzero_ps(); 16];
-        match *segments {
-            [a] => load_rows(call, first, valid, group, [a], &mut rows),
-            [a, b] => load_rows(call, first, valid, group, [a, b], &mut rows),
-            [a, b, c] => load_rows(call, first, valid, group, [a, b, c], &mut rows),
-            _ if segments.len() <= MAX_RUNS => {
-                load_rows_any(call, first, valid, group, segments, &mut rows);
-            }
-            _ => gather_rows(call, first, valid, group, count, &mut rows),
-        }
-        let columns = transpose(&rows);
-        if count == GROUP {
-            for (i, column) in columns.iter().enumerate() {
-                _mm512_mask_storeu_ps(to.add(i * call.stride), store, *column);
-            }
-        } else {
-            for (i, column) in columns.iter().enumerate().take(count) {
-                _mm512_mask_storeu_ps(to.add(i * call.stride), store, *column);
-            }
-        }
+        let block = match (segments, op.checked || valid < GROUP) {
+            ([a], false) => load_rows::<false, 1>(&rows, op.checked, group, [*a]),
+            ([a, b], false) => load_rows::<false, 2>(&rows, op.checked, group, [*a, *b]),
+            ([a, b, c], false) => load_rows::<false, 3>(&rows, op.checked, group, [*a, *b, *c]),
+            ([a], true) => load_rows::<true, 1>(&rows, op.checked, group, [*a]),
+            ([a, b], true) => load_rows::<true, 2>(&rows, op.checked, group, [*a, *b]),
+            ([a, b, c], true) => load_rows::<true, 3>(&rows, op.checked, group, [*a, *b, *c]),
+            _ => gather_rows(call, &rows, group),
+        };
+        store_columns(call, g, group * GROUP, transpose(&block));
     }
 }
 
 #[inline(always)]
-unsafe fn load_rows<const S: usize>(
-    call: &PackCall<'_, f32>,
-    first: usize,
-    valid: usize,
+unsafe fn store_columns(call: &PackCall<'_, f32>, g: usize, k: usize, columns: [__m512; 16]) {
+    let to = call.to.add((k - call.k0) * call.stride + g * GROUP);
+    let count = call.k1 - k;
+    if count >= GROUP && call.stride - g * GROUP >= GROUP {
+        for (i, column) in columns.iter().enumerate() {
+            _mm512_storeu_ps(to.add(i * call.stride), *column);
+        }
+        return;
+    }
+    let store = low_lanes(call.stride - g * GROUP);
+    for (i, column) in columns.iter().enumerate() {
+        if i < count {
+            _mm512_mask_storeu_ps(to.add(i * call.stride), store, *column);
+        }
+    }
+}
+
+/// One group of k for each row; `MASKED` if rows differ in what they may read.
+#[inline(always)]
+unsafe fn load_rows<const MASKED: bool, const S: usize>(
+    rows: &Rows,
+    checked: bool,
     group: usize,
     segments: [Segment; S],
-    rows: &mut [__m512; 16],
-) {
-    load_rows_any(call, first, valid, group, &segments, rows);
-}
-
-#[inline(always)]
-unsafe fn load_rows_any(
-    call: &PackCall<'_, f32>,
-    first: usize,
-    valid: usize,
-    group: usize,
-    segments: &[Segment],
-    rows: &mut [__m512; 16],
-) {
-    let op = call.operand;
+) -> [__m512; 16] {
+    let mut block = [_mm512_setzero_ps(); 16];
     for r in 0..16 {
-        if r < valid {
-            let from = call.from.wrapping_offset(*op.free.add(first + r) as isize);
-            let inside = if op.checked {
-                *class_masks(call, first + r).add(group)
-            } else {
-                u16::MAX
-            };
-            let mut row = _mm512_setzero_ps();
-            for run in segments {
-                let at = from.wrapping_offset(run.offset as isize);
-                row = _mm512_mask_loadu_ps(row, run.mask & inside, at);
-            }
-            rows[r] = row;
+        let inside = match (MASKED, checked) {
+            (false, _) => u16::MAX,
+            (true, false) => rows.exist[r],
+            (true, true) => rows.exist[r] & *rows.masks[r].add(group),
+        };
+        let at = rows.from[r].wrapping_offset(segments[0].offset as isize);
+        let mut row = _mm512_maskz_loadu_ps(segments[0].mask & inside, at);
+        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(4 * GROUP).cast());
+        for s in 1..S {
+            let at = rows.from[r].wrapping_offset(segments[s].offset as isize);
+            row = _mm512_mask_loadu_ps(row, segments[s].mask & inside, at);
         }
+        block[r] = row;
     }
+    block
 }
 
-#[inline(always)]
-unsafe fn gather_rows(
-    call: &PackCall<'_, f32>,
-    first: usize,
-    valid: usize,
-    group: usize,
-    count: usize,
-    rows: &mut [__m512; 16],
-) {
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn gather_rows(call: &PackCall<'_, f32>, rows: &Rows, group: usize) -> [__m512; 16] {
     let op = call.operand;
-    let lanes = low_lanes(count);
+    let lanes = low_lanes(call.k1 - group * GROUP);
     let index = _mm512_maskz_loadu_epi32(lanes, op.k.wrapping_add(group * GROUP));
+    let mut block = [_mm512_setzero_ps(); 16];
     for r in 0..16 {
-        if r < valid {
-            let from = call.from.wrapping_offset(*op.free.add(first + r) as isize);
-            let inside = if op.checked {
-                *class_masks(call, first + r).add(group)
-            } else {
-                u16::MAX
-            };
-            let zero = _mm512_setzero_ps();
-            rows[r] = _mm512_mask_i32gather_ps::<4>(zero, lanes & inside, index, from.cast());
-        }
+        let inside = if op.checked {
+            *rows.masks[r].add(group)
+        } else {
+            u16::MAX
+        };
+        let mask = lanes & inside & rows.exist[r];
+        let zero = _mm512_setzero_ps();
+        block[r] = _mm512_mask_i32gather_ps::<4>(zero, mask, index, rows.from[r].cast());
     }
+    block
 }
 
 /// 16 x 16 transpose: pairs, quadruples, then 128-bit blocks.
