@@ -298,7 +298,8 @@ fn peak_gflops() -> f64 {
             _mm512_set1_ps(black_box(0.5)),
             _mm512_set1_ps(black_box(0.25)),
         );
-        let mut sums = [a; 16];
+        // Different starts, or LLVM rotates one chain through the registers.
+        let mut sums: [__m512; 16] = std::array::from_fn(|i| _mm512_set1_ps(black_box(i as f32)));
         for _ in 0..rounds {
             for i in 0..16 {
                 sums[i] = _mm512_fmadd_ps(sums[i], a, b);
@@ -313,7 +314,7 @@ fn peak_gflops() -> f64 {
             _mm256_set1_ps(black_box(0.5)),
             _mm256_set1_ps(black_box(0.25)),
         );
-        let mut sums = [a; 12];
+        let mut sums: [__m256; 12] = std::array::from_fn(|i| _mm256_set1_ps(black_box(i as f32)));
         for _ in 0..rounds {
             for sum in &mut sums {
                 *sum = _mm256_fmadd_ps(*sum, a, b);

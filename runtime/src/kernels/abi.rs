@@ -43,8 +43,7 @@ pub(crate) struct Operand {
     pub(crate) class: *const u32,
     pub(crate) masks: *const u16,
     pub(crate) mask_stride: usize,
-    /// Steps of each k block sorted by class; null when not checked or when lanes run along k.
-    pub(crate) order: *const u32,
+    pub(crate) classes: usize,
     /// Which packed copy batch `g` uses (batches that read the same elements share one).
     pub(crate) packed_batch: *const u32,
 }

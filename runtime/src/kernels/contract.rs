@@ -260,10 +260,9 @@ impl ContractPlan {
         let (shape, mr) = choose_shape(table, m, n);
         let nr = table.shapes[shape].nr;
         let tiling = plan_tiles(g, m, n, k, mr, nr);
-        let blocks = k_blocks(&tiling, k);
         let mut tables = Tables {
-            rows: GatherTables::new(rows.0, &rows.1, mr, &blocks)?,
-            columns: GatherTables::new(columns.0, &columns.1, nr, &blocks)?,
+            rows: GatherTables::new(rows.0, &rows.1, mr)?,
+            columns: GatherTables::new(columns.0, &columns.1, nr)?,
             out: OutTables::new(
                 offsets_of(&spec.batch, strides(0, b))?,
                 out_rows,
@@ -456,20 +455,6 @@ fn choose_shape<T: Real>(table: &super::abi::Table<T>, m: usize, n: usize) -> (u
     (best.1, best.2)
 }
 
-/// The k blocks of all splits, as the driver walks them.
-fn k_blocks(tiling: &Tiling, k: usize) -> Vec<(usize, usize)> {
-    let chunks = (0..k)
-        .step_by(tiling.k_chunk)
-        .map(|from| (from, k.min(from + tiling.k_chunk)));
-    chunks
-        .flat_map(|(from, to)| {
-            (from..to)
-                .step_by(tiling.kc)
-                .map(move |k0| (k0, to.min(k0 + tiling.kc)))
-        })
-        .collect()
-}
-
 fn epilogue_code(epilogue: &Epilogue, swapped: bool) -> EpilogueCode {
     let along = |a: Option<Along>| match a {
         None => 0,
@@ -504,11 +489,7 @@ impl GatherTables {
             class: self.class.as_ptr(),
             masks: self.masks.as_ptr(),
             mask_stride: self.mask_stride,
-            order: if self.order.is_empty() {
-                std::ptr::null()
-            } else {
-                self.order.as_ptr()
-            },
+            classes: self.classes,
             packed_batch: self.packed_batch.as_ptr(),
         }
     }

@@ -29,7 +29,7 @@ pub(crate) struct GatherTables {
     pub(crate) class: Vec<u32>,
     pub(crate) masks: Vec<u16>,
     pub(crate) mask_stride: usize,
-    pub(crate) order: Vec<u32>,
+    pub(crate) classes: usize,
     pub(crate) packed_batch: Vec<u32>,
 }
 
@@ -61,13 +61,8 @@ impl Check {
 }
 
 impl GatherTables {
-    /// `width` free indices make a panel; `blocks` are the k blocks.
-    pub(crate) fn new(
-        read: &AffineRead,
-        dims: &Read,
-        width: usize,
-        blocks: &[(usize, usize)],
-    ) -> Result<Self, ContractError> {
+    /// `width` free indices make a panel.
+    pub(crate) fn new(read: &AffineRead, dims: &Read, width: usize) -> Result<Self, ContractError> {
         let lengths = [&dims.batch, &dims.free, &dims.k].map(|e| e.iter().product::<usize>());
         let mut batch = vec![0i64; lengths[0]];
         let mut free = vec![0i64; lengths[1]];
@@ -154,20 +149,16 @@ impl GatherTables {
             class: Vec::new(),
             masks: Vec::new(),
             mask_stride: 0,
-            order: Vec::new(),
+            classes: 0,
         };
         if !checks.is_empty() {
-            tables.add_masks(&checks, blocks)?;
+            tables.add_masks(&checks)?;
         }
         Ok(tables)
     }
 
-    /// Fills `class`, `masks` and `order`.
-    fn add_masks(
-        &mut self,
-        checks: &[Check],
-        blocks: &[(usize, usize)],
-    ) -> Result<(), ContractError> {
+    /// Fills `class` and `masks`.
+    fn add_masks(&mut self, checks: &[Check]) -> Result<(), ContractError> {
         let steps = if self.lanes_along_k {
             self.free.len()
         } else {
@@ -209,14 +200,8 @@ impl GatherTables {
                 }
             }
         }
-        if !self.lanes_along_k {
-            for &(k0, k1) in blocks {
-                let mut steps: Vec<u32> = (k0 as u32..k1 as u32).collect();
-                steps.sort_by_key(|step| class[*step as usize]);
-                self.order.extend(steps);
-            }
-        }
         self.class = class;
+        self.classes = members.len();
         Ok(())
     }
 

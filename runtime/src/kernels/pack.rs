@@ -26,12 +26,7 @@ pub(crate) unsafe fn pack<T: Real>(call: &PackCall<'_, T>) {
 unsafe fn pack_straight<T: Real>(call: &PackCall<'_, T>) {
     let op = call.operand;
     let first_group = call.panel * op.groups_per_panel;
-    for position in call.k0..call.k1 {
-        let k = if op.order.is_null() {
-            position
-        } else {
-            *op.order.add(position) as usize
-        };
+    for k in call.k0..call.k1 {
         let from = call.from.wrapping_offset(*op.k.add(k) as isize);
         let to = call.to.add((k - call.k0) * call.stride);
         let masks = class_masks(call, k);

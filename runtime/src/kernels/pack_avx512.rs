@@ -7,12 +7,16 @@
 //! through a 16 x 16 transpose in registers.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::abi::{GROUP, PackCall, Segment};
 use super::pack::class_masks;
 
 /// How many steps ahead dense copies ask for their source.
 const AHEAD: usize = 8;
+
+/// Classes whose masks are kept at hand: the taps of kernels up to 11 x 11.
+const MOST_CLASSES: usize = 128;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
 pub(crate) unsafe fn pack_f32(call: &PackCall<'_, f32>) {
@@ -117,7 +121,8 @@ unsafe fn pack_straight<const FULL: bool>(call: &PackCall<'_, f32>, g: usize) {
     }
 }
 
-/// Copies one group of every step; the masks of a class are computed once for its steps.
+/// Copies one group of every step. Steps keep their order, which walks the taps of one channel before the next: sorted
+/// by class, every step would touch another channel's lines.
 #[inline(always)]
 unsafe fn copy_runs<const FULL: bool, const S: usize>(
     call: &PackCall<'_, f32>,
@@ -126,65 +131,52 @@ unsafe fn copy_runs<const FULL: bool, const S: usize>(
     segments: [Segment; S],
 ) {
     let op = call.operand;
-    if op.order.is_null() {
-        let inside = if op.checked {
-            *op.masks.add(group)
-        } else {
-            u16::MAX
-        };
-        copy_steps::<FULL, S, false>(call, g, segments, inside, call.k0, call.k1);
-        return;
+    if !op.checked {
+        let masks = segments.map(|run| run.mask);
+        return copy_steps::<FULL, S, false>(call, g, segments, &masks);
     }
-    let mut begin = call.k0;
-    while begin < call.k1 {
-        let k = *op.order.add(begin) as usize;
-        let class = *op.class.add(k);
-        let mut end = begin + 1;
-        while end < call.k1 && *op.class.add(*op.order.add(end) as usize) == class {
-            end += 1;
-        }
-        let inside = *class_masks(call, k).add(group);
-        copy_steps::<FULL, S, true>(call, g, segments, inside, begin, end);
-        begin = end;
+    if op.classes > MOST_CLASSES {
+        return gather_group(call, g, group);
     }
+    let mut masks = [const { MaybeUninit::<[u16; S]>::uninit() }; MOST_CLASSES];
+    for (class, masks) in masks.iter_mut().enumerate().take(op.classes) {
+        let inside = *op.masks.add(class * op.mask_stride + group);
+        masks.write(segments.map(|run| run.mask & inside));
+    }
+    copy_steps::<FULL, S, true>(call, g, segments, masks.as_ptr().cast());
 }
 
-/// Copies steps at positions `begin..end`, all of one class.
 #[inline(always)]
-unsafe fn copy_steps<const FULL: bool, const S: usize, const ORDERED: bool>(
+unsafe fn copy_steps<const FULL: bool, const S: usize, const CHECKED: bool>(
     call: &PackCall<'_, f32>,
     g: usize,
     segments: [Segment; S],
-    inside: u16,
-    begin: usize,
-    end: usize,
+    masks: *const [u16; S],
 ) {
-    let op = call.operand;
-    let to = call.to.add(g * GROUP);
-    let store = low_lanes(call.stride - g * GROUP);
+    // Locals, because a store of packed elements might otherwise change the call.
+    let (offsets, class, stride) = (call.operand.k, call.operand.class, call.stride);
+    let mut to = call.to.add(g * GROUP);
+    let store = low_lanes(stride - g * GROUP);
     let mut from = [call.from; S];
-    let mut masks = [0u16; S];
     for s in 0..S {
         from[s] = call.from.wrapping_offset(segments[s].offset as isize);
-        masks[s] = segments[s].mask & inside;
     }
-    for position in begin..end {
-        let k = if ORDERED {
-            *op.order.add(position) as usize
-        } else {
-            position
-        };
-        let offset = *op.k.add(k) as isize;
-        let mut row = _mm512_maskz_loadu_ps(masks[0], from[0].wrapping_offset(offset));
-        for s in 1..S {
-            row = _mm512_mask_loadu_ps(row, masks[s], from[s].wrapping_offset(offset));
+    let mut masks_now = *masks;
+    for k in call.k0..call.k1 {
+        let offset = *offsets.add(k) as isize;
+        if CHECKED {
+            masks_now = *masks.add(*class.add(k) as usize);
         }
-        let to = to.add((k - call.k0) * call.stride);
+        let mut row = _mm512_maskz_loadu_ps(masks_now[0], from[0].wrapping_offset(offset));
+        for s in 1..S {
+            row = _mm512_mask_loadu_ps(row, masks_now[s], from[s].wrapping_offset(offset));
+        }
         if FULL {
             _mm512_storeu_ps(to, row);
         } else {
             _mm512_mask_storeu_ps(to, store, row);
         }
+        to = to.wrapping_add(stride);
     }
 }
 
@@ -197,12 +189,7 @@ unsafe fn gather_group(call: &PackCall<'_, f32>, g: usize, group: usize) {
     let lanes = low_lanes(call.valid - g * GROUP);
     let first = call.panel * op.width + g * GROUP;
     let index = _mm512_maskz_loadu_epi32(lanes, op.free.wrapping_add(first));
-    for position in call.k0..call.k1 {
-        let k = if op.order.is_null() {
-            position
-        } else {
-            *op.order.add(position) as usize
-        };
+    for k in call.k0..call.k1 {
         let mask = if op.checked {
             lanes & *class_masks(call, k).add(group)
         } else {
