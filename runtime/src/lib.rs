@@ -1,1 +1,3 @@
 //! The machine room of Kiln: it only computes.
+
+pub mod kernels;
