@@ -125,4 +125,8 @@ impl Placement {
         let peak = storages.iter().zip(&offsets).map(|(s, offset)| offset + s.size).max().unwrap_or(0);
         Self { offsets, peak, solver }
     }
+
+    fn empty() -> Self {
+        Self { offsets: Vec::new(), peak: 0, solver: "nothing to place" }
+    }
 }

@@ -5,6 +5,9 @@
 //! about a live range then reads O(log steps) short lists instead of all buffers that overlap it in time: a quarter of
 //! all pairs in a training step, whose activations stay live until the backward half.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 
 /// Bytes taken so far, over elementary time slots `0..slots`.
@@ -15,7 +18,12 @@ pub(crate) struct Occupancy {
     whole: Vec<ByteSet>,
     /// Bytes taken by anything that touches the node's span without covering its parent's.
     touched: Vec<ByteSet>,
+    /// Steps of the search for gaps that may still be made freely; after that each search gets [`SHORT_SEARCH`].
+    effort: usize,
 }
+
+/// Ranges looked at before a search gives up and takes the place above everything, once the effort is spent.
+const SHORT_SEARCH: usize = 48;
 
 /// How to choose among the gaps that are large enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,28 +35,37 @@ pub(crate) enum Fit {
 }
 
 impl Occupancy {
-    pub(crate) fn new(slots: usize) -> Self {
+    /// Nothing taken. Searches may look at `effort` ranges in all before they become hasty: a bound for arenas so
+    /// fragmented that every search visits thousands of gaps.
+    pub(crate) fn new(slots: usize, effort: usize) -> Self {
         let leaves = slots.max(1).next_power_of_two();
-        Self { leaves, whole: vec![ByteSet::default(); 2 * leaves], touched: vec![ByteSet::default(); 2 * leaves] }
+        let empty = vec![ByteSet::default(); 2 * leaves];
+        Self { leaves, whole: empty.clone(), touched: empty, effort }
+    }
+
+    /// What is left of the effort.
+    pub(crate) fn effort(&self) -> usize {
+        self.effort
     }
 
     /// Offset of a gap of `size` bytes that is free during all of `slots`. There is always one above everything.
-    pub(crate) fn find(&self, slots: Range<usize>, size: u64, fit: Fit) -> u64 {
+    pub(crate) fn find(&mut self, slots: Range<usize>, size: u64, fit: Fit) -> u64 {
         let mut sets = Vec::with_capacity(64);
         self.collect(slots, &mut sets);
-        let mut cursor = GapCursor { sets, offset: 0 };
-        let mut gap = cursor.next(size);
-        if fit == Fit::Lowest {
-            return gap.start;
-        }
-        let mut best = gap.clone();
-        // The gap above everything ends nowhere; it is taken only when no other fits.
-        while gap.end != u64::MAX {
-            gap = cursor.next(size);
-            if gap.end != u64::MAX && gap.end - gap.start < best.end - best.start {
-                best = gap.clone();
+        let mut cursor = GapCursor { heads: sets.into(), offset: 0, steps: self.effort.max(SHORT_SEARCH) };
+        let mut best = cursor.next(size);
+        if fit == Fit::Tightest {
+            // The gap above everything ends nowhere, so that any other is tighter.
+            let mut gap = best.clone();
+            while gap.end != u64::MAX {
+                gap = cursor.next(size);
+                if gap.end - gap.start < best.end - best.start {
+                    best = gap.clone();
+                }
             }
         }
+        let left = cursor.steps;
+        self.effort = self.effort.min(left);
         best.start
     }
 
@@ -86,10 +103,10 @@ impl Occupancy {
     }
 
     /// The byte sets whose union is what is taken at some time during `slots`.
-    fn collect<'a>(&'a self, slots: Range<usize>, sets: &mut Vec<&'a [Range<u64>]>) {
+    fn collect<'a>(&'a self, slots: Range<usize>, sets: &mut Vec<Head<'a>>) {
         let mut push = |set: &'a ByteSet| {
             if !set.ranges.is_empty() {
-                sets.push(&set.ranges);
+                sets.push(Head(&set.ranges));
             }
         };
         let (mut low, mut high) = (slots.start + self.leaves, slots.end + self.leaves);
@@ -116,47 +133,71 @@ impl Occupancy {
     }
 }
 
-/// Walks the gaps of a union of byte sets upwards.
+/// Walks the gaps of a union of byte sets upwards, by merging the sets. Visiting the sets in turn until none objects
+/// was eight times slower: fragmented arenas make one step per gap, and each step asked every set.
 struct GapCursor<'a> {
-    /// What is left of each set: ranges that end above `offset`.
-    sets: Vec<&'a [Range<u64>]>,
+    /// Start of the next range of each set, and that range with all after it; lowest start on top.
+    heads: BinaryHeap<Head<'a>>,
+    /// Everything below is taken, or was given out.
     offset: u64,
+    /// Ranges that may still be looked at.
+    steps: usize,
 }
+
+/// What is left of a set, ordered so that the lowest start is the greatest.
+struct Head<'a>(&'a [Range<u64>]);
+
+impl Head<'_> {
+    fn start(&self) -> u64 {
+        self.0.first().map_or(u64::MAX, |range| range.start)
+    }
+}
+
+impl Ord for Head<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.start().cmp(&self.start())
+    }
+}
+
+impl PartialOrd for Head<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Head<'_> {}
 
 impl GapCursor<'_> {
     /// The next gap of at least `size` bytes; the last one ends at `u64::MAX`.
     fn next(&mut self, size: u64) -> Range<u64> {
-        let start = self.settle(size);
-        let end = self.sets.iter().filter_map(|set| set.first()).map(|range| range.start).min().unwrap_or(u64::MAX);
-        self.offset = end;
-        start..end
-    }
-
-    /// Moves `offset` up to where no set has a range within the next `size` bytes.
-    fn settle(&mut self, size: u64) -> u64 {
-        let mut quiet = 0;
-        let mut at = 0;
-        while quiet < self.sets.len() {
-            let before = self.offset;
-            self.sets[at] = skip(self.sets[at], &mut self.offset, size);
-            quiet = if self.offset == before { quiet + 1 } else { 1 };
-            at = if at + 1 == self.sets.len() { 0 } else { at + 1 };
+        while let Some(mut head) = self.heads.peek_mut() {
+            if self.steps == 0 {
+                break;
+            }
+            self.steps -= 1;
+            let start = head.start();
+            if start.saturating_sub(self.offset) >= size && start > self.offset {
+                let gap = self.offset..start;
+                self.offset = start;
+                return gap;
+            }
+            self.offset = self.offset.max(head.0[0].end);
+            let done = head.0.partition_point(|range| range.end <= self.offset);
+            head.0 = &head.0[done..];
+            if head.0.is_empty() {
+                PeekMut::pop(head);
+            }
         }
-        self.offset
+        let top = self.heads.iter().filter_map(|head| head.0.last()).map(|range| range.end).max();
+        self.offset = self.offset.max(top.unwrap_or(0));
+        self.offset..u64::MAX
     }
-}
-
-/// Drops the ranges below `offset`, moving it above every range that leaves less than `size` bytes free.
-fn skip<'a>(set: &'a [Range<u64>], offset: &mut u64, size: u64) -> &'a [Range<u64>] {
-    let mut rest = &set[set.partition_point(|range| range.end <= *offset)..];
-    while let Some((range, tail)) = rest.split_first() {
-        if range.start.saturating_sub(*offset) >= size && range.start >= *offset {
-            break;
-        }
-        *offset = range.end.max(*offset);
-        rest = tail;
-    }
-    rest
 }
 
 /// Sorted, disjoint, non-touching byte ranges.
