@@ -130,3 +130,19 @@ impl Placement {
         Self { offsets: Vec::new(), peak: 0, solver: "nothing to place" }
     }
 }
+
+/// Bytes live in each slot.
+fn live_bytes_per_slot(storages: &[SlotStorage]) -> Vec<u64> {
+    let slots = storages.iter().map(|s| s.end).max().unwrap_or(0);
+    let mut change = vec![0i64; slots + 1];
+    for s in storages {
+        // Totals are below i64::MAX: `Problem` has seen to it.
+        change[s.first] += s.size.cast_signed();
+        change[s.end] -= s.size.cast_signed();
+    }
+    let running = change.iter().scan(0i64, |sum, &c| {
+        *sum += c;
+        Some(sum.cast_unsigned())
+    });
+    running.take(slots).collect()
+}

@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 
 use super::occupancy::{Fit, Occupancy};
-use super::{Placement, SlotStorage};
+use super::{Placement, SlotStorage, live_bytes_per_slot};
 
 /// Best plan of the portfolio; stops early when one needs no more than `enough` bytes.
 pub(crate) fn place(storages: &[SlotStorage], enough: u64) -> Placement {
@@ -138,21 +138,6 @@ fn by_breadth(storages: &[SlotStorage]) -> Vec<usize> {
         let slot = fullest.within(s.first, s.end);
         (Reverse(live[slot]), slot, Reverse(s.size), s.first)
     })
-}
-
-fn live_bytes_per_slot(storages: &[SlotStorage]) -> Vec<u64> {
-    let slots = storages.iter().map(|s| s.end).max().unwrap_or(0);
-    let mut change = vec![0i64; slots + 1];
-    for s in storages {
-        // Totals are below i64::MAX: `Problem` has seen to it.
-        change[s.first] += s.size.cast_signed();
-        change[s.end] -= s.size.cast_signed();
-    }
-    let running = change.iter().scan(0i64, |sum, &c| {
-        *sum += c;
-        Some(sum.cast_unsigned())
-    });
-    running.take(slots).collect()
 }
 
 /// Answers which slot of a range has most live bytes (the first among equals): a sparse table over powers of two.
