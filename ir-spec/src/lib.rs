@@ -10,6 +10,7 @@ pub mod graph;
 pub mod module;
 pub mod op;
 pub mod scalar;
+pub mod text;
 pub mod types;
 
 pub use diagnostic::{Diagnostic, Severity};
