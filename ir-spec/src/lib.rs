@@ -11,6 +11,7 @@ pub mod module;
 pub mod op;
 pub mod reference;
 pub mod scalar;
+pub mod text;
 pub mod types;
 pub mod verify;
 
