@@ -31,6 +31,7 @@ use std::fmt;
 mod abi;
 mod contract;
 mod drive;
+pub mod entry;
 mod gather;
 mod math;
 mod pack;
