@@ -15,6 +15,7 @@ use crate::types::{Bindings, Name, TensorType};
 pub mod contraction;
 pub mod control;
 pub mod creation;
+mod dims;
 pub mod elementwise;
 pub mod indexing;
 pub mod loss;
@@ -23,7 +24,6 @@ pub mod normalization;
 pub mod optimizer;
 pub mod parametric;
 pub mod reduction;
-mod rule;
 mod rules;
 pub mod window;
 
