@@ -29,6 +29,10 @@ pub mod window;
 
 pub use elementwise::Elementwise;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
+
 /// Result types of one node.
 pub type Types = SmallVec<[TensorType; 3]>;
 
