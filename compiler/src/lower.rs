@@ -84,7 +84,13 @@ pub fn lower(graph: &Graph, kernel: &Scheduled, kernels: Option<&Kernels>) -> Re
     })
 }
 
-fn contraction(name: String, region: &Graph, form: &ContractForm, plan: ContractPlan, provenance: Provenance) -> Lowered {
+fn contraction(
+    name: String,
+    region: &Graph,
+    form: &ContractForm,
+    plan: ContractPlan,
+    provenance: Provenance,
+) -> Lowered {
     let mut launches = vec![call(&name, CONTRACT_TILES, region, form, &plan, plan.tiles())];
     if plan.reduce_tiles() > 0 {
         launches.push(call(&format!("{name}.sum"), CONTRACT_REDUCE, region, form, &plan, plan.reduce_tiles()));

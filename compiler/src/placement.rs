@@ -190,14 +190,23 @@ impl<'a> Placer<'a> {
 
     /// An updated state is computed in place, if nothing reads the old value afterwards.
     fn updates(&mut self) {
-        let copied_states: Vec<Name> = self.copies.iter().filter_map(|c| match &c.from {
-            Home::State(name) => Some(name.clone()),
-            _ => None,
-        }).collect();
-        let moved: Vec<Name> = self.graph.updates().iter().filter_map(|u| match self.origin(u.value) {
-            Origin::State(name) if name != u.state => Some(name),
-            _ => None,
-        }).collect();
+        let copied_states: Vec<Name> = self
+            .copies
+            .iter()
+            .filter_map(|c| match &c.from {
+                Home::State(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        let moved: Vec<Name> = self
+            .graph
+            .updates()
+            .iter()
+            .filter_map(|u| match self.origin(u.value) {
+                Origin::State(name) if name != u.state => Some(name),
+                _ => None,
+            })
+            .collect();
         for update in self.graph.updates() {
             let origin = self.origin(update.value);
             let home = Home::State(update.state.clone());
@@ -305,11 +314,12 @@ impl<'a> Placer<'a> {
             }
             let lowered = &self.lowered[step as usize];
             let uses = lowered.launches.iter().flat_map(|(_, uses)| uses);
-            let workspace = (lowered.workspace_bytes > 0 && uses.into_iter().any(|u| *u == BufferUse::Workspace)).then(|| {
-                let name = format!("{}.partials", lowered.name);
-                self.buffers.push(Buffer::new(name, lowered.workspace_bytes as u64, step, step + 1));
-                self.buffers.len() - 1
-            });
+            let workspace =
+                (lowered.workspace_bytes > 0 && uses.into_iter().any(|u| *u == BufferUse::Workspace)).then(|| {
+                    let name = format!("{}.partials", lowered.name);
+                    self.buffers.push(Buffer::new(name, lowered.workspace_bytes as u64, step, step + 1));
+                    self.buffers.len() - 1
+                });
             self.workspaces.push(workspace);
             self.record(step, workspace);
         }
