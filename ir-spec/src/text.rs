@@ -1,12 +1,20 @@
 //! The text of a program, in two forms under one grammar.
 
 use crate::diagnostic::Diagnostic;
+use crate::graph::Location;
+use crate::module::Module;
 use crate::types::Name;
 
 pub mod ast;
+pub mod evaluate;
 mod lexer;
+mod lower;
 mod parser;
+mod printer;
 pub mod suggest;
+
+pub use lower::{recipe, tensor_type};
+pub use printer::{PrintOptions, print, print_graph, print_node};
 
 /// The syntax tree of a text in either form. Nothing is resolved yet.
 ///
@@ -15,6 +23,43 @@ pub mod suggest;
 pub fn parse_source(file: impl Into<Name>, text: &str) -> Result<ast::Source, Vec<Diagnostic>> {
     let (source, errors) = parse_tree(&file.into(), text);
     if errors.is_empty() { Ok(source) } else { Err(errors) }
+}
+
+/// The module of a text in graph form. Declared types are checked against `infer`.
+///
+/// # Errors
+/// Every finding: what [`parse_source`] reports, `name`, `op.unknown`, `attribute`, `type`, `V3` for the number of
+/// operands or results, and the labels of the ops' constraints.
+pub fn parse_module(file: impl Into<Name>, text: &str) -> Result<Module, Vec<Diagnostic>> {
+    let source = parse_source(file, text)?;
+    let (module, errors) = lower::lower(&source);
+    if errors.is_empty() { Ok(module) } else { Err(errors) }
+}
+
+/// The text of a file's bytes.
+///
+/// # Errors
+/// `syntax` at the first byte that is not UTF-8.
+pub fn decode(file: impl Into<Name>, bytes: &[u8]) -> Result<&str, Vec<Diagnostic>> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let before = String::from_utf8_lossy(valid);
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let at = Location { file: file.into(), line: number(line), column: number(column) };
+        let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
+        vec![Diagnostic::error("syntax", format!("the byte {byte:#04x} is not UTF-8 text")).at(Some(at))]
+    })
+}
+
+/// [`parse_source`] of a file's bytes.
+///
+/// # Errors
+/// Those of [`decode`] and [`parse_source`].
+pub fn parse_bytes(file: impl Into<Name>, bytes: &[u8]) -> Result<ast::Source, Vec<Diagnostic>> {
+    let file = file.into();
+    parse_source(file.clone(), decode(file, bytes)?)
 }
 
 /// The tree of what could be read, and every finding.
