@@ -1,5 +1,7 @@
 //! The text of a program, in two forms under one grammar.
 
+use std::collections::HashSet;
+
 use crate::diagnostic::Diagnostic;
 use crate::graph::Location;
 use crate::module::Module;
@@ -7,12 +9,14 @@ use crate::types::Name;
 
 pub mod ast;
 pub mod evaluate;
+pub mod format;
 mod lexer;
 mod lower;
 mod parser;
 mod printer;
 pub mod suggest;
 
+pub use format::format;
 pub use lower::{recipe, tensor_type};
 pub use printer::{PrintOptions, print, print_graph, print_node};
 
@@ -21,7 +25,7 @@ pub use printer::{PrintOptions, print, print_graph, print_node};
 /// # Errors
 /// Every finding under the labels `syntax`, `syntax.depth` and `type`, in the order of the text.
 pub fn parse_source(file: impl Into<Name>, text: &str) -> Result<ast::Source, Vec<Diagnostic>> {
-    let (source, errors) = parse_tree(&file.into(), text);
+    let Parsed { source, errors, .. } = parse_tree(&file.into(), text);
     if errors.is_empty() { Ok(source) } else { Err(errors) }
 }
 
@@ -31,8 +35,10 @@ pub fn parse_source(file: impl Into<Name>, text: &str) -> Result<ast::Source, Ve
 /// Every finding: what [`parse_source`] reports, `name`, `op.unknown`, `attribute`, `type`, `V3` for the number of
 /// operands or results, and the labels of the ops' constraints.
 pub fn parse_module(file: impl Into<Name>, text: &str) -> Result<Module, Vec<Diagnostic>> {
-    let source = parse_source(file, text)?;
-    let (module, errors) = lower::lower(&source);
+    let Parsed { source, mut errors, lost } = parse_tree(&file.into(), text);
+    let (module, found) = lower::lower(&source, lost, !errors.is_empty());
+    errors.extend(found);
+    errors.sort_by_key(|d| d.at.as_ref().map(|at| (at.line, at.column)));
     if errors.is_empty() { Ok(module) } else { Err(errors) }
 }
 
@@ -62,14 +68,21 @@ pub fn parse_bytes(file: impl Into<Name>, bytes: &[u8]) -> Result<ast::Source, V
     parse_source(file.clone(), decode(file, bytes)?)
 }
 
-/// The tree of what could be read, and every finding.
-fn parse_tree(file: &Name, text: &str) -> (ast::Source, Vec<Diagnostic>) {
+/// What could be read of a text.
+struct Parsed {
+    source: ast::Source,
+    errors: Vec<Diagnostic>,
+    /// Values of statements that could not be read.
+    lost: HashSet<Name>,
+}
+
+fn parse_tree(file: &Name, text: &str) -> Parsed {
     let lexed = lexer::lex(file, text);
     let blank = lexed.tokens.len() <= 1 && lexed.notes.iter().all(|n| matches!(n.kind, lexer::NoteKind::Blank));
-    let (source, mut errors) = parser::parse(file, text, lexed);
-    if blank && errors.is_empty() {
+    let mut parsed = parser::parse(file, text, lexed);
+    if blank && parsed.errors.is_empty() {
         let at = ast::Span { line: 1, column: 1, width: 1 }.location(file);
-        errors.push(Diagnostic::error("syntax", "the text is empty").at(Some(at)));
+        parsed.errors.push(Diagnostic::error("syntax", "the text is empty").at(Some(at)));
     }
-    (source, errors)
+    parsed
 }

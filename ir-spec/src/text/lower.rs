@@ -1,6 +1,6 @@
 //! Syntax tree of the graph form to a module: names are resolved, types are checked against `infer`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::attribute::AttrValue;
 use crate::diagnostic::Diagnostic;
@@ -14,8 +14,8 @@ mod attributes;
 mod graph;
 
 /// The module of a tree, and everything that is wrong with it.
-pub(crate) fn lower(source: &Source) -> (Module, Vec<Diagnostic>) {
-    let mut lowering = Lowering { file: source.file.clone(), module: Module::default(), errors: Vec::new() };
+pub(crate) fn lower(source: &Source, lost: HashSet<Name>, incomplete: bool) -> (Module, Vec<Diagnostic>) {
+    let mut lowering = Lowering { file: source.file.clone(), module: Module::default(), errors: Vec::new(), lost, incomplete };
     // States first: a read may leave out the type that its declaration gives.
     for item in &source.items {
         if let ItemKind::State(state) = &item.kind {
@@ -42,7 +42,8 @@ pub(crate) fn lower(source: &Source) -> (Module, Vec<Diagnostic>) {
 /// # Errors
 /// Every finding in the `train` and `weights` items.
 pub fn recipe(source: &Source, lookup: Lookup<'_>) -> Result<Option<Recipe>, Vec<Diagnostic>> {
-    let mut lowering = Lowering { file: source.file.clone(), module: Module::default(), errors: Vec::new() };
+    let file = source.file.clone();
+    let mut lowering = Lowering { file, module: Module::default(), errors: Vec::new(), lost: HashSet::new(), incomplete: false };
     let mut recipe = RecipeItems::default();
     for item in &source.items {
         match &item.kind {
@@ -98,6 +99,10 @@ struct Lowering {
     file: Name,
     module: Module,
     errors: Vec<Diagnostic>,
+    /// Values of statements that could not be read.
+    lost: HashSet<Name>,
+    /// Something could not be read.
+    incomplete: bool,
 }
 
 impl Lowering {

@@ -93,7 +93,8 @@ impl Lowering {
             }
             ended |= matches!(statement.kind, StatementKind::Return { .. } | StatementKind::Yield(_));
         }
-        if !ended {
+        // A statement that could not be read may have been the end.
+        if !ended && !self.incomplete {
             let (what, word) = if region { ("region", "yield") } else { ("graph", "return") };
             self.error("syntax", body.end, format!("the {what} has no `{word}`"));
         }
@@ -127,6 +128,9 @@ impl Lowering {
     fn resolve(&mut self, scope: &mut Scope, name: &Ident) -> Option<Value> {
         if let Some((value, _)) = scope.values.get(&name.name) {
             return *value;
+        }
+        if self.lost.contains(&name.name) {
+            return None;
         }
         let mut diagnostic = Diagnostic::error("name", format!("%{} is not defined", name.name));
         scope.undefined += 1;
