@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use kiln_rt::kernels::{
     Activation, AffineDim, AffineRead, Along, Arguments, ContractPlan, ContractSpec, Element,
-    Epilogue, Kernels, Level, Packed, detect,
+    Epilogue, Kernels, Level, detect,
 };
 
 fn main() {
@@ -68,7 +68,13 @@ fn best(mut body: impl FnMut()) -> f64 {
 }
 
 fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
-    let plan = ContractPlan::new(spec, kernels).unwrap();
+    let plans: Vec<ContractPlan> = spec
+        .phases()
+        .iter()
+        .map(|part| ContractPlan::new(part, kernels).unwrap())
+        .collect();
+    let plan = &plans[0];
+    let most = |bytes: fn(&ContractPlan) -> usize| plans.iter().map(bytes).max().unwrap_or(0);
     let read_len = |read: &AffineRead| {
         1 + read
             .dims
@@ -91,8 +97,8 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
             .max(spec.n.iter().product())
     ];
     let mut out = vec![0.0f32; out_len];
-    let mut scratch = vec![[0u64; 8]; plan.scratch_bytes() / 64 + 2];
-    let mut partials = vec![[0u64; 8]; plan.partial_bytes() / 64 + 2];
+    let mut scratch = vec![[0u64; 8]; most(ContractPlan::scratch_bytes) / 64 + 2];
+    let mut partials = vec![[0u64; 8]; most(ContractPlan::partial_bytes) / 64 + 2];
     let aligned = |v: &mut Vec<[u64; 8]>| {
         let at = v.as_mut_ptr().cast::<u8>();
         at.wrapping_add(at.align_offset(64))
@@ -107,8 +113,12 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
         partials: aligned(&mut partials),
         scratch: aligned(&mut scratch),
     };
-    // SAFETY: the buffers have the sizes that spec and plan state.
-    let seconds = best(|| unsafe { plan.run(black_box(&arguments)) });
+    let seconds = best(|| {
+        for plan in &plans {
+            // SAFETY: the buffers have the sizes that spec and plan state.
+            unsafe { plan.run(black_box(&arguments)) }
+        }
+    });
     let macs: usize = extents().chain(&spec.k).product();
     let gflops = 2e-9 * macs as f64 / seconds;
     let t = plan.tiling();
@@ -189,7 +199,7 @@ fn spec(
             activation: Activation::Relu,
             ..Epilogue::default()
         },
-        packed: Packed::default(),
+        ..ContractSpec::default()
     }
 }
 

@@ -34,6 +34,7 @@ mod drive;
 mod gather;
 mod math;
 mod pack;
+mod phases;
 mod portable;
 mod simd;
 mod tile;

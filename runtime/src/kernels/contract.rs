@@ -13,7 +13,7 @@ use super::{Kernels, simd::Real};
 /// `out[g, m, n] = epilogue(sum over k of left[g, m, k] * right[g, k, n])`, each index being a tuple.
 ///
 /// Loop dimensions are numbered through `batch`, `m`, `n`, `k` in this order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ContractSpec {
     /// Element type of all tensors.
     pub element: Element,
@@ -31,6 +31,8 @@ pub struct ContractSpec {
     pub right: AffineRead,
     /// Element stride of the output for each of the batch, m and n dimensions.
     pub out_strides: Vec<i64>,
+    /// Element offset of the first output.
+    pub out_offset: i64,
     /// What is done to a sum before it is stored.
     pub epilogue: Epilogue,
     /// Operands that the caller passes as panels written by `pack_operand`.
@@ -38,9 +40,10 @@ pub struct ContractSpec {
 }
 
 /// Element type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Element {
     /// `f32`
+    #[default]
     F32,
     /// `f64`
     F64,
@@ -267,6 +270,7 @@ impl ContractPlan {
             columns: GatherTables::new(columns.0, &columns.1, nr)?,
             out: OutTables::new(
                 offsets_of(&spec.batch, strides(0, b))?,
+                spec.out_offset,
                 out_rows,
                 &out_columns,
                 nr,
