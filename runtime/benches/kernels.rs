@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use kiln_rt::kernels::{
     Activation, AffineDim, AffineRead, Along, Arguments, ContractPlan, ContractSpec, Element,
-    Epilogue, Kernels, Level, detect,
+    Epilogue, Kernels, Level, Packed, Side, detect,
 };
 
 fn main() {
@@ -103,9 +103,17 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
         let at = v.as_mut_ptr().cast::<u8>();
         at.wrapping_add(at.align_offset(64))
     };
+    let mut panels = vec![[0u64; 8]; plan.packed_bytes(Side::Right) / 64 + 2];
+    let mut right_at = right.as_ptr().cast::<u8>();
+    if spec.packed.right {
+        let to = aligned(&mut panels);
+        // SAFETY: the buffer has the plan's size.
+        unsafe { plan.pack(Side::Right, right_at, to) };
+        right_at = to;
+    }
     let arguments = Arguments {
         left: left.as_ptr().cast(),
-        right: right.as_ptr().cast(),
+        right: right_at,
         out: out.as_mut_ptr().cast(),
         bias: bias.as_ptr().cast(),
         scale: std::ptr::null(),
@@ -144,6 +152,14 @@ fn cases() -> Vec<(String, ContractSpec)> {
     cases.push(("dot 32x128x784 nt".into(), dot(32, 128, 784, true)));
     cases.push(("dot 1x1024x1024".into(), dot(1, 1024, 1024, false)));
     cases.push(("dot 1x1024x1024 nt".into(), dot(1, 1024, 1024, true)));
+    for (m, n, k) in [(1, 1024, 1024), (32, 1024, 1024)] {
+        let mut spec = dot(m, n, k, true);
+        spec.packed = Packed {
+            left: false,
+            right: true,
+        };
+        cases.push((format!("dot {m}x{n}x{k} packed"), spec));
+    }
     for (c, size, o, pad, stride) in [
         (3, 32, 32, 0, 1),
         (3, 32, 32, 1, 1),
