@@ -35,6 +35,7 @@ pub mod entry;
 mod gather;
 mod math;
 mod pack;
+mod phases;
 mod portable;
 mod simd;
 mod tile;
@@ -46,6 +47,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod pack_avx2;
 #[cfg(target_arch = "x86_64")]
 mod pack_avx512;
 

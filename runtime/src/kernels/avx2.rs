@@ -19,7 +19,7 @@ pub(crate) struct F64x4(__m256d);
 
 /// The low eight bits of `mask` as lane masks.
 #[inline(always)]
-unsafe fn lanes32(mask: u16) -> __m256i {
+pub(crate) unsafe fn lanes32(mask: u16) -> __m256i {
     let bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(i32::from(mask)), bit), bit)
 }
@@ -187,11 +187,6 @@ unsafe fn f64_rows<const R: usize>(call: &TileCall<f64>) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn pack_f32(call: &PackCall<'_, f32>) {
-    super::pack::pack(call);
-}
-
-#[target_feature(enable = "avx2,fma")]
 unsafe fn pack_f64(call: &PackCall<'_, f64>) {
     super::pack::pack(call);
 }
@@ -217,7 +212,7 @@ pub(crate) static F32: Table<f32> = Table {
         Shape { nr: 16, vectors: 2, rows: six!(f32_rows, 2) },
         Shape { nr: 8, vectors: 1, rows: six!(f32_rows, 1) },
     ],
-    pack: pack_f32,
+    pack: super::pack_avx2::pack_f32,
     activate,
 };
 

@@ -35,7 +35,11 @@ unsafe fn pack_straight<T: Real>(call: &PackCall<'_, T>) {
         }
         for g in 0..call.valid.div_ceil(GROUP) {
             let group = first_group + g;
-            let inside = if op.checked { *masks.add(group) } else { u16::MAX };
+            let inside = if op.checked {
+                *masks.add(group)
+            } else {
+                u16::MAX
+            };
             for s in *op.group_start.add(group)..*op.group_start.add(group + 1) {
                 let run = *op.segments.add(s as usize);
                 let (first, len) = (run.first as usize, run.len as usize);
@@ -70,14 +74,30 @@ unsafe fn pack_transposed<T: Real>(call: &PackCall<'_, T>) {
         let from = call.from.wrapping_offset(*op.free.add(i) as isize);
         let masks = class_masks(call, i);
         for group in call.k0 / GROUP..call.k1.div_ceil(GROUP) {
-            let inside = if op.checked { *masks.add(group) } else { u16::MAX };
+            let inside = if op.checked {
+                *masks.add(group)
+            } else {
+                u16::MAX
+            };
             for s in *op.group_start.add(group)..*op.group_start.add(group + 1) {
                 let run = *op.segments.add(s as usize);
-                for lane in run.first as usize..run.first as usize + run.len as usize {
-                    let k = group * GROUP + lane;
-                    if k < call.k1 {
-                        let at = from.wrapping_offset(run.offset as isize + lane as isize);
-                        *to.add((k - call.k0) * call.stride) = if inside >> lane & 1 == 1 { *at } else { T::ZERO };
+                let first = run.first as usize;
+                let k = group * GROUP + first;
+                if k >= call.k1 {
+                    continue;
+                }
+                let len = (run.len as usize).min(call.k1 - k);
+                let at = from.wrapping_offset(run.offset as isize + first as isize);
+                let to = to.add((k - call.k0) * call.stride);
+                if run.mask & inside == run.mask {
+                    for i in 0..len {
+                        *to.add(i * call.stride) = *at.add(i);
+                    }
+                } else {
+                    for i in 0..len {
+                        let exists = inside >> (first + i) & 1 == 1;
+                        *to.add(i * call.stride) =
+                            if exists { *at.wrapping_add(i) } else { T::ZERO };
                     }
                 }
             }
@@ -89,5 +109,9 @@ unsafe fn pack_transposed<T: Real>(call: &PackCall<'_, T>) {
 #[inline(always)]
 pub(crate) unsafe fn class_masks<T>(call: &PackCall<'_, T>, step: usize) -> *const u16 {
     let op = call.operand;
-    if op.checked { op.masks.add(*op.class.add(step) as usize * op.mask_stride) } else { op.masks }
+    if op.checked {
+        op.masks.add(*op.class.add(step) as usize * op.mask_stride)
+    } else {
+        op.masks
+    }
 }
