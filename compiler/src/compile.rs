@@ -37,8 +37,6 @@ pub struct Options {
     pub passes: Option<String>,
     /// Whether the verifier runs after every pass.
     pub verify_each: bool,
-    /// Threads that compile.
-    pub threads: usize,
     /// Budget of the exact memory search, in nodes.
     pub exact_nodes: u64,
     /// Texts to keep.
@@ -52,7 +50,6 @@ impl Default for Options {
             mode: None,
             passes: None,
             verify_each: cfg!(debug_assertions),
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
             exact_nodes: 2_000,
             texts: Texts::default(),
         }
@@ -106,8 +103,10 @@ pub struct Compiled {
     pub lowered: Vec<Lowered>,
     /// Memory.
     pub placement: Placement,
-    /// Code of each launch, in the executable's order.
-    pub code: Vec<CompiledKernel>,
+    /// Code of all graphs of the program.
+    pub code: Arc<JitCode>,
+    /// Which of its kernels are the launches of this graph, in order.
+    pub launches: std::ops::Range<usize>,
 }
 
 /// Compiles every graph of a bound module.
@@ -157,16 +156,15 @@ fn generate(module: &Module, options: &Options) -> Result<IndexMap<Name, Compile
     let kernels = Kernels::for_level(options.level);
     let drafts: Vec<Draft<'_>> =
         module.graphs.values().map(|graph| draft(graph, kernels, options)).collect::<Result<_, _>>()?;
-    let nests: Vec<&LoopNest> = drafts.iter().flat_map(Draft::nests).collect();
-    let (code, compiled) = JitCode::compile(&nests, options.threads, options.texts)
-        .map_err(|error| CompileError::Defect(error.to_string()))?;
+    let nests: Vec<LoopNest> = drafts.iter().flat_map(Draft::nests).cloned().collect();
+    let code = JitCode::compile(&nests, options.texts).map_err(|error| CompileError::Defect(error.to_string()))?;
     let code = Arc::new(code);
-    let mut compiled = compiled.into_iter().enumerate();
+    let mut first = 0;
     let mut graphs = IndexMap::new();
     for draft in drafts {
-        let count = draft.nests().count();
-        let own: Vec<(usize, CompiledKernel)> = compiled.by_ref().take(count).collect();
-        let executable = assemble(module, &draft, &own, &code, options)?;
+        let executable = assemble(module, &draft, first, &code, options)?;
+        let launches = first..first + draft.nests().count();
+        first = launches.end;
         graphs.insert(
             Name::from(draft.graph.name()),
             Compiled {
@@ -174,7 +172,8 @@ fn generate(module: &Module, options: &Options) -> Result<IndexMap<Name, Compile
                 schedule: draft.schedule,
                 lowered: draft.lowered,
                 placement: draft.placement,
-                code: own.into_iter().map(|(_, kernel)| kernel).collect(),
+                code: code.clone(),
+                launches,
             },
         );
     }
@@ -215,7 +214,7 @@ fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> 
 fn assemble(
     module: &Module,
     draft: &Draft<'_>,
-    code: &[(usize, CompiledKernel)],
+    first: usize,
     jit: &Arc<JitCode>,
     options: &Options,
 ) -> Result<Executable, CompileError> {
@@ -224,19 +223,20 @@ fn assemble(
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
     let mut sites = Vec::new();
-    let mut next = code.iter();
+    let mut entries = first..;
     for (step, lowered) in draft.lowered.iter().enumerate() {
-        if let Some(plan) = &lowered.contraction {
+        for plan in &lowered.contractions {
             keep.push(plan.clone());
         }
         for (nest, uses) in &lowered.launches {
-            let Some((entry, kernel)) = next.next() else { continue };
+            let Some(entry) = entries.next() else { continue };
+            let kernel = jit.kernel(entry);
             let homes = uses.iter().map(|what| linker.buffer(step, *what));
             let homes = homes.collect::<Vec<Slot>>();
-            let slots = linker.slots(kernel, *entry, nest, &homes);
+            let slots = linker.slots(kernel, entry, nest, &homes);
             launches.push(Launch {
                 name: nest.name.clone(),
-                entry: *entry,
+                entry,
                 slots,
                 tiles: nest.tiles,
                 scratch_bytes: kernel.scratch_bytes,
@@ -254,13 +254,14 @@ fn assemble(
         }));
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
-        let Some((entry, kernel)) = next.next() else { continue };
+        let Some(entry) = entries.next() else { continue };
+            let kernel = jit.kernel(entry);
         let homes = [linker.home(&copy.from), linker.home(&copy.to)];
-        let slots = linker.slots(kernel, *entry, nest, &homes);
+        let slots = linker.slots(kernel, entry, nest, &homes);
         let bytes = 2 * graph.ty(copy.value).bytes() as u64;
         launches.push(Launch {
             name: nest.name.clone(),
-            entry: *entry,
+            entry,
             slots,
             tiles: nest.tiles,
             scratch_bytes: kernel.scratch_bytes,
@@ -297,7 +298,7 @@ fn fingerprint(draft: &Draft<'_>, options: &Options) -> u64 {
     let mut hasher = DefaultHasher::new();
     options.level.name().hash(&mut hasher);
     draft.nests().for_each(|nest| nest.hash(&mut hasher));
-    for plan in draft.lowered.iter().filter_map(|l| l.contraction.as_ref()) {
+    for plan in draft.lowered.iter().flat_map(|l| &l.contractions) {
         plan.kernel().hash(&mut hasher);
     }
     hasher.finish()
@@ -328,8 +329,8 @@ impl Linker<'_> {
                 let buffer = placement.workspaces[step].unwrap_or(0);
                 Slot::Arena(placement.plan.offsets[buffer] as usize)
             }
-            BufferUse::Descriptor => {
-                let plan = self.draft.lowered[step].contraction.as_ref();
+            BufferUse::Descriptor(phase) => {
+                let plan = self.draft.lowered[step].contractions.get(phase);
                 Slot::Address(plan.map_or(0, |plan| plan.descriptor() as usize))
             }
         }
@@ -367,7 +368,7 @@ impl Linker<'_> {
             TableSlot::Scratch | TableSlot::Status => None,
             TableSlot::Buffer(number) => Some(homes[*number as usize]),
             TableSlot::Helper(number) => Some(Slot::Address(helper_address(&nest.helpers[*number as usize].name))),
-            TableSlot::Math(function) => Some(Slot::Address(function.address())),
+            TableSlot::Math(function) => Some(Slot::Address(function.address() as usize)),
             TableSlot::Constants => Some(Slot::Address(self.jit.constants(entry) as usize)),
         };
         kernel.table.iter().filter_map(slot).collect()

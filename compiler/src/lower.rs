@@ -35,8 +35,8 @@ pub struct Lowered {
     pub checks: Vec<CheckSite>,
     /// Floating point operations.
     pub flops: u64,
-    /// The micro-kernel's plan, if one is called.
-    pub contraction: Option<Arc<ContractPlan>>,
+    /// The micro-kernel's plans, if one is called: one per phase of a strided transposed convolution.
+    pub contractions: Vec<Arc<ContractPlan>>,
     /// Script line.
     pub provenance: Provenance,
 }
@@ -50,8 +50,8 @@ pub enum BufferUse {
     Result(usize),
     /// The kernel's workspace.
     Workspace,
-    /// Descriptor of the micro-kernel's plan.
-    Descriptor,
+    /// Descriptor of the micro-kernel's plan with this number.
+    Descriptor(usize),
 }
 
 /// Lowers one kernel.
@@ -63,10 +63,10 @@ pub fn lower(graph: &Graph, kernel: &Scheduled, kernels: Option<&Kernels>) -> Re
     let region = region_of(graph, kernel.node);
     let name = graph.value_name(kernel.results[0]).to_string();
     let provenance = data.provenance.clone();
-    if let (Some(kernels), Some(Ok(mut form))) = (kernels, contract_form(&region)) {
-        form.spec.packed = Default::default();
-        if let Ok(plan) = ContractPlan::new(&form.spec, kernels) {
-            return Ok(contraction(name, &region, &form, plan, provenance));
+    if let (Some(kernels), Some(Ok(form))) = (kernels, contract_form(&region)) {
+        let plans: Result<Vec<_>, _> = form.spec.phases().iter().map(|phase| ContractPlan::new(phase, kernels)).collect();
+        if let Ok(plans) = plans {
+            return Ok(contraction(name, &region, &form, plans, provenance));
         }
     }
     let built = build::build(&name, &region)?;
@@ -79,7 +79,7 @@ pub fn lower(graph: &Graph, kernel: &Scheduled, kernels: Option<&Kernels>) -> Re
         in_place: built.in_place,
         checks: built.checks,
         flops: built.flops,
-        contraction: None,
+        contractions: Vec::new(),
         provenance,
     })
 }
@@ -88,12 +88,16 @@ fn contraction(
     name: String,
     region: &Graph,
     form: &ContractForm,
-    plan: ContractPlan,
+    plans: Vec<ContractPlan>,
     provenance: Provenance,
 ) -> Lowered {
-    let mut launches = vec![call(&name, CONTRACT_TILES, region, form, &plan, plan.tiles())];
-    if plan.reduce_tiles() > 0 {
-        launches.push(call(&format!("{name}.sum"), CONTRACT_REDUCE, region, form, &plan, plan.reduce_tiles()));
+    let mut launches = Vec::new();
+    for (phase, plan) in plans.iter().enumerate() {
+        launches.push(call(&name, CONTRACT_TILES, region, form, phase, plan, plan.tiles()));
+        if plan.reduce_tiles() > 0 {
+            let name = format!("{name}.sum");
+            launches.push(call(&name, CONTRACT_REDUCE, region, form, phase, plan, plan.reduce_tiles()));
+        }
     }
     let product = |extents: &[usize]| extents.iter().product::<usize>() as u64;
     let spec = &form.spec;
@@ -101,11 +105,12 @@ fn contraction(
     Lowered {
         name,
         launches,
-        workspace_bytes: plan.partial_bytes(),
+        // Phases run one after the other and share it.
+        workspace_bytes: plans.iter().map(ContractPlan::partial_bytes).max().unwrap_or(0),
         in_place: form.residual.map(|residual| (residual, 0)).into_iter().collect(),
         checks: Vec::new(),
         flops,
-        contraction: Some(Arc::new(plan)),
+        contractions: plans.into_iter().map(Arc::new).collect(),
         provenance,
     }
 }
@@ -116,6 +121,7 @@ fn call(
     helper: &str,
     region: &Graph,
     form: &ContractForm,
+    phase: usize,
     plan: &ContractPlan,
     tiles: u64,
 ) -> (LoopNest, Vec<BufferUse>) {
@@ -125,7 +131,7 @@ fn call(
         uses.push(what);
         nest.buffer(name, dtype, elements, access)
     };
-    let descriptor = declare("descriptor", DType::U8, 64, Access::Read, BufferUse::Descriptor);
+    let descriptor = declare("descriptor", DType::U8, 64, Access::Read, BufferUse::Descriptor(phase));
     let mut operand = |param: usize| {
         let data = region.value(region.params()[param].value);
         let what = BufferUse::Operand(param);

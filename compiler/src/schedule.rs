@@ -37,7 +37,7 @@ pub struct Scheduled {
 }
 
 /// The memory behind a value: views share their operand's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// Parameter of the graph.
     Input(usize),

@@ -19,7 +19,7 @@ use kiln_ir::attribute::Literal;
 use kiln_ir::body::Body;
 use kiln_ir::graph::{Graph, NodeData, Value, ValueMap};
 use kiln_ir::op::{self, Op};
-use kiln_ir::reference::{Array, Data, Evaluator, Precision};
+use kiln_ir::reference::{Array, Data, Evaluator};
 use kiln_ir::scalar::Number;
 use kiln_ir::types::TensorType;
 use kiln_ir::{Diagnostic, Module};
@@ -92,9 +92,8 @@ fn folded(graph: &Graph, next: &Graph, data: &NodeData, operands: &[Value]) -> O
     match splats {
         // One number in, one number out: computed on a single element.
         Some(numbers) if uniform => {
-            let leaves: Vec<(Number, _)> =
-                map.reads.iter().map(|r| (numbers[r.operand], constants[r.operand].ty.dtype)).collect();
-            Some(Literal::Splat(Evaluator::new(Precision::Native).scalar(&map.exprs[0], &leaves)?))
+            let reads: Vec<Number> = map.reads.iter().map(|read| numbers[read.operand]).collect();
+            Some(Literal::Splat(Evaluator::native().expr(&map.exprs[0], &reads, &[])))
         }
         _ => {
             let elements = map.parallel.iter().product::<usize>();
@@ -132,7 +131,7 @@ fn evaluate(graph: &Graph, data: &NodeData, constants: &[&op::Const]) -> Option<
     let result = one.node(node).results[0];
     one.set_returns([result]);
     let arrays: Vec<Array> = constants.iter().map(|c| array(c)).collect::<Option<_>>()?;
-    let outcome = Evaluator::new(Precision::Native).evaluate(&one, &arrays, &|_| None).ok()?;
+    let outcome = Evaluator::native().evaluate(&one, &arrays, &|_| None).ok()?;
     let numbers: Vec<Number> = match &outcome.returns.first()?.data {
         Data::Float(values) => values.iter().map(|&v| Number::Float(v)).collect(),
         Data::Int(values) => values.iter().map(|&v| Number::Int(v)).collect(),
@@ -146,11 +145,5 @@ fn evaluate(graph: &Graph, data: &NodeData, constants: &[&op::Const]) -> Option<
 }
 
 fn array(constant: &op::Const) -> Option<Array> {
-    let numbers: Vec<Number> = (0..constant.ty.elements()).map(|i| constant.value.at(i)).collect::<Option<_>>()?;
-    let data = if constant.ty.dtype.is_float() {
-        Data::Float(numbers.iter().map(|n| n.to_f64()).collect())
-    } else {
-        Data::Int(numbers.iter().map(|n| n.to_i64()).collect())
-    };
-    Some(Array { ty: constant.ty.clone(), data })
+    Array::from_numbers(constant.ty.clone(), |position| constant.value.at(position))
 }

@@ -17,7 +17,7 @@ impl Evaluator {
     }
 
     /// The value of an expression whose reads have the given values.
-    pub(super) fn expr(&self, expr: &ScalarExpr, reads: &[Number], point: &[usize]) -> Number {
+    pub fn expr(&self, expr: &ScalarExpr, reads: &[Number], point: &[usize]) -> Number {
         let dtype = expr.dtype();
         let recur = |e: &ScalarExpr| self.expr(e, reads, point);
         match expr.node() {

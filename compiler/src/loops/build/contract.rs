@@ -77,6 +77,7 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
         left: affine_read(a, &extents(a), &order),
         right: affine_read(b, &extents(b), &order),
         out_strides: order[..outer].iter().map(|&d| strides[d] as i64).collect(),
+        out_offset: 0,
         epilogue: Epilogue::default(),
         packed: Packed::default(),
     };
