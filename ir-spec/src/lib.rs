@@ -7,6 +7,7 @@ pub mod body;
 pub mod builder;
 pub mod diagnostic;
 pub mod graph;
+pub mod layer;
 pub mod module;
 pub mod op;
 pub mod scalar;
