@@ -326,7 +326,7 @@ pub fn diagnose(graph: &Graph, fault: op::Fault, operands: &[Value], provenance:
     diagnostic
 }
 
-fn call_location(caller: &CallSite<'_>) -> Location {
+pub(crate) fn call_location(caller: &CallSite<'_>) -> Location {
     Location { file: caller.file().into(), line: caller.line(), column: caller.column() }
 }
 

@@ -8,6 +8,7 @@ pub mod builder;
 pub mod diagnostic;
 pub mod graph;
 pub mod layer;
+pub mod model;
 pub mod module;
 pub mod op;
 pub mod scalar;
