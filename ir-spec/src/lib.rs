@@ -14,6 +14,7 @@ pub mod op;
 pub mod scalar;
 pub mod text;
 pub mod types;
+pub mod verify;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use graph::{Graph, Location, Node, Provenance, Value};

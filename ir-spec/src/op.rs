@@ -23,6 +23,7 @@ pub mod normalization;
 pub mod optimizer;
 pub mod parametric;
 pub mod reduction;
+mod rules;
 pub mod window;
 
 pub use elementwise::Elementwise;
