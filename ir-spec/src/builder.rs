@@ -112,6 +112,16 @@ impl GraphBuilder {
         result
     }
 
+    /// Declares a state outside of all scopes without reading it.
+    pub(crate) fn declare_state(&self, name: &Name, state: State) {
+        self.0.borrow_mut().states.insert(name.clone(), state);
+    }
+
+    /// Faults so far, which are forgotten: who takes them reports them.
+    pub(crate) fn take_faults(&self) -> Vec<Diagnostic> {
+        std::mem::take(&mut self.0.borrow_mut().faults)
+    }
+
     /// Renames a value that no pass has seen yet; the name is made unique.
     pub fn rename(&self, tensor: &Tensor, name: &str) {
         if !tensor.is_invalid() {

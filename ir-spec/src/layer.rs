@@ -21,6 +21,7 @@ mod readout;
 mod window;
 
 pub use attribute::{Activation, Init, LayerAttribute, Padding, Spatial};
+pub(crate) use normalization::draw_counter;
 
 /// How a layer becomes ops.
 pub trait LayerSpec {

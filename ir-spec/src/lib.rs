@@ -12,6 +12,7 @@ pub mod model;
 pub mod module;
 pub mod op;
 pub mod scalar;
+pub mod script;
 pub mod text;
 pub mod types;
 pub mod verify;
