@@ -174,11 +174,31 @@ impl Attribute for Dim {
         match value {
             AttrValue::Int(value) => usize::try_from(*value).ok().map(Dim::from),
             AttrValue::Dim(dim) => Some(dim.clone()),
+            AttrValue::Word(name) => Some(Dim::named(name.clone())),
             _ => None,
         }
     }
     fn bind(&self, bindings: &Bindings) -> Dim {
         Dim::bind(self, bindings)
+    }
+}
+
+/// A short list of extents.
+pub type Dims = SmallVec<[Dim; 4]>;
+
+impl Attribute for Dims {
+    const KIND: &'static str = "a list of extents";
+    fn to_value(&self) -> AttrValue {
+        AttrValue::List(self.iter().map(Dim::to_value).collect())
+    }
+    fn from_value(value: &AttrValue) -> Option<Dims> {
+        match value {
+            AttrValue::List(items) => items.iter().map(Dim::from_value).collect(),
+            _ => None,
+        }
+    }
+    fn bind(&self, bindings: &Bindings) -> Dims {
+        self.iter().map(|dim| dim.bind(bindings)).collect()
     }
 }
 

@@ -5,9 +5,10 @@
 
 use smallvec::SmallVec;
 
+use crate::builder::{GraphBuilder, Tensor};
 use crate::graph::Graph;
 use crate::scalar::{Number, ScalarExpr};
-use crate::types::{DType, Extents};
+use crate::types::{DType, Extents, TensorType};
 
 /// The meaning of one node.
 #[derive(Clone, Debug)]
@@ -26,8 +27,9 @@ pub enum Body {
 
 /// `out[p] = combine over r of expr(reads)`.
 ///
-/// Dimensions are numbered parallel first, then reduction. Every result has the extents `parallel`, or, if its rank
-/// differs, is addressed by the linear position (a reshape is a flat map).
+/// Dimensions are numbered parallel first, then reduction. The elements of every result, in row-major order, are the
+/// points of `parallel` in row-major order: the extents are equal, or `parallel` splits or joins dimensions of the
+/// result (the channels of a grouped convolution are two parallel dimensions).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     /// Extents of the parallel dimensions p.
@@ -50,9 +52,9 @@ pub enum Combine {
     /// Each result on its own.
     Each(Monoid),
     /// Two results: the largest first expression, and the second expression at the first place where it occurs.
-    /// A NaN is larger than every number.
+    /// A NaN wins over every number. An empty range gives the neutral element of the maximum, and 0.
     ArgMax,
-    /// As [`Combine::ArgMax`] with the smallest.
+    /// As [`Combine::ArgMax`] with the smallest; a NaN wins here too.
     ArgMin,
 }
 
@@ -122,7 +124,9 @@ pub fn range(dtype: DType) -> (Number, Number) {
 pub struct Read {
     /// Number of the operand.
     pub operand: usize,
-    /// One index per dimension of the operand; a single one for an operand of another rank is its linear position.
+    /// Extents under which the operand is read, its elements in row-major order; `None` for its own.
+    pub view: Option<Extents>,
+    /// One index per dimension of the operand, or of the view.
     pub index: SmallVec<[IndexExpr; 4]>,
     /// Value for positions outside the operand; `None` promises that there are none.
     pub outside: Option<Number>,
@@ -230,6 +234,23 @@ pub struct Scatter {
     pub monoid: Monoid,
 }
 
+impl Body {
+    /// A composite over parameters of the operands' types.
+    ///
+    /// # Panics
+    /// If the builder records a fault: `infer` accepted operands that the decomposition does not take, a defect.
+    pub fn composite(operands: &[TensorType], build: impl FnOnce(&[Tensor]) -> Vec<Tensor>) -> Body {
+        let builder = GraphBuilder::new("");
+        let params: Vec<Tensor> = operands.iter().map(|ty| builder.param("x", ty.clone(), None)).collect();
+        let results = build(&params);
+        builder.returns(&results.iter().collect::<Vec<_>>());
+        match builder.finish() {
+            Ok(graph) => Body::Composite(Box::new(graph)),
+            Err(faults) => panic!("a decomposition does not hold: {faults:?}"),
+        }
+    }
+}
+
 impl Map {
     /// An elementwise map of operands that all have the result's extents. `exprs` read operand `i` as read `i`.
     pub fn elementwise(extents: &[usize], operands: usize, exprs: Vec<ScalarExpr>) -> Map {
@@ -279,7 +300,13 @@ impl Read {
 
     /// A read that is never outside.
     pub fn inside(operand: usize, index: impl IntoIterator<Item = Affine>) -> Read {
-        Read { operand, index: index.into_iter().map(IndexExpr::Affine).collect(), outside: None }
+        Read { operand, view: None, index: index.into_iter().map(IndexExpr::Affine).collect(), outside: None }
+    }
+
+    /// The same read of the operand reshaped to `extents`.
+    pub fn viewed(mut self, extents: &[usize]) -> Read {
+        self.view = Some(extents.into());
+        self
     }
 
     /// A read that yields `value` outside the operand.
@@ -288,9 +315,10 @@ impl Read {
         self
     }
 
-    /// Whether the index is the position itself.
+    /// Whether the index is the position itself, of the operand as it is.
     pub fn is_identity(&self, rank: usize) -> bool {
-        self.index.len() == rank
+        self.view.is_none()
+            && self.index.len() == rank
             && self.index.iter().enumerate().all(|(i, index)| *index == IndexExpr::Affine(Affine::dim(i)))
     }
 }

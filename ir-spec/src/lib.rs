@@ -11,6 +11,7 @@ pub mod layer;
 pub mod model;
 pub mod module;
 pub mod op;
+pub mod reference;
 pub mod scalar;
 pub mod script;
 pub mod text;

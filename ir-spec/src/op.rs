@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use crate::attribute::{AttrValue, Attribute, Ints, Literal};
+use crate::attribute::{AttrValue, Attribute, Dims, Ints, Literal};
 use crate::body::Body;
 use crate::builder::Tensor;
 use crate::types::{Bindings, Name, TensorType};
@@ -23,6 +23,7 @@ pub mod normalization;
 pub mod optimizer;
 pub mod parametric;
 pub mod reduction;
+mod rule;
 mod rules;
 pub mod window;
 
@@ -321,8 +322,8 @@ ops! {
 
     /// Largest element of each window, and its place in the window (row-major); outside is -inf.
     max_pool MaxPool("x") -> ("y", "place") { window: Ints, strides: Ints, padding: Ints };
-    /// Gradient of `max_pool`: each `dy` goes to the place that was largest.
-    max_pool_grad MaxPoolGrad("dy", "place", "x") -> ("dx") { window: Ints, strides: Ints, padding: Ints };
+    /// The element of each window of `x` at a given `place`, as `max_pool` counts places; outside is 0.
+    max_pool_take MaxPoolTake("x", "place") -> ("y") { window: Ints, strides: Ints, padding: Ints };
     /// Sum of each window; outside is 0.
     sum_pool SumPool("x") -> ("y") { window: Ints, strides: Ints, padding: Ints };
     /// Mean of each window; with `count_outside` the divisor is the window's size, else the elements inside.
@@ -342,7 +343,7 @@ ops! {
     /// Permutes dimensions: dimension `i` of the result is dimension `permutation[i]` of `x`.
     transpose Transpose("x") -> ("y") { permutation: Ints };
     /// `x[start : stop : step]` per dimension, `0 <= start <= stop <= extent`, `step >= 1`.
-    slice Slice("x") -> ("y") { start: Ints, stop: Ints, step: Ints };
+    slice Slice("x") -> ("y") { start: Ints, stop: Dims, step: Ints };
     /// Adds `low` and `high` elements of `value` at the ends of each dimension.
     pad Pad("x") -> ("y") { low: Ints, high: Ints, value: f64 = 0.0 };
     /// Joins operands along `dim`.
@@ -454,10 +455,14 @@ ops! {
     broadcast Broadcast("x") { dims: Ints };
     /// The identity in another layout.
     relayout Relayout("x");
+    /// Gradient of `slice`, whose input shape is declared: `dy` at the sliced positions, 0 elsewhere.
+    slice_grad SliceGrad("dy") { start: Ints, step: Ints };
     /// Gradient of `conv` with respect to `x`, whose shape is declared.
     conv_grad_input ConvGradInput("dy", "w") { strides: Ints, padding: Ints, dilation: Ints, groups: i64 = 1 };
     /// Gradient of `conv` with respect to `w`, whose shape is declared.
     conv_grad_filter ConvGradFilter("x", "dy") { strides: Ints, padding: Ints, dilation: Ints, groups: i64 = 1 };
+    /// Gradient of `max_pool`, whose input shape is declared: each `dy` goes to the place that was largest.
+    max_pool_grad MaxPoolGrad("dy", "place") { window: Ints, strides: Ints, padding: Ints };
     /// Transposed windowed sum: gradient of `sum_pool`, whose input shape is declared.
     sum_pool_grad SumPoolGrad("dy") { window: Ints, strides: Ints, padding: Ints };
 }

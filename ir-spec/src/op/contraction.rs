@@ -1,53 +1,7 @@
-//! Placeholder.
+//! Contractions: `dot` and the convolution with its two transposes.
+//!
+//! The three convolutions are one trilinear form `sum x[n, c, s*stride + k*dilation - pad] w[o, c, k] dy[n, o, s]`,
+//! read along `dy`, `x` or `w`. So each one's gradients are the other two, and gradients of any order stay among them.
 
-use crate::body::Body;
-use crate::op::{Fault, Gradient, OpSpec, Types, Vjp};
-use crate::types::TensorType;
-
-impl OpSpec for super::Dot {
-    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        unimplemented!()
-    }
-    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
-        unimplemented!()
-    }
-    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
-        unimplemented!()
-    }
-}
-
-impl OpSpec for super::Conv {
-    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        unimplemented!()
-    }
-    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
-        unimplemented!()
-    }
-    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
-        unimplemented!()
-    }
-}
-
-impl OpSpec for super::ConvGradInput {
-    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        unimplemented!()
-    }
-    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
-        unimplemented!()
-    }
-    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
-        unimplemented!()
-    }
-}
-
-impl OpSpec for super::ConvGradFilter {
-    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        unimplemented!()
-    }
-    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
-        unimplemented!()
-    }
-    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
-        unimplemented!()
-    }
-}
+mod conv;
+mod dot;

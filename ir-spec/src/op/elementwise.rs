@@ -22,7 +22,8 @@ pub enum Domain {
 }
 
 impl Domain {
-    fn accepts(self, dtype: DType) -> bool {
+    /// Whether `dtype` belongs to it.
+    pub fn accepts(self, dtype: DType) -> bool {
         match self {
             Domain::Float => dtype.is_float(),
             Domain::Numeric => dtype != DType::Bool,

@@ -1,65 +1,7 @@
-//! Placeholder.
+//! Windows over the spatial dimensions of `x: [N, C, spatial...]`.
 
-use crate::body::Body;
-use crate::op::{Fault, Gradient, OpSpec, Types, Vjp};
-use crate::types::TensorType;
+mod geometry;
+mod max_pool;
+mod pool;
 
-impl OpSpec for super::MaxPool {
-    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        unimplemented!()
-    }
-    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
-        unimplemented!()
-    }
-    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
-        unimplemented!()
-    }
-}
-
-impl OpSpec for super::MaxPoolGrad {
-    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        unimplemented!()
-    }
-    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
-        unimplemented!()
-    }
-    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
-        unimplemented!()
-    }
-}
-
-impl OpSpec for super::SumPool {
-    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        unimplemented!()
-    }
-    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
-        unimplemented!()
-    }
-    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
-        unimplemented!()
-    }
-}
-
-impl OpSpec for super::AvgPool {
-    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        unimplemented!()
-    }
-    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
-        unimplemented!()
-    }
-    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
-        unimplemented!()
-    }
-}
-
-impl OpSpec for super::SumPoolGrad {
-    fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        unimplemented!()
-    }
-    fn body(&self, _: &[TensorType], _: &[TensorType]) -> Body {
-        unimplemented!()
-    }
-    fn vjp(&self, _: &Vjp<'_>) -> Gradient {
-        unimplemented!()
-    }
-}
+pub(crate) use geometry::{Geometry, LARGEST};

@@ -92,6 +92,16 @@ impl Dim {
         Dim::from_terms(terms)
     }
 
+    /// `self - other`.
+    pub fn sub(&self, other: &Dim) -> Result<Dim, DimError> {
+        let mut terms = self.terms();
+        for (monomial, coefficient) in other.terms() {
+            let slot = terms.entry(monomial).or_insert(0);
+            *slot = slot.saturating_sub(coefficient);
+        }
+        Dim::from_terms(terms)
+    }
+
     /// `self + constant`.
     pub fn offset(&self, constant: i64) -> Result<Dim, DimError> {
         let mut terms = self.terms();

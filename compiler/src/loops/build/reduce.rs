@@ -1,0 +1,196 @@
+//! Stages of a row program: loops over the reduced dimensions that leave one local per reduced value.
+
+use kiln_ir::body::{Combine, Map, Monoid};
+use kiln_ir::graph::{NodeData, Value};
+use kiln_ir::scalar::{BinaryFn, CompareFn};
+
+use super::Declined;
+use super::evaluate::Evaluator;
+use super::rows::{RowForm, element_index, enter_element, leave_element};
+use super::shape::Dims;
+use crate::loops::nest::{Expr, Index, Local, Loop, Stmt, Var};
+
+/// The loops over the reduced dimensions, outermost first, with the index of each dimension.
+pub(super) fn loops(cx: &mut Evaluator<'_>, dims: &Dims) -> (Vec<(Var, usize)>, Vec<Index>) {
+    let extents = dims.loops();
+    let vars: Vec<(Var, usize)> = extents.iter().map(|&e| (cx.ranges.var(&cx.nest, "r", e), e)).collect();
+    let indices: Vec<Index> = vars.iter().map(|&(v, _)| Index::var(v)).collect();
+    (vars, dims.indices(&indices))
+}
+
+/// Loops without accumulators around `inner`; the innermost runs in lanes.
+pub(super) fn nest_loops(loops: Vec<(Var, usize)>, inner: Vec<Stmt>, lanes: bool) -> Stmt {
+    let mut list = inner;
+    for (level, &(var, extent)) in loops.iter().enumerate().rev() {
+        let one = Loop::over(var, extent);
+        let one = if lanes && level + 1 == loops.len() { one.vector() } else { one };
+        list = vec![one.body(list)];
+    }
+    list.into_iter().next().unwrap_or_else(nothing)
+}
+
+/// One reduced value of a stage: its accumulators, one local per loop level.
+struct Reducer {
+    result: usize,
+    levels: Vec<Local>,
+    init: Expr,
+    combine: Option<BinaryFn>,
+}
+
+/// Builds one stage: all its reductions in one loop nest.
+pub(super) fn stage(
+    cx: &mut Evaluator<'_>,
+    form: &RowForm,
+    dims: &Dims,
+    stage: &[Value],
+    lanes: bool,
+) -> Result<Vec<Stmt>, Declined> {
+    let (loops, reduced) = loops(cx, dims);
+    let mut reducers: Vec<Reducer> = Vec::new();
+    for &value in stage {
+        let (data, map) = member(cx, value)?;
+        for result in 0..data.results.len() {
+            reducers.push(reducer(cx, data, &map, result, loops.len()));
+        }
+    }
+    let at = element_index(cx, form, &reduced);
+    enter_element(cx, form, &reduced, &at);
+    let mut sets = Vec::new();
+    let mut next = 0;
+    for &value in stage {
+        let (data, map) = member(cx, value)?;
+        let point: Vec<Index> = cx.row.iter().chain(&reduced).cloned().collect();
+        let count = data.results.len();
+        sets.extend(combine(cx, data, &map, &point, &reducers[next..next + count])?);
+        next += count;
+    }
+    let inner = cx.end(sets);
+    leave_element(cx);
+    let mut next = 0;
+    for &value in stage {
+        let (data, _) = member(cx, value)?;
+        for &v in &data.results {
+            cx.row_values.insert(v, reducers[next].levels[0]);
+            next += 1;
+        }
+    }
+    Ok(vec![accumulate(cx, &loops, &reducers, inner, lanes)])
+}
+
+/// Evaluates a reduction at every dimension's own variable; for the trial.
+pub(super) fn trial(cx: &mut Evaluator<'_>, value: Value, row: &[Index], reduced: &[Index]) -> Result<(), Declined> {
+    let (data, map) = member(cx, value)?;
+    let point: Vec<Index> = row.iter().chain(reduced).cloned().collect();
+    for (result, &v) in data.results.iter().enumerate() {
+        cx.expression(data, &map, result, &point, None)?;
+        let local = cx.nest.local("row", cx.region.ty(v).dtype);
+        cx.row_values.insert(v, local);
+    }
+    Ok(())
+}
+
+fn member<'a>(cx: &Evaluator<'a>, value: Value) -> Result<(&'a NodeData, Map), Declined> {
+    let (data, map, _) = cx.map(value).ok_or(Declined::Body)?;
+    Ok((data, map.clone()))
+}
+
+fn reducer(cx: &Evaluator<'_>, data: &NodeData, map: &Map, result: usize, levels: usize) -> Reducer {
+    let value = data.results[result];
+    let dtype = cx.region.ty(value).dtype;
+    let name = cx.region.value_name(value);
+    let (init, combine) = match map.combine {
+        Combine::Each(monoid) => (monoid.neutral(dtype), Some(monoid.function())),
+        Combine::ArgMax if result == 0 => (Monoid::Max.neutral(dtype), None),
+        Combine::ArgMin if result == 0 => (Monoid::Min.neutral(dtype), None),
+        Combine::ArgMax | Combine::ArgMin | Combine::None => (0i64.into(), None),
+    };
+    Reducer {
+        result,
+        levels: (0..levels).map(|_| cx.nest.local(name, dtype)).collect(),
+        init: cx.nest.literal(init, dtype),
+        combine,
+    }
+}
+
+/// Statements that take one reduced position into the innermost accumulators.
+fn combine(
+    cx: &mut Evaluator<'_>,
+    data: &NodeData,
+    map: &Map,
+    point: &[Index],
+    reducers: &[Reducer],
+) -> Result<Vec<Stmt>, Declined> {
+    let innermost = |r: &Reducer| r.levels[r.levels.len() - 1];
+    match map.combine {
+        Combine::Each(monoid) => {
+            let mut sets = Vec::new();
+            for reducer in reducers {
+                let local = innermost(reducer);
+                let product = cx.product(data, map, reducer.result, point)?;
+                let current = cx.nest.value(local);
+                let value = match product {
+                    Some((a, b)) if monoid == Monoid::Sum => cx.nest.mul_add(a, b, current),
+                    _ => {
+                        let value = cx.expression(data, map, reducer.result, point, None)?;
+                        cx.nest.binary(monoid.function(), current, value)
+                    }
+                };
+                sets.push(cx.nest.set(local, value));
+            }
+            Ok(sets)
+        }
+        Combine::ArgMax | Combine::ArgMin => {
+            let [best, place] = reducers else { return Err(Declined::Body) };
+            let key = cx.expression(data, map, 0, point, None)?;
+            let payload = cx.expression(data, map, 1, point, None)?;
+            let (old, old_place) = (cx.nest.value(innermost(best)), cx.nest.value(innermost(place)));
+            let better = if map.combine == Combine::ArgMax { CompareFn::Gt } else { CompareFn::Lt };
+            let mut take = cx.nest.compare(better, key, old);
+            if cx.nest.dtype(key).is_float() {
+                // The first NaN wins and stays.
+                let key_nan = cx.nest.compare(CompareFn::Ne, key, key);
+                let old_number = cx.nest.compare(CompareFn::Eq, old, old);
+                let nan = cx.nest.binary(BinaryFn::And, key_nan, old_number);
+                take = cx.nest.binary(BinaryFn::Or, take, nan);
+            }
+            let taken = cx.nest.local("take", kiln_ir::DType::Bool);
+            let chosen = cx.nest.value(taken);
+            Ok(vec![
+                Stmt::Let { local: taken, value: take },
+                cx.nest.set(innermost(place), cx.nest.select(chosen, payload, old_place)),
+                cx.nest.set(innermost(best), cx.nest.select(chosen, key, old)),
+            ])
+        }
+        Combine::None => Err(Declined::Body),
+    }
+}
+
+/// Loops with an accumulator per level; an inner loop starts from the outer one's value.
+fn accumulate(cx: &Evaluator<'_>, loops: &[(Var, usize)], reducers: &[Reducer], inner: Vec<Stmt>, lanes: bool) -> Stmt {
+    let mut list = inner;
+    for (level, &(var, extent)) in loops.iter().enumerate().rev() {
+        let mut one = Loop::over(var, extent);
+        if lanes && level + 1 == loops.len() && reducers.iter().all(|r| r.combine.is_some()) {
+            one = one.vector();
+        }
+        for reducer in reducers {
+            let init = if level == 0 { reducer.init } else { cx.nest.value(reducer.levels[level - 1]) };
+            one = match reducer.combine {
+                Some(function) => one.accumulate(reducer.levels[level], init, function),
+                None => one.carry(reducer.levels[level], init),
+            };
+        }
+        let stmt = one.body(list);
+        list = vec![stmt];
+        if level > 0 {
+            let hand_over = |r: &Reducer| cx.nest.set(r.levels[level - 1], cx.nest.value(r.levels[level]));
+            list.extend(reducers.iter().map(hand_over));
+        }
+    }
+    list.into_iter().next().unwrap_or_else(nothing)
+}
+
+/// `Dims::loops` has at least one loop, so this never stands in a nest.
+fn nothing() -> Stmt {
+    Stmt::If { condition: Expr(0), then: Vec::new(), otherwise: Vec::new() }
+}

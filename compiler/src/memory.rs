@@ -1,0 +1,7 @@
+//! The memory plan.
+pub mod csv;
+pub mod problem;
+pub mod solver;
+
+pub use problem::{ALIGNMENT, Buffer, Fault, Problem, Storage};
+pub use solver::{Options, Plan, plan};

@@ -1,0 +1,253 @@
+//! What has to be placed: buffers, their live ranges and who shares storage with whom.
+
+use std::fmt;
+
+/// Storage asked for by one value, one scratch area or one packed panel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buffer {
+    /// Name, for messages, charts and CSV files.
+    pub id: String,
+    /// Bytes asked for; the plan reserves them rounded up to [`Problem::alignment`].
+    pub size: u64,
+    /// First schedule step at which the buffer holds something.
+    pub lower: u32,
+    /// First schedule step at which it no longer does: live for `lower <= step < upper`.
+    pub upper: u32,
+    /// Index of a buffer whose storage this one shares, at the same offset: a view, or an in-place result.
+    /// That the sharing is legal is the caller's claim; [`crate::memory::check`] replays it.
+    pub alias_of: Option<usize>,
+}
+
+impl Buffer {
+    /// A buffer with storage of its own.
+    pub fn new(id: impl Into<String>, size: u64, lower: u32, upper: u32) -> Self {
+        Self { id: id.into(), size, lower, upper, alias_of: None }
+    }
+
+    /// The same buffer, sharing the storage of `buffers[target]`.
+    #[must_use]
+    pub fn alias_of(mut self, target: usize) -> Self {
+        self.alias_of = Some(target);
+        self
+    }
+}
+
+/// One finding about a problem, a plan or a CSV file, with a stable label such as `memory.K1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Stable label: `memory.P..` a problem, `memory.K..` a plan.
+    pub label: &'static str,
+    /// What is wrong, and with which buffers.
+    pub message: String,
+}
+
+impl Fault {
+    pub(crate) fn new(label: &'static str, message: String) -> Self {
+        Self { label, message }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.label, self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Buffers to be placed in one arena. Every value of this type is well formed, so planning cannot fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    buffers: Vec<Buffer>,
+    alignment: u64,
+    storage_of: Vec<usize>,
+    storages: Vec<Storage>,
+}
+
+/// Bytes that are placed once: a buffer together with all its aliases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// Index of the buffer at the end of the alias chain.
+    pub root: usize,
+    /// Bytes reserved: the largest member, rounded up to the alignment.
+    pub size: u64,
+    /// First step at which a member is live.
+    pub lower: u32,
+    /// First step after the last one at which a member is live.
+    pub upper: u32,
+}
+
+impl Storage {
+    /// Number of steps for which the storage is reserved.
+    pub(crate) fn duration(&self) -> u64 {
+        u64::from(self.upper - self.lower)
+    }
+}
+
+/// Alignment of arenas and of every buffer in them, in bytes: one cache line, one AVX-512 register.
+pub const ALIGNMENT: u64 = 64;
+
+/// Largest total of sizes accepted: beyond this no allocation exists, and sums stay clear of overflow.
+const LARGEST_TOTAL: u64 = i64::MAX as u64;
+
+impl Problem {
+    /// A problem with every offset a multiple of [`ALIGNMENT`].
+    ///
+    /// # Errors
+    /// All of the following that apply:
+    /// - `memory.P1` a live range holds no step;
+    /// - `memory.P2` an alias names a buffer that does not exist;
+    /// - `memory.P3` an alias chain leads back to itself;
+    /// - `memory.P4` the sizes add up to more than an address space holds;
+    /// - `memory.P5` the alignment is not a power of two.
+    pub fn new(buffers: Vec<Buffer>) -> Result<Self, Vec<Fault>> {
+        Self::with_alignment(buffers, ALIGNMENT)
+    }
+
+    /// A problem whose offsets are multiples of `alignment` bytes; `1` places bytes anywhere.
+    ///
+    /// # Errors
+    /// As for [`Problem::new`].
+    pub fn with_alignment(buffers: Vec<Buffer>, alignment: u64) -> Result<Self, Vec<Fault>> {
+        let mut faults = check_sizes(&buffers, alignment);
+        faults.extend(buffers.iter().filter(|b| b.lower >= b.upper).map(empty_range));
+        let roots = resolve_aliases(&buffers, &mut faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let (storages, storage_of) = merge_aliases(&buffers, &roots, alignment);
+        Ok(Self { buffers, alignment, storage_of, storages })
+    }
+
+    /// The buffers, in the order given.
+    pub fn buffers(&self) -> &[Buffer] {
+        &self.buffers
+    }
+
+    /// Bytes of which every offset is a multiple.
+    pub fn alignment(&self) -> u64 {
+        self.alignment
+    }
+
+    /// What is placed: one storage per alias chain, in the order of the roots.
+    pub fn storages(&self) -> &[Storage] {
+        &self.storages
+    }
+
+    /// For each buffer the index of its storage in [`Problem::storages`].
+    pub fn storage_of(&self) -> &[usize] {
+        &self.storage_of
+    }
+
+    /// Bytes reserved for a buffer: its size rounded up to the alignment.
+    pub fn reserved(&self, buffer: &Buffer) -> u64 {
+        buffer.size.next_multiple_of(self.alignment)
+    }
+
+    /// Bytes an allocator that never reuses anything would take, aliases included.
+    pub fn naive_total(&self) -> u64 {
+        self.buffers.iter().map(|b| self.reserved(b)).sum()
+    }
+
+    /// Largest sum of reserved bytes over all steps: no plan has a lower peak.
+    pub fn lower_bound(&self) -> u64 {
+        self.live_bytes().iter().map(|&(_, bytes)| bytes).max().unwrap_or(0)
+    }
+
+    /// Reserved bytes over time, as `(step, bytes)` from `step` until the next entry.
+    pub fn live_bytes(&self) -> Vec<(u32, u64)> {
+        let mut events: Vec<(u32, bool, u64)> = Vec::with_capacity(2 * self.storages.len());
+        for s in &self.storages {
+            events.push((s.lower, true, s.size));
+            events.push((s.upper, false, s.size));
+        }
+        // Ends sort before starts of the same step: a half-open range has already left.
+        events.sort_unstable();
+        let mut bytes = 0;
+        let mut profile: Vec<(u32, u64)> = Vec::new();
+        for (step, starts, size) in events {
+            bytes = if starts { bytes + size } else { bytes - size };
+            match profile.last_mut() {
+                Some(last) if last.0 == step => last.1 = bytes,
+                _ => profile.push((step, bytes)),
+            }
+        }
+        profile
+    }
+}
+
+fn check_sizes(buffers: &[Buffer], alignment: u64) -> Vec<Fault> {
+    if !alignment.is_power_of_two() {
+        let message = format!("alignment {alignment} is not a power of two");
+        return vec![Fault::new("memory.P5", message)];
+    }
+    let total = buffers.iter().try_fold(0u64, |sum, b| {
+        let reserved = b.size.checked_next_multiple_of(alignment)?;
+        sum.checked_add(reserved).filter(|&s| s <= LARGEST_TOTAL)
+    });
+    match total {
+        Some(_) => Vec::new(),
+        None => {
+            let message = format!("the sizes add up to more than {LARGEST_TOTAL} bytes");
+            vec![Fault::new("memory.P4", message)]
+        }
+    }
+}
+
+fn empty_range(buffer: &Buffer) -> Fault {
+    let Buffer { id, lower, upper, .. } = buffer;
+    Fault::new("memory.P1", format!("`{id}` is live for {lower} <= step < {upper}, which holds no step"))
+}
+
+/// Root of each buffer's alias chain.
+fn resolve_aliases(buffers: &[Buffer], faults: &mut Vec<Fault>) -> Vec<usize> {
+    let mut roots: Vec<Option<usize>> = vec![None; buffers.len()];
+    for start in 0..buffers.len() {
+        let mut chain = Vec::new();
+        let mut at = start;
+        let root = loop {
+            if let Some(root) = roots[at] {
+                break root;
+            }
+            if chain.len() > buffers.len() {
+                let id = &buffers[start].id;
+                faults.push(Fault::new("memory.P3", format!("the alias chain of `{id}` never reaches a root")));
+                break start;
+            }
+            chain.push(at);
+            match buffers[at].alias_of {
+                None => break at,
+                Some(target) if target < buffers.len() => at = target,
+                Some(target) => {
+                    let (id, count) = (&buffers[at].id, buffers.len());
+                    let message = format!("`{id}` is an alias of buffer {target}, but there are only {count}");
+                    faults.push(Fault::new("memory.P2", message));
+                    break at;
+                }
+            }
+        };
+        for member in chain {
+            roots[member] = Some(root);
+        }
+    }
+    roots.into_iter().enumerate().map(|(i, root)| root.unwrap_or(i)).collect()
+}
+
+fn merge_aliases(buffers: &[Buffer], roots: &[usize], alignment: u64) -> (Vec<Storage>, Vec<usize>) {
+    let mut storages = Vec::new();
+    let mut of_root = vec![usize::MAX; buffers.len()];
+    for (i, b) in buffers.iter().enumerate() {
+        if roots[i] == i {
+            of_root[i] = storages.len();
+            storages.push(Storage { root: i, size: 0, lower: b.lower, upper: b.upper });
+        }
+    }
+    let storage_of: Vec<usize> = roots.iter().map(|&root| of_root[root]).collect();
+    for (b, &index) in buffers.iter().zip(&storage_of) {
+        let storage: &mut Storage = &mut storages[index];
+        storage.size = storage.size.max(b.size.next_multiple_of(alignment));
+        storage.lower = storage.lower.min(b.lower);
+        storage.upper = storage.upper.max(b.upper);
+    }
+    (storages, storage_of)
+}

@@ -1,0 +1,148 @@
+//! Chooses an offset for every buffer: a greedy portfolio, then an exact search when greedy leaves a gap.
+
+mod exact;
+mod greedy;
+mod occupancy;
+
+use super::problem::{Problem, Storage};
+
+/// How hard to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Nodes the exact search may visit; `0` leaves it out. A count and not a clock: the plan is the same everywhere.
+    pub exact_nodes: u64,
+    /// Bytes that are enough: the search stops at the first plan that fits. Without it, it looks for the smallest.
+    pub capacity: Option<u64>,
+}
+
+impl Default for Options {
+    /// A budget of a few seconds at worst; most problems are proved optimal without using it.
+    fn default() -> Self {
+        Self { exact_nodes: 200_000, capacity: None }
+    }
+}
+
+/// Where every buffer lies, and how good that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Offset in bytes of each buffer, in the problem's order; aliases carry the offset of what they share.
+    pub offsets: Vec<u64>,
+    /// Size of the arena in bytes.
+    pub peak: u64,
+    /// Largest sum of live bytes over all steps: [`Problem::lower_bound`].
+    pub lower_bound: u64,
+    /// No plan has a peak below this: the lower bound, or what the exact search has raised it to.
+    pub proved_bound: u64,
+    /// Bytes without any reuse: [`Problem::naive_total`].
+    pub naive: u64,
+    /// The peak is the smallest possible one.
+    pub proved: bool,
+    /// Name of the solver that found the plan.
+    pub solver: &'static str,
+}
+
+impl Plan {
+    /// Share by which the peak exceeds the lower bound; `0.0` is perfect.
+    pub fn gap(&self) -> f64 {
+        if self.lower_bound == 0 { 0.0 } else { self.peak as f64 / self.lower_bound as f64 - 1.0 }
+    }
+
+    /// Whether the search has shown that no plan fits into `capacity` bytes.
+    pub fn excludes(&self, capacity: u64) -> bool {
+        self.proved_bound > capacity
+    }
+}
+
+/// Places all buffers: greedy first, and if that misses the lower bound (or the capacity, when one is given), an exact
+/// search for the rest of the way. Deterministic; near-linear in the number of buffers but for the exact search.
+pub fn plan(problem: &Problem, options: &Options) -> Plan {
+    let lower_bound = problem.lower_bound();
+    let enough = options.capacity.unwrap_or(0).max(lower_bound);
+    let storages = SlotStorage::compress(problem.storages());
+    let mut placement = greedy::place(&storages, enough);
+    let mut proved_bound = lower_bound;
+    if placement.peak > enough && options.exact_nodes > 0 {
+        let outcome = exact::improve(&storages, placement.peak, lower_bound, enough, options.exact_nodes);
+        proved_bound = outcome.proved_bound;
+        placement = outcome.placement.unwrap_or(placement);
+    }
+    Plan {
+        offsets: problem.storage_of().iter().map(|&storage| placement.offsets[storage]).collect(),
+        peak: placement.peak,
+        lower_bound,
+        proved_bound,
+        naive: problem.naive_total(),
+        proved: placement.peak == proved_bound,
+        solver: placement.solver,
+    }
+}
+
+/// What the solvers place: a storage over elementary time slots. A slot lies between two neighbouring steps at which
+/// anything starts or ends, so that a problem of n storages has less than 2n slots however long it runs.
+#[derive(Debug, Clone, Copy)]
+struct SlotStorage {
+    size: u64,
+    first: usize,
+    end: usize,
+    /// Steps, not slots, for the orders that weigh lifetime.
+    duration: u64,
+}
+
+impl SlotStorage {
+    fn compress(storages: &[Storage]) -> Vec<Self> {
+        let mut steps: Vec<u32> = storages.iter().flat_map(|s| [s.lower, s.upper]).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        let slot = |step: u32| steps.partition_point(|&s| s < step);
+        let compressed = |s: &Storage| Self {
+            size: s.size,
+            first: slot(s.lower),
+            end: slot(s.upper),
+            duration: s.duration(),
+        };
+        storages.iter().map(compressed).collect()
+    }
+
+    fn slots(&self) -> std::ops::Range<usize> {
+        self.first..self.end
+    }
+
+    fn area(&self) -> u128 {
+        u128::from(self.size) * u128::from(self.duration)
+    }
+}
+
+/// An offset for every storage.
+#[derive(Debug, Clone)]
+struct Placement {
+    offsets: Vec<u64>,
+    peak: u64,
+    solver: &'static str,
+}
+
+impl Placement {
+    fn new(storages: &[SlotStorage], offsets: Vec<u64>, solver: &'static str) -> Self {
+        let peak = storages.iter().zip(&offsets).map(|(s, offset)| offset + s.size).max().unwrap_or(0);
+        Self { offsets, peak, solver }
+    }
+
+    fn empty() -> Self {
+        Self { offsets: Vec::new(), peak: 0, solver: "nothing to place" }
+    }
+}
+
+/// Bytes live in each slot.
+fn live_bytes_per_slot(storages: &[SlotStorage]) -> Vec<u64> {
+    let slots = storages.iter().map(|s| s.end).max().unwrap_or(0);
+    let mut change = vec![0i64; slots + 1];
+    for s in storages {
+        // Totals are below i64::MAX: `Problem` has seen to it.
+        change[s.first] += s.size.cast_signed();
+        change[s.end] -= s.size.cast_signed();
+    }
+    let running = change.iter().scan(0i64, |sum, &c| {
+        *sum += c;
+        Some(sum.cast_unsigned())
+    });
+    running.take(slots).collect()
+}

@@ -1,0 +1,348 @@
+//! Exact search: depth-first over canonical plans, in the manner of MiniMalloc.
+//!
+//! After M. D. Moffitt, "MiniMalloc: A Lightweight Memory Allocator for Hardware-Accelerated Machine Learning"
+//! (ASPLOS 2023). The question is always whether everything fits into a given capacity:
+//!
+//! - *Canonical plans.* If any plan fits, so does one in which every storage rests on another one or on the ground, and
+//!   such a plan can be built bottom up: by rising offset, each storage at the lowest offset that what is placed leaves
+//!   it. A node of the search therefore chooses only who comes next, and offsets never fall along a branch.
+//! - *Dominance.* Nobody goes to an offset at or above the top of someone who could still slip in underneath.
+//! - *Twins.* Of storages with equal size and live range the first one goes first.
+//! - *Section inference.* In each time slot the storages still to come are stacked by their lowest possible offset; if
+//!   that alone exceeds the capacity, the branch is dead. MiniMalloc adds the sum of sizes to the lowest offset; stacking
+//!   is the stronger test, and one pass over the storages in the order that the node sorts them into anyway.
+//! - *Decomposition.* Where no storage still to come crosses from one slot to the next, the two sides are independent.
+//!
+//! Orders of preference differ wildly in luck, so several take turns under node limits that double.
+
+use std::cmp::Reverse;
+
+use super::{Placement, SlotStorage};
+
+/// What the search found out.
+pub(crate) struct Outcome {
+    /// A plan better than the one known before.
+    pub(crate) placement: Option<Placement>,
+    /// No plan has a peak below this.
+    pub(crate) proved_bound: u64,
+}
+
+/// Looks for a plan of at most `enough` bytes, and failing that for any below `peak`, visiting at most `nodes` nodes.
+pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, enough: u64, nodes: u64) -> Outcome {
+    let mut outcome = Outcome { placement: None, proved_bound: lower_bound };
+    if storages.iter().map(|s| s.end - s.first).sum::<usize>() > LARGEST_AREA {
+        return outcome;
+    }
+    // A canonical offset is a sum of sizes, so that peaks lie on a grid as coarse as the sizes allow.
+    let grid = storages.iter().map(|s| s.size).fold(0, greatest_common_divisor).max(1);
+    let mut left = nodes;
+    let mut peak = peak;
+    let mut below = enough;
+    let mut target = enough;
+    while left > 0 && target < peak {
+        let mut allowance = left.div_ceil(2);
+        left -= allowance;
+        match fits(storages, target, &mut allowance) {
+            Verdict::Fits(offsets) => {
+                let found = Placement::new(storages, offsets, "exact");
+                peak = found.peak;
+                outcome.placement = Some(found);
+            }
+            Verdict::TooSmall => {
+                below = below.max(target + 1);
+                outcome.proved_bound = outcome.proved_bound.max((target + 1).next_multiple_of(grid));
+            }
+            Verdict::Unknown => below = below.max(target + 1),
+        }
+        left += allowance;
+        target = below + (peak - below) / 2;
+        if target == peak || peak <= enough || outcome.proved_bound > enough.max(lower_bound) && enough > lower_bound {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Slots covered by all storages together, above which the search is left out: a node's cost is linear in it.
+const LARGEST_AREA: usize = 4_000_000;
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+/// Answer to whether everything fits into a capacity.
+enum Verdict {
+    /// It does, at these offsets.
+    Fits(Vec<u64>),
+    /// No plan does.
+    TooSmall,
+    /// The nodes ran out.
+    Unknown,
+}
+
+/// The decision problem, under every preference in turn.
+fn fits(storages: &[SlotStorage], capacity: u64, nodes: &mut u64) -> Verdict {
+    let mut limit = FIRST_LIMIT;
+    let preferences = preferences(storages);
+    loop {
+        for preference in &preferences {
+            let mut search = Search::new(storages, preference, capacity, limit.min(*nodes));
+            let allowed = search.nodes;
+            let all = (0..storages.len()).filter(|&i| storages[i].size > 0).collect();
+            let end = search.component(all, Rank { offset: 0, place: 0 });
+            *nodes -= allowed - search.nodes;
+            match end {
+                End::Done => return Verdict::Fits(search.offsets),
+                End::DeadEnd => return Verdict::TooSmall,
+                End::OutOfNodes if *nodes == 0 => return Verdict::Unknown,
+                End::OutOfNodes => {}
+            }
+        }
+        limit *= 2;
+    }
+}
+
+/// Nodes for the first turn of each preference.
+const FIRST_LIMIT: u64 = 1000;
+
+/// For each preference the place of every storage in it. `contention` is the fullest slot a storage lives in; each
+/// order is by decreasing value, which puts those first that are hardest to place later.
+fn preferences(storages: &[SlotStorage]) -> Vec<Vec<u32>> {
+    let live = super::live_bytes_per_slot(storages);
+    let contention: Vec<u64> = storages.iter().map(|s| live[s.slots()].iter().copied().max().unwrap_or(0)).collect();
+    let duration = |i: usize| u128::from(storages[i].duration);
+    let area = |i: usize| storages[i].area();
+    let contention = |i: usize| u128::from(contention[i]);
+    vec![
+        places(storages.len(), |i| [duration(i), area(i), contention(i)]),
+        places(storages.len(), |i| [contention(i), area(i), duration(i)]),
+        places(storages.len(), |i| [contention(i), duration(i), area(i)]),
+    ]
+}
+
+fn places(count: usize, key: impl Fn(usize) -> [u128; 3]) -> Vec<u32> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|&i| Reverse(key(i)));
+    let mut places = vec![0; count];
+    for (place, &i) in (0..).zip(&order) {
+        places[i] = place;
+    }
+    places
+}
+
+/// How the search of a subtree ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Done,
+    DeadEnd,
+    OutOfNodes,
+}
+
+/// Position of a placement in the canonical sequence: by offset, then by preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    offset: u64,
+    place: u32,
+}
+
+struct Search<'a> {
+    storages: &'a [SlotStorage],
+    place: &'a [u32],
+    capacity: u64,
+    nodes: u64,
+    /// For each storage those that are live at some time together with it.
+    neighbours: Vec<Vec<u32>>,
+    /// For each storage the one of equal size and live range that has to go before it.
+    twin: Vec<Option<usize>>,
+    placed: Vec<bool>,
+    /// Offset of what is placed; the lowest possible one of what is not.
+    offsets: Vec<u64>,
+    /// Offsets before they were raised, to be undone.
+    trail: Vec<(u32, u64)>,
+    /// Scratch of the section inference: stacked bytes per slot.
+    stacked: Vec<u64>,
+}
+
+impl<'a> Search<'a> {
+    fn new(storages: &'a [SlotStorage], place: &'a [u32], capacity: u64, nodes: u64) -> Self {
+        let slots = storages.iter().map(|s| s.end).max().unwrap_or(0);
+        Self {
+            storages,
+            place,
+            capacity,
+            nodes,
+            neighbours: neighbours(storages),
+            twin: twins(storages, place),
+            placed: vec![false; storages.len()],
+            offsets: vec![0; storages.len()],
+            trail: Vec::new(),
+            stacked: vec![0; slots],
+        }
+    }
+
+    /// Places all `members`, which no storage still to come outside of them meets, at `low` or later in the sequence.
+    fn component(&mut self, members: Vec<usize>, low: Rank) -> End {
+        let Some(candidates) = self.candidates(&members, low) else { return End::DeadEnd };
+        if candidates.is_empty() {
+            return End::Done;
+        }
+        self.branch(&candidates, low)
+    }
+
+    /// The members by rank, or nothing if they cannot all fit above `low`.
+    fn candidates(&mut self, members: &[usize], low: Rank) -> Option<Vec<(Rank, usize)>> {
+        let rank = |i: usize| Rank { offset: self.offsets[i], place: self.place[i] };
+        let mut candidates: Vec<(Rank, usize)> = members.iter().map(|&i| (rank(i), i)).collect();
+        candidates.sort_unstable();
+        self.stack_fits(&candidates, low.offset).then_some(candidates)
+    }
+
+    /// Section inference: stacks the candidates, given by rising offset, in every slot they live in.
+    fn stack_fits(&mut self, candidates: &[(Rank, usize)], low: u64) -> bool {
+        for &(_, i) in candidates {
+            let s = &self.storages[i];
+            self.stacked[s.first..s.end].fill(low);
+        }
+        let mut highest = 0;
+        for &(rank, i) in candidates {
+            let s = &self.storages[i];
+            for top in &mut self.stacked[s.first..s.end] {
+                *top = (*top).max(rank.offset) + s.size;
+                highest = highest.max(*top);
+            }
+        }
+        highest <= self.capacity
+    }
+
+    /// Tries every candidate as the next in the canonical sequence.
+    fn branch(&mut self, candidates: &[(Rank, usize)], low: Rank) -> End {
+        let lowest_top = candidates.iter().map(|(rank, i)| rank.offset + self.storages[*i].size).min();
+        for &(rank, i) in candidates {
+            if rank < low || self.twin[i].is_some_and(|twin| !self.placed[twin]) {
+                continue;
+            }
+            if lowest_top.is_some_and(|top| rank.offset >= top) {
+                break;
+            }
+            if self.nodes == 0 {
+                return End::OutOfNodes;
+            }
+            self.nodes -= 1;
+            let mark = self.trail.len();
+            let end = if self.put(i) { self.rest(candidates, rank) } else { End::DeadEnd };
+            if end != End::DeadEnd {
+                return end;
+            }
+            self.take_back(i, mark);
+        }
+        End::DeadEnd
+    }
+
+    /// Places storage `i` at its lowest offset; false if somebody no longer fits above it.
+    fn put(&mut self, i: usize) -> bool {
+        let top = self.offsets[i] + self.storages[i].size;
+        self.placed[i] = true;
+        for &neighbour in &self.neighbours[i] {
+            let n = neighbour as usize;
+            if !self.placed[n] && self.offsets[n] < top {
+                self.trail.push((neighbour, self.offsets[n]));
+                self.offsets[n] = top;
+                if top + self.storages[n].size > self.capacity {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn take_back(&mut self, i: usize, mark: usize) {
+        self.placed[i] = false;
+        self.take_back_to(mark);
+    }
+
+    fn take_back_to(&mut self, mark: usize) {
+        while self.trail.len() > mark {
+            if let Some((n, offset)) = self.trail.pop() {
+                self.offsets[n as usize] = offset;
+            }
+        }
+    }
+
+    /// Places what is left of the candidates, each independent part by itself. When one part is a dead end, what the
+    /// others have placed is taken back.
+    fn rest(&mut self, candidates: &[(Rank, usize)], low: Rank) -> End {
+        let left: Vec<usize> = candidates.iter().map(|&(_, i)| i).filter(|&i| !self.placed[i]).collect();
+        let mut parts = Vec::new();
+        for members in self.split(left) {
+            let Some(part) = self.candidates(&members, low) else { return End::DeadEnd };
+            parts.push(part);
+        }
+        // The part with the least choice first: if it is a dead end, the others need not be looked at.
+        parts.sort_by_key(Vec::len);
+        let many = parts.len() > 1;
+        let mut done: Vec<usize> = Vec::new();
+        let mark = self.trail.len();
+        for part in parts {
+            let lo = if many { Rank { offset: 0, place: 0 } } else { low };
+            match self.branch(&part, lo) {
+                End::Done => done.extend(part.iter().map(|&(_, i)| i)),
+                End::DeadEnd => {
+                    for i in done {
+                        self.placed[i] = false;
+                    }
+                    self.take_back_to(mark);
+                    return End::DeadEnd;
+                }
+                End::OutOfNodes => return End::OutOfNodes,
+            }
+        }
+        End::Done
+    }
+
+    /// Parts of `members` between which nobody crosses in time.
+    fn split(&self, mut members: Vec<usize>) -> Vec<Vec<usize>> {
+        members.sort_unstable_by_key(|&i| self.storages[i].first);
+        let mut parts: Vec<Vec<usize>> = Vec::new();
+        let mut end = 0;
+        for i in members {
+            let s = &self.storages[i];
+            match parts.last_mut() {
+                Some(part) if s.first < end => part.push(i),
+                _ => parts.push(vec![i]),
+            }
+            end = end.max(s.end);
+        }
+        parts
+    }
+}
+
+/// For each storage of some size those that are live at some time together with it.
+fn neighbours(storages: &[SlotStorage]) -> Vec<Vec<u32>> {
+    let mut by_start: Vec<usize> = (0..storages.len()).filter(|&i| storages[i].size > 0).collect();
+    by_start.sort_by_key(|&i| storages[i].first);
+    let mut neighbours = vec![Vec::new(); storages.len()];
+    let mut live: Vec<usize> = Vec::new();
+    for i in by_start {
+        live.retain(|&other| storages[other].end > storages[i].first);
+        for &other in &live {
+            neighbours[i].push(other as u32);
+            neighbours[other].push(i as u32);
+        }
+        live.push(i);
+    }
+    neighbours
+}
+
+/// For each storage the one of equal size and live range just before it in the preference.
+fn twins(storages: &[SlotStorage], place: &[u32]) -> Vec<Option<usize>> {
+    let mut order: Vec<usize> = (0..storages.len()).collect();
+    let kind = |i: usize| (storages[i].first, storages[i].end, storages[i].size);
+    order.sort_by_key(|&i| (kind(i), place[i]));
+    let mut twins = vec![None; storages.len()];
+    for pair in order.windows(2) {
+        if kind(pair[0]) == kind(pair[1]) {
+            twins[pair[1]] = Some(pair[0]);
+        }
+    }
+    twins
+}

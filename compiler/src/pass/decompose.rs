@@ -1,0 +1,71 @@
+//! Pass `decompose`: replaces composites by the ops they are made of.
+//!
+//! ```text
+//! %y: f32[2, 3] = softmax %x {dim = 1}
+//! ```
+//! becomes
+//! ```text
+//! %y.max: f32[2] = reduce_max %x {dims = [1]}
+//! ...
+//! %y.div: f32[2, 3] = div %y.exp, %y.broadcast
+//! ```
+
+use kiln_ir::body::Body;
+use kiln_ir::builder::GraphBuilder;
+use kiln_ir::graph::{Graph, Value, ValueMap};
+use kiln_ir::op::Op;
+use kiln_ir::{Diagnostic, Module};
+
+use super::{Changed, Pass, Remarks, each_graph, inline};
+use crate::loops::build::body_of;
+
+/// The pass.
+#[derive(Debug)]
+pub struct Decompose;
+
+impl Pass for Decompose {
+    fn name(&self) -> &'static str {
+        "decompose"
+    }
+
+    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, |graph| inline_composites(graph, |_| true))
+    }
+}
+
+/// Inlines composites for which `select` holds, until none is left.
+pub(super) fn inline_composites(graph: &Graph, select: impl Fn(&Op) -> bool) -> Result<Option<Graph>, Vec<Diagnostic>> {
+    let mut current: Option<Graph> = None;
+    loop {
+        let source = current.as_ref().unwrap_or(graph);
+        match inline_once(source, &select)? {
+            Some(next) => current = Some(next),
+            None => return Ok(current),
+        }
+    }
+}
+
+fn inline_once(graph: &Graph, select: &impl Fn(&Op) -> bool) -> Result<Option<Graph>, Vec<Diagnostic>> {
+    let builder = GraphBuilder::over(graph.successor());
+    let mut map = ValueMap::params(graph);
+    let mut any = false;
+    for (_, data) in graph.nodes() {
+        let composite = match select(&data.op).then(|| body_of(graph, data)) {
+            Some(Body::Composite(composite)) => composite,
+            _ => {
+                builder.with_graph_mut(|g| g.push_copy(graph, data, &mut map));
+                continue;
+            }
+        };
+        any = true;
+        let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
+        let name = graph.value_name(data.results[0]).clone();
+        let results = inline(&builder, &composite, &operands, &name, &data.provenance);
+        data.results.iter().zip(results).for_each(|(&old, new)| map.set(old, new));
+    }
+    if !any {
+        return Ok(None);
+    }
+    builder.with_graph_mut(|g| g.finish_copy(graph, &map));
+    builder.finish().map(Some)
+}

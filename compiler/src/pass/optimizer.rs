@@ -1,0 +1,35 @@
+//! Pass `optimizer`: writes out the update rules of sgd, momentum, adam, adamw and rmsprop.
+//!
+//! ```text
+//! %w_new: f32[4] = sgd %w, %g, %rate {weight_decay = 0.0}
+//! ```
+//! becomes
+//! ```text
+//! %w_new.broadcast: f32[4] = broadcast %rate {dims = []}
+//! %w_new.mul: f32[4] = mul %w_new.broadcast, %g
+//! %w_new.sub: f32[4] = sub %w, %w_new.mul
+//! ```
+
+use kiln_ir::op::Op;
+use kiln_ir::{Diagnostic, Module};
+
+use super::decompose::inline_composites;
+use super::{Changed, Pass, Remarks, each_graph};
+
+/// The pass.
+#[derive(Debug)]
+pub struct Optimizer;
+
+impl Pass for Optimizer {
+    fn name(&self) -> &'static str {
+        "optimizer"
+    }
+
+    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, |graph| inline_composites(graph, is_update))
+    }
+}
+
+fn is_update(op: &Op) -> bool {
+    matches!(op, Op::Sgd(_) | Op::Momentum(_) | Op::Adam(_) | Op::AdamW(_) | Op::RmsProp(_) | Op::CosineRate(_))
+}

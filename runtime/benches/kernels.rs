@@ -1,0 +1,347 @@
+#![allow(
+    unsafe_code,
+    clippy::unwrap_used,
+    reason = "a timing program: calls entry points, may panic"
+)]
+//! GFLOP/s of the contraction kernels on one thread, next to the FMA peak measured in the same run.
+//!
+//! `cargo bench -p kiln-rt [-- part-of-a-name] [KILN_KERNELS=avx2]`
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use kiln_rt::kernels::{
+    Activation, AffineDim, AffineRead, Along, Arguments, ContractPlan, ContractSpec, Element,
+    Epilogue, Kernels, Level, Packed, detect,
+};
+
+fn main() {
+    let filter = std::env::args()
+        .skip(1)
+        .find(|a| !a.starts_with('-'))
+        .unwrap_or_default();
+    let level = std::env::var("KILN_KERNELS")
+        .ok()
+        .and_then(|name| Level::from_name(&name));
+    let kernels = Kernels::for_level(level.unwrap_or_else(detect)).unwrap();
+    let peak = peak_gflops();
+    println!("level {}, FMA peak {peak:.1} GFLOP/s", kernels.level);
+    println!(
+        "{:26} {:20} {:>5} {:>18} {:>9} {:>8} {:>6}",
+        "case", "kernel", "tiles", "mc x nc x kc", "us", "GFLOP/s", "peak"
+    );
+    for (name, spec) in cases() {
+        if name.contains(&filter) {
+            measure(&name, &spec, kernels, peak);
+        }
+    }
+    for (name, f) in [
+        ("exp", kernels.strips.exp),
+        ("log", kernels.strips.log),
+        ("tanh", kernels.strips.tanh),
+        ("erf", kernels.strips.erf),
+    ] {
+        if name.contains(&filter) {
+            let mut data = vec![0.5f32; 4096];
+            let seconds = best(|| {
+                // SAFETY: the strip's length is the buffer's.
+                unsafe { f(black_box(data.as_ptr()), data.as_mut_ptr(), 4096) }
+                data[0] = 0.5;
+            });
+            println!("{name:26} {:.3} ns per element", seconds / 4096.0 * 1e9);
+        }
+    }
+}
+
+/// Shortest of many runs, about 0.3 s of them.
+fn best(mut body: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    let mut shortest = f64::MAX;
+    let mut runs = 0;
+    while runs < 5 || (start.elapsed().as_secs_f64() < 0.3 && runs < 20_000) {
+        let begin = Instant::now();
+        body();
+        shortest = shortest.min(begin.elapsed().as_secs_f64());
+        runs += 1;
+    }
+    shortest
+}
+
+fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
+    let plan = ContractPlan::new(spec, kernels).unwrap();
+    let read_len = |read: &AffineRead| {
+        1 + read
+            .dims
+            .iter()
+            .map(|d| (d.extent - 1) * d.stride as usize)
+            .sum::<usize>()
+    };
+    let extents = || spec.batch.iter().chain(&spec.m).chain(&spec.n);
+    let out_len = 1 + extents()
+        .zip(&spec.out_strides)
+        .map(|(e, s)| (e - 1) * *s as usize)
+        .sum::<usize>();
+    let left = vec![0.5f32; read_len(&spec.left)];
+    let right = vec![0.25f32; read_len(&spec.right)];
+    let bias = vec![
+        1.0f32;
+        spec.m
+            .iter()
+            .product::<usize>()
+            .max(spec.n.iter().product())
+    ];
+    let mut out = vec![0.0f32; out_len];
+    let mut scratch = vec![[0u64; 8]; plan.scratch_bytes() / 64 + 2];
+    let mut partials = vec![[0u64; 8]; plan.partial_bytes() / 64 + 2];
+    let aligned = |v: &mut Vec<[u64; 8]>| {
+        let at = v.as_mut_ptr().cast::<u8>();
+        at.wrapping_add(at.align_offset(64))
+    };
+    let arguments = Arguments {
+        left: left.as_ptr().cast(),
+        right: right.as_ptr().cast(),
+        out: out.as_mut_ptr().cast(),
+        bias: bias.as_ptr().cast(),
+        scale: std::ptr::null(),
+        residual: std::ptr::null(),
+        partials: aligned(&mut partials),
+        scratch: aligned(&mut scratch),
+    };
+    // SAFETY: the buffers have the sizes that spec and plan state.
+    let seconds = best(|| unsafe { plan.run(black_box(&arguments)) });
+    let macs: usize = extents().chain(&spec.k).product();
+    let gflops = 2e-9 * macs as f64 / seconds;
+    let t = plan.tiling();
+    println!(
+        "{name:26} {:20} {:>5} {:>18} {:9.1} {gflops:8.1} {:5.0}%  {:?}",
+        plan.kernel(),
+        plan.tiles(),
+        format!("{}x{}x{}", t.mc, t.nc, t.kc),
+        seconds * 1e6,
+        gflops / peak * 100.0,
+        plan.packing(),
+    );
+}
+
+fn cases() -> Vec<(String, ContractSpec)> {
+    let mut cases = Vec::new();
+    for n in [256, 512, 1024] {
+        cases.push((format!("dot {n}^3"), dot(n, n, n, false)));
+        cases.push((format!("dot {n}^3 nt"), dot(n, n, n, true)));
+    }
+    cases.push(("dot 32x1024x1024".into(), dot(32, 1024, 1024, false)));
+    cases.push(("dot 32x10x1024 nt".into(), dot(32, 10, 1024, true)));
+    cases.push(("dot 32x128x784 nt".into(), dot(32, 128, 784, true)));
+    cases.push(("dot 1x1024x1024".into(), dot(1, 1024, 1024, false)));
+    cases.push(("dot 1x1024x1024 nt".into(), dot(1, 1024, 1024, true)));
+    for (c, size, o, pad, stride) in [
+        (3, 32, 32, 0, 1),
+        (3, 32, 32, 1, 1),
+        (32, 15, 64, 0, 1),
+        (32, 15, 64, 1, 1),
+        (64, 13, 64, 1, 1),
+        (64, 28, 128, 1, 2),
+    ] {
+        let conv = Conv {
+            b: 32,
+            c,
+            o,
+            size,
+            pad,
+            stride,
+        };
+        let name = |d: &str| format!("conv {c}x{size}->{o} p{pad} s{stride} {d}");
+        cases.push((name("fwd"), conv.forward()));
+        cases.push((name("data"), conv.backward_data()));
+        cases.push((name("wgt"), conv.backward_weights()));
+    }
+    cases
+}
+
+fn dim(terms: &[(usize, i64)], offset: i64, extent: usize, stride: usize) -> AffineDim {
+    AffineDim {
+        terms: terms.to_vec(),
+        offset,
+        divisor: 1,
+        extent,
+        stride: stride as i64,
+    }
+}
+
+fn spec(
+    sizes: [Vec<usize>; 3],
+    left: Vec<AffineDim>,
+    right: Vec<AffineDim>,
+    out: Vec<i64>,
+) -> ContractSpec {
+    let [m, n, k] = sizes;
+    ContractSpec {
+        element: Element::F32,
+        batch: Vec::new(),
+        m,
+        n,
+        k,
+        left: AffineRead { dims: left },
+        right: AffineRead { dims: right },
+        out_strides: out,
+        epilogue: Epilogue {
+            bias: Some(Along::M),
+            activation: Activation::Relu,
+            ..Epilogue::default()
+        },
+        packed: Packed::default(),
+    }
+}
+
+/// `[m, k] x [k, n]`, or `[m, k] x [n, k]`.
+fn dot(m: usize, n: usize, k: usize, transposed: bool) -> ContractSpec {
+    let (bk, bn) = if transposed { (1, k) } else { (n, 1) };
+    spec(
+        [vec![m], vec![n], vec![k]],
+        vec![dim(&[(0, 1)], 0, m, k), dim(&[(2, 1)], 0, k, 1)],
+        vec![dim(&[(2, 1)], 0, k, bk), dim(&[(1, 1)], 0, n, bn)],
+        vec![n as i64, 1],
+    )
+}
+
+/// 3 x 3 convolution of square images.
+struct Conv {
+    b: usize,
+    c: usize,
+    o: usize,
+    size: usize,
+    pad: usize,
+    stride: usize,
+}
+
+impl Conv {
+    fn out(&self) -> usize {
+        (self.size + 2 * self.pad - 3) / self.stride + 1
+    }
+
+    fn weights(&self, o: usize, c: usize, i: usize) -> Vec<AffineDim> {
+        vec![
+            dim(&[(o, 1)], 0, self.o, self.c * 9),
+            dim(&[(c, 1)], 0, self.c, 9),
+            dim(&[(i, 1)], 0, 3, 3),
+            dim(&[(i + 1, 1)], 0, 3, 1),
+        ]
+    }
+
+    /// `b` and `c` loops, then the loops of output rows and taps.
+    fn image(&self, b: usize, c: usize, y: usize, i: usize) -> Vec<AffineDim> {
+        let (s, p) = (self.stride as i64, self.pad as i64);
+        let size = self.size;
+        vec![
+            dim(&[(b, 1)], 0, self.b, self.c * size * size),
+            dim(&[(c, 1)], 0, self.c, size * size),
+            dim(&[(y, s), (i, 1)], -p, size, size),
+            dim(&[(y + 1, s), (i + 1, 1)], -p, size, 1),
+        ]
+    }
+
+    fn forward(&self) -> ContractSpec {
+        let out = self.out();
+        let plane = (out * out) as i64;
+        spec(
+            [vec![self.o], vec![self.b, out, out], vec![self.c, 3, 3]],
+            self.weights(0, 4, 5),
+            self.image(1, 4, 2, 5),
+            vec![plane, self.o as i64 * plane, out as i64, 1],
+        )
+    }
+
+    fn backward_data(&self) -> ContractSpec {
+        let (out, size) = (self.out(), self.size);
+        let plane = (size * size) as i64;
+        let mut dy = vec![
+            dim(&[(1, 1)], 0, self.b, self.o * out * out),
+            dim(&[(4, 1)], 0, self.o, out * out),
+            dim(&[(2, 1), (5, -1)], self.pad as i64, out, out),
+            dim(&[(3, 1), (6, -1)], self.pad as i64, out, 1),
+        ];
+        dy[2].divisor = self.stride as i64;
+        dy[3].divisor = self.stride as i64;
+        spec(
+            [vec![self.c], vec![self.b, size, size], vec![self.o, 3, 3]],
+            self.weights(4, 0, 5),
+            dy,
+            vec![plane, self.c as i64 * plane, size as i64, 1],
+        )
+    }
+
+    fn backward_weights(&self) -> ContractSpec {
+        let out = self.out();
+        let dy = vec![
+            dim(&[(4, 1)], 0, self.b, self.o * out * out),
+            dim(&[(0, 1)], 0, self.o, out * out),
+            dim(&[(5, 1)], 0, out, out),
+            dim(&[(6, 1)], 0, out, 1),
+        ];
+        spec(
+            [vec![self.o], vec![self.c, 3, 3], vec![self.b, out, out]],
+            dy,
+            self.image(4, 1, 5, 2),
+            vec![self.c as i64 * 9, 9, 3, 1],
+        )
+    }
+}
+
+/// FMA throughput of the widest vectors here, from registers.
+#[cfg(target_arch = "x86_64")]
+fn peak_gflops() -> f64 {
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f")]
+    fn wide(rounds: u32) -> f32 {
+        let (a, b) = (
+            _mm512_set1_ps(black_box(0.5)),
+            _mm512_set1_ps(black_box(0.25)),
+        );
+        // Different starts, or LLVM rotates one chain through the registers.
+        let mut sums: [__m512; 16] = std::array::from_fn(|i| _mm512_set1_ps(black_box(i as f32)));
+        for _ in 0..rounds {
+            for i in 0..16 {
+                sums[i] = _mm512_fmadd_ps(sums[i], a, b);
+            }
+        }
+        sums.into_iter().map(|s| _mm512_reduce_add_ps(s)).sum()
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn narrow(rounds: u32) -> f32 {
+        let (a, b) = (
+            _mm256_set1_ps(black_box(0.5)),
+            _mm256_set1_ps(black_box(0.25)),
+        );
+        let mut sums: [__m256; 12] = std::array::from_fn(|i| _mm256_set1_ps(black_box(i as f32)));
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, a, b);
+            }
+        }
+        sums.into_iter().map(|s| _mm256_cvtss_f32(s)).sum()
+    }
+
+    const ROUNDS: u32 = 100_000;
+    if Level::Avx512.available() {
+        // SAFETY: the feature was just detected.
+        let seconds = best(|| {
+            black_box(unsafe { wide(ROUNDS) });
+        });
+        f64::from(ROUNDS) * 16.0 * 32.0 / seconds * 1e-9
+    } else if Level::Avx2.available() {
+        // SAFETY: the features were just detected.
+        let seconds = best(|| {
+            black_box(unsafe { narrow(ROUNDS) });
+        });
+        f64::from(ROUNDS) * 12.0 * 16.0 / seconds * 1e-9
+    } else {
+        f64::NAN
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn peak_gflops() -> f64 {
+    f64::NAN
+}

@@ -1,0 +1,109 @@
+//! One aligned allocation: the arena of a session, the scratch of a worker, the elements of a tensor.
+#![allow(unsafe_code, reason = "the only place that allocates")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+/// Alignment of every buffer: one cache line, one 512-bit vector.
+pub const ALIGNMENT: usize = 64;
+
+/// Memory was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot allocate {bytes} bytes; use a smaller batch or close other programs")]
+pub struct OutOfMemory {
+    /// How much was asked for.
+    pub bytes: usize,
+}
+
+/// A block of bytes, 64-byte aligned, zero at first. Its address does not change while it lives.
+#[derive(Debug)]
+pub struct Arena {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the block is owned; shared access is read-only and exclusive access goes through `&mut`.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// A block of `bytes` zeros.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] if the allocator refuses.
+    pub fn new(bytes: usize) -> Result<Arena, OutOfMemory> {
+        let layout = Arena::layout(bytes).ok_or(OutOfMemory { bytes })?;
+        // SAFETY: the layout's size is at least ALIGNMENT, so not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        NonNull::new(start).map(|start| Arena { start, bytes }).ok_or(OutOfMemory { bytes })
+    }
+
+    /// Whole cache lines, at least one: an empty tensor has an address too.
+    fn layout(bytes: usize) -> Option<Layout> {
+        let size = bytes.max(1).checked_next_multiple_of(ALIGNMENT)?;
+        Layout::from_size_align(size, ALIGNMENT).ok()
+    }
+
+    /// Size in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// First byte; aligned to [`ALIGNMENT`].
+    pub fn as_ptr(&self) -> *const u8 {
+        self.start.as_ptr()
+    }
+
+    /// First byte, for writing; aligned to [`ALIGNMENT`].
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// All bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `bytes` initialised bytes from `start` are owned by self.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+    }
+
+    /// All bytes, for writing.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if let Some(layout) = Arena::layout(self.bytes) {
+            // SAFETY: allocated in `new` with the same layout.
+            unsafe { dealloc(self.start.as_ptr(), layout) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+    use super::*;
+
+    #[test]
+    fn every_size_is_aligned_and_zero() {
+        for bytes in [0, 1, 63, 64, 65, 4097] {
+            let arena = Arena::new(bytes).unwrap();
+            assert_eq!(arena.as_ptr() as usize % ALIGNMENT, 0);
+            assert_eq!(arena.as_slice(), vec![0; bytes]);
+        }
+    }
+
+    #[test]
+    fn an_impossible_size_is_refused() {
+        assert_eq!(Arena::new(usize::MAX).err(), Some(OutOfMemory { bytes: usize::MAX }));
+        assert!(Arena::new(isize::MAX as usize - 4096).is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! Data sets: reading arrays, converting them, splitting and batching.
+
+pub mod convert;

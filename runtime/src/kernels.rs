@@ -1,0 +1,220 @@
+//! Micro-kernels: contractions with gathered operands, and elementary functions over strips.
+//!
+//! Nothing here knows the IR: plain pointers, plain numbers. The compiler describes a contraction with a
+//! [`ContractSpec`], gets a [`ContractPlan`], and emits calls of the entry points with the plan's descriptor:
+//!
+//! ```text
+//! contract_tiles (descriptor, arguments, begin, end)    any split of 0..plan.tiles() over workers
+//! contract_reduce(descriptor, arguments, begin, end)    0..plan.reduce_tiles(), after all tiles
+//! pack_operand   (descriptor, side, from, to)           once, for an operand marked packed
+//! exp, log, ...  (source, destination, length)          strips of f32, in place allowed
+//! ```
+//!
+//! `arguments` points to an [`Arguments`]: the buffers, the partial sums (shared, `plan.partial_bytes()`) and this
+//! worker's scratch (`plan.scratch_bytes()`), both 64-byte aligned. A tile is `mc x nc` outputs over one k split. Its
+//! row operand is packed as one block of panels, its column operand panel by panel, and every panel pair goes through
+//! a register block `mr x nr`; on the last k block the epilogue is applied in registers and the block stored. If
+//! `plan.reduce_tiles()` is 0 the tiles write the output, else they write partial sums and the reduction does.
+//!
+//! # Contract of the entry points
+//! The descriptor's plan is alive. Operands, output and epilogue vectors hold the elements that the spec addresses, and
+//! the output overlaps nothing but the residual, with which it may be identical. No two threads run the same tile or
+//! use the same scratch. `begin <= end <=` the count of tiles. The processor has the level's instructions, which
+//! [`Kernels::for_level`] checks.
+//!
+//! # Determinism
+//! Blocks and splits follow from shapes and level alone; each output element is summed in one fixed order, whichever
+//! thread computes which tile.
+
+use std::fmt;
+
+mod abi;
+mod contract;
+mod drive;
+mod gather;
+mod math;
+mod pack;
+mod portable;
+mod simd;
+mod tile;
+mod tiling;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod pack_avx512;
+
+#[cfg(test)]
+mod tests;
+
+pub use abi::{Arguments, Descriptor};
+pub use contract::{
+    Activation, AffineDim, AffineRead, Along, ContractError, ContractPlan, ContractSpec, Element,
+    Epilogue, Packed, Side,
+};
+pub use drive::{contract_reduce, contract_tiles, pack_operand};
+pub use tiling::{Tiling, plan_tiles};
+
+/// Instruction sets, each containing those before it on its architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// No micro-kernels: JITed loops do everything.
+    None,
+    /// What LLVM makes of plain Rust for the baseline processor.
+    Portable,
+    /// 128-bit vectors of aarch64.
+    Neon,
+    /// 256-bit vectors with FMA.
+    Avx2,
+    /// 512-bit vectors (F, DQ, BW, VL).
+    Avx512,
+}
+
+impl Level {
+    /// All levels, lowest first.
+    pub const ALL: [Self; 5] = [
+        Self::None,
+        Self::Portable,
+        Self::Neon,
+        Self::Avx2,
+        Self::Avx512,
+    ];
+
+    /// The name used in `KILN_KERNELS`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Portable => "portable",
+            Self::Neon => "neon",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// The level with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// Whether this processor can run the level.
+    pub fn available(self) -> bool {
+        match self {
+            Self::None | Self::Portable => true,
+            Self::Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("fma")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The highest level of this processor.
+pub fn detect() -> Level {
+    let available = Level::ALL.into_iter().filter(|level| level.available());
+    available.max().unwrap_or(Level::None)
+}
+
+/// `(source, destination, length)`: applies a function to `length` elements; source and destination are equal or disjoint.
+pub type StripFn = unsafe extern "C" fn(*const f32, *mut f32, u64);
+
+/// Elementary functions over strips of `f32`; errors are stated in `math.rs`.
+#[derive(Clone, Copy, Debug)]
+pub struct Strips {
+    /// `e^x`
+    pub exp: StripFn,
+    /// Natural logarithm.
+    pub log: StripFn,
+    /// Hyperbolic tangent.
+    pub tanh: StripFn,
+    /// Error function.
+    pub erf: StripFn,
+    /// `1 / (1 + e^-x)`
+    pub sigmoid: StripFn,
+}
+
+/// The kernels of one level.
+pub struct Kernels {
+    /// Which.
+    pub level: Level,
+    /// Its strip functions.
+    pub strips: &'static Strips,
+    pub(crate) f32: &'static abi::Table<f32>,
+    pub(crate) f64: &'static abi::Table<f64>,
+}
+
+impl fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernels")
+            .field("level", &self.level)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Kernels {
+    /// The kernels of `level`, or of the highest level below it that the processor has; none for [`Level::None`].
+    pub fn for_level(level: Level) -> Option<&'static Self> {
+        let usable = Level::ALL
+            .into_iter()
+            .filter(|l| *l <= level && l.available());
+        match usable.max()? {
+            Level::None => None,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Some(&AVX512),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Some(&AVX2),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => Some(&NEON),
+            _ => Some(&PORTABLE),
+        }
+    }
+}
+
+static PORTABLE: Kernels = Kernels {
+    level: Level::Portable,
+    strips: &portable::STRIPS,
+    f32: &portable::F32,
+    f64: &portable::F64,
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = Kernels {
+    level: Level::Avx2,
+    strips: &avx2::STRIPS,
+    f32: &avx2::F32,
+    f64: &avx2::F64,
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = Kernels {
+    level: Level::Avx512,
+    strips: &avx512::STRIPS,
+    f32: &avx512::F32,
+    f64: &avx512::F64,
+};
+
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = Kernels {
+    level: Level::Neon,
+    strips: &neon::STRIPS,
+    f32: &neon::F32,
+    f64: &portable::F64,
+};

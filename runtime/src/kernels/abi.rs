@@ -1,0 +1,181 @@
+//! The structures that cross the border between JITed code and the kernels.
+
+use super::simd::Real;
+
+/// Lanes of one group: the unit in which gather tables describe consecutive indices.
+pub(crate) const GROUP: usize = 16;
+
+/// A run of lanes inside one group whose elements are consecutive in memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Where lane 0 of the group would be if the run began there.
+    pub(crate) offset: i32,
+    /// Lanes of the run.
+    pub(crate) mask: u16,
+    pub(crate) first: u8,
+    pub(crate) len: u8,
+}
+
+/// How to read element `(i, k)` of an operand, `i` being its free index (m or n).
+///
+/// The element is at `batch[g] + free[i] + step[k]`. Vectors run along one of the two indices, the *lane* axis, in
+/// groups of [`GROUP`]; the other is the *step* axis. Along lanes, `segments` says which are contiguous; `masks` says
+/// which lie inside the tensor for each class of step indices (steps with equal spatial coordinates share a class).
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Operand {
+    pub(crate) batch: *const i64,
+    pub(crate) free: *const i32,
+    pub(crate) k: *const i32,
+    /// Length of the free index.
+    pub(crate) free_len: usize,
+    /// Whether lanes run along k (packing transposes) or along the free index (packing copies).
+    pub(crate) lanes_along_k: bool,
+    pub(crate) checked: bool,
+    /// The caller passes panels written by `pack_operand` instead of the tensor.
+    pub(crate) packed: bool,
+    /// Free indices in one panel.
+    pub(crate) width: usize,
+    pub(crate) groups_per_panel: usize,
+    pub(crate) group_start: *const u32,
+    pub(crate) segments: *const Segment,
+    pub(crate) class: *const u32,
+    pub(crate) masks: *const u16,
+    pub(crate) mask_stride: usize,
+    pub(crate) classes: usize,
+    /// Which packed copy batch `g` uses (batches that read the same elements share one).
+    pub(crate) packed_batch: *const u32,
+}
+
+/// What happens to a finished sum before it is stored; fields are the codes of `contract.rs`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EpilogueCode {
+    /// 0 none, 1 by m, 2 by n.
+    pub(crate) bias: u32,
+    pub(crate) scale: u32,
+    pub(crate) residual: u32,
+    pub(crate) activation: u32,
+    pub(crate) alpha: f64,
+}
+
+/// A compiled contraction. Opaque to callers, who hold a pointer to it; see [`super::ContractPlan`].
+#[repr(C)]
+#[derive(Debug)]
+pub struct Descriptor {
+    pub(crate) double: bool,
+    /// The micro-kernel's rows come from the right operand.
+    pub(crate) swapped: bool,
+    pub(crate) g: usize,
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) mr: usize,
+    pub(crate) nr: usize,
+    pub(crate) mc: usize,
+    pub(crate) nc: usize,
+    pub(crate) kc: usize,
+    pub(crate) k_chunk: usize,
+    pub(crate) m_tiles: usize,
+    pub(crate) n_tiles: usize,
+    pub(crate) k_splits: usize,
+    pub(crate) rows: Operand,
+    pub(crate) columns: Operand,
+    pub(crate) out_batch: *const i64,
+    pub(crate) out_m: *const i32,
+    pub(crate) out_group_start: *const u32,
+    pub(crate) out_segments: *const Segment,
+    pub(crate) epilogue: EpilogueCode,
+    /// `&'static Table<f32>` or `&'static Table<f64>`, after `double`.
+    pub(crate) table: *const (),
+    /// Which of the table's shapes.
+    pub(crate) shape: usize,
+    /// Elements from the start of scratch to the column panel and to the partial tile.
+    pub(crate) scratch_columns: usize,
+    pub(crate) scratch_partial: usize,
+}
+
+/// The buffers of one run of a contraction. Null where the plan asks for none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Arguments {
+    /// Left operand: the tensor, or its panels if the plan was built with `Packed::left`.
+    pub left: *const u8,
+    /// Right operand, likewise.
+    pub right: *const u8,
+    /// Output tensor. May be the residual, never an operand.
+    pub out: *mut u8,
+    /// `[M]` or `[N]`, after the epilogue.
+    pub bias: *const u8,
+    /// `[M]` or `[N]`, after the epilogue.
+    pub scale: *const u8,
+    /// Addressed as `out`.
+    pub residual: *const u8,
+    /// `ContractPlan::partial_bytes`, shared by all workers, 64-byte aligned.
+    pub partials: *mut u8,
+    /// `ContractPlan::scratch_bytes` of this worker, 64-byte aligned.
+    pub scratch: *mut u8,
+}
+
+/// One call of a micro-kernel: an `R x nr` block over one k block.
+pub(crate) struct TileCall<T: 'static> {
+    pub(crate) k: usize,
+    /// `[k][R]`
+    pub(crate) a: *const T,
+    /// `[k][nr]`
+    pub(crate) b: *const T,
+    pub(crate) partial: *mut T,
+    pub(crate) partial_stride: usize,
+    /// Start from the partial sums instead of zero.
+    pub(crate) load: bool,
+    /// Apply the epilogue and store to `out`; otherwise store partial sums.
+    pub(crate) last: bool,
+    pub(crate) out: *mut T,
+    pub(crate) rows: *const i32,
+    pub(crate) group_start: *const u32,
+    pub(crate) segments: *const Segment,
+    /// Valid columns, at most `nr`.
+    pub(crate) columns: usize,
+    pub(crate) residual: *const T,
+    pub(crate) bias_m: *const T,
+    pub(crate) bias_n: *const T,
+    pub(crate) scale_m: *const T,
+    pub(crate) scale_n: *const T,
+    pub(crate) activation: u32,
+    pub(crate) alpha: T,
+    pub(crate) activate: ActivateFn<T>,
+}
+
+/// Packs free indices of `panel` and steps `k0..k1` into `to`, `[k1 - k0][stride]`; `valid` free indices exist.
+pub(crate) struct PackCall<'a, T> {
+    pub(crate) operand: &'a Operand,
+    /// The tensor, already advanced to its batch.
+    pub(crate) from: *const T,
+    pub(crate) panel: usize,
+    pub(crate) valid: usize,
+    pub(crate) stride: usize,
+    pub(crate) k0: usize,
+    pub(crate) k1: usize,
+    pub(crate) to: *mut T,
+}
+
+pub(crate) type TileFn<T> = unsafe fn(&TileCall<T>);
+pub(crate) type PackFn<T> = unsafe fn(&PackCall<'_, T>);
+/// In place over a strip: activation code, slope, data, length.
+pub(crate) type ActivateFn<T> = unsafe fn(u32, T, *mut T, usize);
+
+/// Micro-kernels of one width: `rows[r - 1]` handles `r` rows.
+pub(crate) struct Shape<T: 'static> {
+    pub(crate) nr: usize,
+    pub(crate) vectors: usize,
+    pub(crate) rows: &'static [TileFn<T>],
+}
+
+/// The kernels of one level and element type.
+pub(crate) struct Table<T: Real> {
+    pub(crate) name: &'static str,
+    pub(crate) shapes: &'static [Shape<T>],
+    pub(crate) pack: PackFn<T>,
+    pub(crate) activate: ActivateFn<T>,
+}

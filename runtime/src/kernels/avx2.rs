@@ -1,0 +1,262 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "intrinsics; every function here is reached only through the table of a level the processor has"
+)]
+//! AVX2 with FMA.
+
+use std::arch::x86_64::*;
+
+use super::abi::{PackCall, Shape, Table, TileCall};
+use super::math;
+use super::simd::{Simd, SimdMath};
+use super::tile::tile;
+
+#[derive(Clone, Copy)]
+pub(crate) struct F32x8(__m256);
+#[derive(Clone, Copy)]
+pub(crate) struct F64x4(__m256d);
+
+/// The low eight bits of `mask` as lane masks.
+#[inline(always)]
+unsafe fn lanes32(mask: u16) -> __m256i {
+    let bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    _mm256_cmpeq_epi32(
+        _mm256_and_si256(_mm256_set1_epi32(i32::from(mask)), bit),
+        bit,
+    )
+}
+
+/// The low four bits of `mask` as lane masks.
+#[inline(always)]
+unsafe fn lanes64(mask: u16) -> __m256i {
+    let bit = _mm256_setr_epi64x(1, 2, 4, 8);
+    _mm256_cmpeq_epi64(
+        _mm256_and_si256(_mm256_set1_epi64x(i64::from(mask)), bit),
+        bit,
+    )
+}
+
+impl Simd for F32x8 {
+    type Elem = f32;
+    const LANES: usize = 8;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self(_mm256_set1_ps(value))
+    }
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> Self {
+        Self(_mm256_loadu_ps(at))
+    }
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32) {
+        _mm256_storeu_ps(at, self.0);
+    }
+    #[inline(always)]
+    unsafe fn load_mask(at: *const f32, mask: u16) -> Self {
+        Self(_mm256_maskload_ps(at, lanes32(mask)))
+    }
+    #[inline(always)]
+    unsafe fn store_mask(self, at: *mut f32, mask: u16) {
+        _mm256_maskstore_ps(at, lanes32(mask), self.0);
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(_mm256_fmadd_ps(self.0, factor.0, addend.0))
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(_mm256_add_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Self(_mm256_mul_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn max_or_other(self, other: Self) -> Self {
+        Self(_mm256_max_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn leaky(self, alpha: Self) -> Self {
+        let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, _mm256_setzero_ps());
+        Self(_mm256_blendv_ps(
+            _mm256_mul_ps(self.0, alpha.0),
+            self.0,
+            positive,
+        ))
+    }
+}
+
+impl SimdMath for F32x8 {
+    type Mask = __m256;
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Self(_mm256_sub_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        Self(_mm256_div_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm256_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        Self(_mm256_round_ps::<
+            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
+        >(self.0))
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        let biased = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
+        Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
+    }
+    #[inline(always)]
+    unsafe fn exponent(self) -> Self {
+        Self(_mm256_cvtepi32_ps(_mm256_srli_epi32::<23>(
+            _mm256_castps_si256(self.0),
+        )))
+    }
+    #[inline(always)]
+    unsafe fn and_bits(self, bits: u32) -> Self {
+        Self(_mm256_and_ps(self.0, _mm256_set1_ps(f32::from_bits(bits))))
+    }
+    #[inline(always)]
+    unsafe fn or_bits(self, bits: u32) -> Self {
+        Self(_mm256_or_ps(self.0, _mm256_set1_ps(f32::from_bits(bits))))
+    }
+    #[inline(always)]
+    unsafe fn or(self, other: Self) -> Self {
+        Self(_mm256_or_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn less(self, other: Self) -> __m256 {
+        _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0)
+    }
+    #[inline(always)]
+    unsafe fn is_nan(self) -> __m256 {
+        _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0)
+    }
+    #[inline(always)]
+    unsafe fn select(mask: __m256, yes: Self, no: Self) -> Self {
+        Self(_mm256_blendv_ps(no.0, yes.0, mask))
+    }
+}
+
+impl Simd for F64x4 {
+    type Elem = f64;
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn splat(value: f64) -> Self {
+        Self(_mm256_set1_pd(value))
+    }
+    #[inline(always)]
+    unsafe fn load(at: *const f64) -> Self {
+        Self(_mm256_loadu_pd(at))
+    }
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f64) {
+        _mm256_storeu_pd(at, self.0);
+    }
+    #[inline(always)]
+    unsafe fn load_mask(at: *const f64, mask: u16) -> Self {
+        Self(_mm256_maskload_pd(at, lanes64(mask)))
+    }
+    #[inline(always)]
+    unsafe fn store_mask(self, at: *mut f64, mask: u16) {
+        _mm256_maskstore_pd(at, lanes64(mask), self.0);
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(_mm256_fmadd_pd(self.0, factor.0, addend.0))
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(_mm256_add_pd(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Self(_mm256_mul_pd(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn max_or_other(self, other: Self) -> Self {
+        Self(_mm256_max_pd(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn leaky(self, alpha: Self) -> Self {
+        let positive = _mm256_cmp_pd::<_CMP_GT_OQ>(self.0, _mm256_setzero_pd());
+        Self(_mm256_blendv_pd(
+            _mm256_mul_pd(self.0, alpha.0),
+            self.0,
+            positive,
+        ))
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_rows<const R: usize, const V: usize>(call: &TileCall<f32>) {
+    tile::<F32x8, R, V>(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f64_rows<const R: usize>(call: &TileCall<f64>) {
+    tile::<F64x4, R, 2>(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn pack_f32(call: &PackCall<'_, f32>) {
+    super::pack::pack(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn pack_f64(call: &PackCall<'_, f64>) {
+    super::pack::pack(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+    math::activate::<F32x8>(code, alpha, data, len);
+}
+
+macro_rules! six {
+    ($f:ident $(, $v:literal)?) => {
+        &[
+            $f::<1 $(, $v)?>, $f::<2 $(, $v)?>, $f::<3 $(, $v)?>,
+            $f::<4 $(, $v)?>, $f::<5 $(, $v)?>, $f::<6 $(, $v)?>,
+        ]
+    };
+}
+
+/// Single precision: 6 x 16 (12 accumulators of 16 registers), 6 x 8 for few columns.
+pub(crate) static F32: Table<f32> = Table {
+    name: "avx2-f32",
+    shapes: &[
+        Shape {
+            nr: 16,
+            vectors: 2,
+            rows: six!(f32_rows, 2),
+        },
+        Shape {
+            nr: 8,
+            vectors: 1,
+            rows: six!(f32_rows, 1),
+        },
+    ],
+    pack: pack_f32,
+    activate,
+};
+
+/// Double precision: 6 x 8.
+pub(crate) static F64: Table<f64> = Table {
+    name: "avx2-f64",
+    shapes: &[Shape {
+        nr: 8,
+        vectors: 2,
+        rows: six!(f64_rows),
+    }],
+    pack: pack_f64,
+    activate: math::activate_f64,
+};
+
+math::strips!(F32x8, "avx2,fma");

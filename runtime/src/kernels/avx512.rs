@@ -1,0 +1,251 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "intrinsics; every function here is reached only through the table of a level the processor has"
+)]
+//! AVX-512 (F, DQ, BW, VL) with FMA.
+
+use std::arch::x86_64::*;
+
+use super::abi::{PackCall, Shape, Table, TileCall};
+use super::math;
+use super::pack_avx512;
+use super::simd::{Simd, SimdMath};
+use super::tile::tile;
+
+#[derive(Clone, Copy)]
+pub(crate) struct F32x16(__m512);
+#[derive(Clone, Copy)]
+pub(crate) struct F64x8(__m512d);
+
+impl Simd for F32x16 {
+    type Elem = f32;
+    const LANES: usize = 16;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self(_mm512_set1_ps(value))
+    }
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> Self {
+        Self(_mm512_loadu_ps(at))
+    }
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32) {
+        _mm512_storeu_ps(at, self.0);
+    }
+    #[inline(always)]
+    unsafe fn load_mask(at: *const f32, mask: u16) -> Self {
+        Self(_mm512_maskz_loadu_ps(mask, at))
+    }
+    #[inline(always)]
+    unsafe fn store_mask(self, at: *mut f32, mask: u16) {
+        _mm512_mask_storeu_ps(at, mask, self.0);
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(_mm512_fmadd_ps(self.0, factor.0, addend.0))
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(_mm512_add_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Self(_mm512_mul_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn max_or_other(self, other: Self) -> Self {
+        Self(_mm512_max_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn leaky(self, alpha: Self) -> Self {
+        let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps());
+        Self(_mm512_mask_mov_ps(
+            _mm512_mul_ps(self.0, alpha.0),
+            positive,
+            self.0,
+        ))
+    }
+}
+
+impl SimdMath for F32x16 {
+    type Mask = __mmask16;
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Self(_mm512_sub_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        Self(_mm512_div_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm512_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        Self(_mm512_roundscale_ps::<8>(self.0))
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        let biased = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
+        Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased)))
+    }
+    #[inline(always)]
+    unsafe fn exponent(self) -> Self {
+        Self(_mm512_cvtepi32_ps(_mm512_srli_epi32::<23>(
+            _mm512_castps_si512(self.0),
+        )))
+    }
+    #[inline(always)]
+    unsafe fn and_bits(self, bits: u32) -> Self {
+        Self(_mm512_and_ps(self.0, _mm512_set1_ps(f32::from_bits(bits))))
+    }
+    #[inline(always)]
+    unsafe fn or_bits(self, bits: u32) -> Self {
+        Self(_mm512_or_ps(self.0, _mm512_set1_ps(f32::from_bits(bits))))
+    }
+    #[inline(always)]
+    unsafe fn or(self, other: Self) -> Self {
+        Self(_mm512_or_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn less(self, other: Self) -> __mmask16 {
+        _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0)
+    }
+    #[inline(always)]
+    unsafe fn is_nan(self) -> __mmask16 {
+        _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0)
+    }
+    #[inline(always)]
+    unsafe fn select(mask: __mmask16, yes: Self, no: Self) -> Self {
+        Self(_mm512_mask_mov_ps(no.0, mask, yes.0))
+    }
+}
+
+impl Simd for F64x8 {
+    type Elem = f64;
+    const LANES: usize = 8;
+    #[inline(always)]
+    unsafe fn splat(value: f64) -> Self {
+        Self(_mm512_set1_pd(value))
+    }
+    #[inline(always)]
+    unsafe fn load(at: *const f64) -> Self {
+        Self(_mm512_loadu_pd(at))
+    }
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f64) {
+        _mm512_storeu_pd(at, self.0);
+    }
+    #[inline(always)]
+    unsafe fn load_mask(at: *const f64, mask: u16) -> Self {
+        Self(_mm512_maskz_loadu_pd(mask as u8, at))
+    }
+    #[inline(always)]
+    unsafe fn store_mask(self, at: *mut f64, mask: u16) {
+        _mm512_mask_storeu_pd(at, mask as u8, self.0);
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(_mm512_fmadd_pd(self.0, factor.0, addend.0))
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(_mm512_add_pd(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Self(_mm512_mul_pd(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn max_or_other(self, other: Self) -> Self {
+        Self(_mm512_max_pd(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn leaky(self, alpha: Self) -> Self {
+        let positive = _mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_pd());
+        Self(_mm512_mask_mov_pd(
+            _mm512_mul_pd(self.0, alpha.0),
+            positive,
+            self.0,
+        ))
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn f32_rows<const R: usize, const V: usize>(call: &TileCall<f32>) {
+    tile::<F32x16, R, V>(call);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn f64_rows<const R: usize>(call: &TileCall<f64>) {
+    tile::<F64x8, R, 2>(call);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn pack_f64(call: &PackCall<'_, f64>) {
+    super::pack::pack(call);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+    math::activate::<F32x16>(code, alpha, data, len);
+}
+
+macro_rules! fourteen {
+    ($f:ident $(, $v:literal)?) => {
+        &[
+            $f::<1 $(, $v)?>, $f::<2 $(, $v)?>, $f::<3 $(, $v)?>, $f::<4 $(, $v)?>, $f::<5 $(, $v)?>,
+            $f::<6 $(, $v)?>, $f::<7 $(, $v)?>, $f::<8 $(, $v)?>, $f::<9 $(, $v)?>, $f::<10 $(, $v)?>,
+            $f::<11 $(, $v)?>, $f::<12 $(, $v)?>, $f::<13 $(, $v)?>, $f::<14 $(, $v)?>,
+        ]
+    };
+}
+
+/// Single precision: up to 14 x 32 (28 accumulators of 32 registers), 14 x 16 for few columns, 8 x 48.
+pub(crate) static F32: Table<f32> = Table {
+    name: "avx512-f32",
+    shapes: &[
+        Shape {
+            nr: 32,
+            vectors: 2,
+            rows: fourteen!(f32_rows, 2),
+        },
+        Shape {
+            nr: 16,
+            vectors: 1,
+            rows: fourteen!(f32_rows, 1),
+        },
+        Shape {
+            nr: 48,
+            vectors: 3,
+            rows: &[
+                f32_rows::<1, 3>,
+                f32_rows::<2, 3>,
+                f32_rows::<3, 3>,
+                f32_rows::<4, 3>,
+                f32_rows::<5, 3>,
+                f32_rows::<6, 3>,
+                f32_rows::<7, 3>,
+                f32_rows::<8, 3>,
+            ],
+        },
+    ],
+    pack: pack_avx512::pack_f32,
+    activate,
+};
+
+/// Double precision: 14 x 16.
+pub(crate) static F64: Table<f64> = Table {
+    name: "avx512-f64",
+    shapes: &[Shape {
+        nr: 16,
+        vectors: 2,
+        rows: fourteen!(f64_rows),
+    }],
+    pack: pack_f64,
+    activate: math::activate_f64,
+};
+
+math::strips!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");

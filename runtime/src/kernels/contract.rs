@@ -1,0 +1,496 @@
+#![allow(
+    unsafe_code,
+    reason = "the descriptor holds pointers into tables that the plan owns and never changes; `run` calls entry points"
+)]
+//! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
+
+use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand};
+use super::drive::{contract_reduce, contract_tiles, pack_operand};
+use super::gather::{GatherTables, OutTables, Read, offsets_of};
+use super::tiling::{Tiling, block_cost, plan_tiles};
+use super::{Kernels, simd::Real};
+
+/// `out[g, m, n] = epilogue(sum over k of left[g, m, k] * right[g, k, n])`, each index being a tuple.
+///
+/// Loop dimensions are numbered through `batch`, `m`, `n`, `k` in this order.
+#[derive(Clone, Debug)]
+pub struct ContractSpec {
+    /// Element type of all tensors.
+    pub element: Element,
+    /// Extents of the dimensions that both operands and the output have.
+    pub batch: Vec<usize>,
+    /// Extents of the dimensions of the left operand and the output.
+    pub m: Vec<usize>,
+    /// Extents of the dimensions of the right operand and the output.
+    pub n: Vec<usize>,
+    /// Extents of the summed dimensions.
+    pub k: Vec<usize>,
+    /// How the left operand is read; it may not use n dimensions.
+    pub left: AffineRead,
+    /// How the right operand is read; it may not use m dimensions.
+    pub right: AffineRead,
+    /// Element stride of the output for each of the batch, m and n dimensions.
+    pub out_strides: Vec<i64>,
+    /// What is done to a sum before it is stored.
+    pub epilogue: Epilogue,
+    /// Operands that the caller passes as panels written by `pack_operand`.
+    pub packed: Packed,
+}
+
+/// Element type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// `f32`
+    F32,
+    /// `f64`
+    F64,
+}
+
+/// Reads one element per loop point: one [`AffineDim`] per operand dimension.
+#[derive(Clone, Debug, Default)]
+pub struct AffineRead {
+    /// Operand dimensions, any order.
+    pub dims: Vec<AffineDim>,
+}
+
+/// Index of one operand dimension: `(sum of coefficient * loop index + offset) / divisor`. The read is 0 unless the
+/// division is exact and the index is in `0..extent`.
+#[derive(Clone, Debug)]
+pub struct AffineDim {
+    /// `(loop dimension, coefficient)`
+    pub terms: Vec<(usize, i64)>,
+    /// Added to the sum.
+    pub offset: i64,
+    /// At least 1.
+    pub divisor: i64,
+    /// Extent of the operand dimension.
+    pub extent: usize,
+    /// Elements between neighbours of this dimension.
+    pub stride: i64,
+}
+
+/// Which operands are prepacked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Packed {
+    /// The left one.
+    pub left: bool,
+    /// The right one.
+    pub right: bool,
+}
+
+/// One of the operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The left one, code 0 of `pack_operand`.
+    Left,
+    /// The right one, code 1 of `pack_operand`.
+    Right,
+}
+
+/// Applied in the order of the fields.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue {
+    /// Adds a vector.
+    pub bias: Option<Along>,
+    /// Multiplies by a vector.
+    pub scale: Option<Along>,
+    /// Adds a tensor addressed as the output.
+    pub residual: bool,
+    /// Last.
+    pub activation: Activation,
+}
+
+/// The index that a bias or scale vector has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Along {
+    /// One value for each flat m index, contiguous.
+    M,
+    /// One value for each flat n index, contiguous.
+    N,
+}
+
+/// The closed set of activations. `NaN` gives `NaN` in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Activation {
+    /// Identity.
+    #[default]
+    None,
+    /// `max(x, 0)`
+    Relu,
+    /// `x` above 0, else this slope times `x`.
+    LeakyRelu(f64),
+    /// GELU by the tanh formula.
+    GeluTanh,
+    /// GELU by erf.
+    GeluErf,
+    /// `x / (1 + e^-x)`
+    Silu,
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+impl Activation {
+    pub(crate) fn code(self) -> (u32, f64) {
+        match self {
+            Self::None => (0, 0.0),
+            Self::Relu => (super::tile::RELU, 0.0),
+            Self::LeakyRelu(alpha) => (super::tile::LEAKY_RELU, alpha),
+            Self::GeluTanh => (super::math::GELU_TANH, 0.0),
+            Self::GeluErf => (super::math::GELU_ERF, 0.0),
+            Self::Silu => (super::math::SILU, 0.0),
+            Self::Sigmoid => (super::math::SIGMOID, 0.0),
+            Self::Tanh => (super::math::TANH, 0.0),
+        }
+    }
+}
+
+/// Why a contraction has no micro-kernel; the caller falls back to JITed loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ContractError {
+    /// A loop dimension number, or a count of strides, does not fit the extents.
+    #[error("contract.K1: a read or the output names a loop dimension that it cannot have")]
+    WrongDimension,
+    /// A divisor below 1.
+    #[error("contract.K2: a divisor is below 1")]
+    BadDivisor,
+    /// Tables hold 32-bit element offsets.
+    #[error("contract.K3: a tensor spans 2^31 elements or more")]
+    TooLarge,
+    /// A batch index decides whether an element lies outside.
+    #[error("contract.K4: a batch dimension moves an operand dimension that needs a bounds check")]
+    CheckedBatch,
+    /// An extent is 0.
+    #[error("contract.K5: an output without elements")]
+    Empty,
+}
+
+/// A compiled contraction: descriptor, its tables, and the sizes its caller must provide.
+#[derive(Debug)]
+pub struct ContractPlan {
+    descriptor: Box<Descriptor>,
+    tiling: Tiling,
+    kernel: String,
+    element_bytes: usize,
+    scratch_elements: usize,
+    tables: Tables,
+}
+
+/// What the descriptor points into.
+#[derive(Debug)]
+struct Tables {
+    rows: GatherTables,
+    columns: GatherTables,
+    out: OutTables,
+}
+
+// SAFETY: the descriptor's pointers lead into `tables` and to statics; nothing changes after `new`.
+unsafe impl Send for ContractPlan {}
+// SAFETY: as above; all access is read-only.
+unsafe impl Sync for ContractPlan {}
+
+impl ContractPlan {
+    /// Compiles `spec` for the kernels of one level.
+    ///
+    /// # Errors
+    /// [`ContractError`] when the spec is malformed or beyond the tables.
+    pub fn new(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, ContractError> {
+        match spec.element {
+            Element::F32 => Self::build(spec, kernels.f32, 4),
+            Element::F64 => Self::build(spec, kernels.f64, 8),
+        }
+    }
+
+    fn build<T: Real>(
+        spec: &ContractSpec,
+        table: &'static super::abi::Table<T>,
+        element_bytes: usize,
+    ) -> Result<Self, ContractError> {
+        let (b, m, n) = (spec.batch.len(), spec.m.len(), spec.n.len());
+        if spec.out_strides.len() != b + m + n {
+            return Err(ContractError::WrongDimension);
+        }
+        let size = |extents: &[usize]| {
+            extents
+                .iter()
+                .try_fold(1usize, |product, e| product.checked_mul(*e))
+                .filter(|product| *product < i32::MAX as usize)
+                .ok_or(ContractError::TooLarge)
+        };
+        let sizes = [
+            size(&spec.batch)?,
+            size(&spec.m)?,
+            size(&spec.n)?,
+            size(&spec.k)?,
+        ];
+        if sizes[..3].contains(&0) {
+            return Err(ContractError::Empty);
+        }
+        let strides = |from: usize, count: usize| &spec.out_strides[from..from + count];
+        let out_m = offsets_of(&spec.m, strides(b, m))?;
+        let out_n = offsets_of(&spec.n, strides(b + m, n))?;
+        let swapped = prefer_swap(&out_m, &out_n);
+
+        let side = |dims: std::ops::Range<usize>, extents: &[usize]| Read {
+            batch: spec.batch.clone(),
+            free: extents.to_vec(),
+            free_first: dims.start,
+            k: spec.k.clone(),
+            k_first: b + m + n,
+        };
+        let left = (&spec.left, side(b..b + m, &spec.m), spec.packed.left);
+        let right = (
+            &spec.right,
+            side(b + m..b + m + n, &spec.n),
+            spec.packed.right,
+        );
+        let (rows, columns) = if swapped {
+            (right, left)
+        } else {
+            (left, right)
+        };
+        let (out_rows, out_columns) = if swapped {
+            (out_n, out_m)
+        } else {
+            (out_m, out_n)
+        };
+        let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), sizes[3]);
+
+        let (shape, mr) = choose_shape(table, m, n);
+        let nr = table.shapes[shape].nr;
+        let tiling = plan_tiles(g, m, n, k, mr, nr);
+        let mut tables = Tables {
+            rows: GatherTables::new(rows.0, &rows.1, mr)?,
+            columns: GatherTables::new(columns.0, &columns.1, nr)?,
+            out: OutTables::new(
+                offsets_of(&spec.batch, strides(0, b))?,
+                out_rows,
+                &out_columns,
+                nr,
+            ),
+        };
+        tables.rows.packed = rows.2;
+        tables.columns.packed = columns.2;
+
+        let align = |elements: usize| elements.next_multiple_of(64 / element_bytes);
+        let row_block = if rows.2 {
+            0
+        } else {
+            tiling.mc.min(m) * tiling.kc
+        };
+        let column_block = if columns.2 { 0 } else { nr * tiling.kc };
+        let keeps_partial = tiling.k_splits == 1 && tiling.kc < k;
+        let partial = if keeps_partial {
+            tiling.mc.min(m) * tiling.nc
+        } else {
+            0
+        };
+        let scratch_columns = align(row_block);
+        let scratch_partial = scratch_columns + align(column_block);
+        let descriptor = Box::new(Descriptor {
+            double: element_bytes == 8,
+            swapped,
+            g,
+            m,
+            n,
+            k,
+            mr,
+            nr,
+            mc: tiling.mc,
+            nc: tiling.nc,
+            kc: tiling.kc,
+            k_chunk: tiling.k_chunk,
+            m_tiles: tiling.m_tiles,
+            n_tiles: tiling.n_tiles,
+            k_splits: tiling.k_splits,
+            rows: tables.rows.operand(),
+            columns: tables.columns.operand(),
+            out_batch: tables.out.batch.as_ptr(),
+            out_m: tables.out.m.as_ptr(),
+            out_group_start: tables.out.group_start.as_ptr(),
+            out_segments: tables.out.segments.as_ptr(),
+            epilogue: epilogue_code(&spec.epilogue, swapped),
+            table: std::ptr::from_ref(table).cast(),
+            shape,
+            scratch_columns,
+            scratch_partial,
+        });
+        Ok(Self {
+            descriptor,
+            tiling,
+            kernel: format!("{}-{mr}x{nr}", table.name),
+            element_bytes,
+            scratch_elements: scratch_partial + align(partial),
+            tables,
+        })
+    }
+
+    /// What the entry points take; valid as long as the plan lives, wherever the plan is moved.
+    pub fn descriptor(&self) -> *const Descriptor {
+        std::ptr::from_ref(&*self.descriptor)
+    }
+
+    /// Count of tiles for `contract_tiles`; tiles are independent.
+    pub fn tiles(&self) -> u64 {
+        let d = &self.descriptor;
+        (d.g * d.m_tiles * d.n_tiles * d.k_splits) as u64
+    }
+
+    /// Count of tiles for `contract_reduce`, to be run after all tiles; 0 when the sum is not split.
+    pub fn reduce_tiles(&self) -> u64 {
+        let d = &self.descriptor;
+        if d.k_splits > 1 {
+            (d.g * d.m.div_ceil(d.mr)) as u64
+        } else {
+            0
+        }
+    }
+
+    /// Bytes of scratch each worker needs.
+    pub fn scratch_bytes(&self) -> usize {
+        self.scratch_elements * self.element_bytes
+    }
+
+    /// Bytes of partial sums shared by all workers; 0 when the sum is not split.
+    pub fn partial_bytes(&self) -> usize {
+        let d = &self.descriptor;
+        if d.k_splits == 1 {
+            return 0;
+        }
+        d.k_splits * d.g * d.m * d.n.next_multiple_of(d.nr) * self.element_bytes
+    }
+
+    /// Bytes of one operand's panels.
+    pub fn packed_bytes(&self, side: Side) -> usize {
+        let rows = (side == Side::Left) != self.descriptor.swapped;
+        let tables = if rows {
+            &self.tables.rows
+        } else {
+            &self.tables.columns
+        };
+        let free = if rows {
+            self.descriptor.m
+        } else {
+            self.descriptor.n.next_multiple_of(self.descriptor.nr)
+        };
+        tables.packed_copies() * free * self.descriptor.k * self.element_bytes
+    }
+
+    /// Level, element and register block, such as `avx512-f32-13x32`.
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// The cut of the loop nest, in the micro-kernel's orientation.
+    pub fn tiling(&self) -> &Tiling {
+        &self.tiling
+    }
+
+    /// Whether the micro-kernel takes its rows from the right operand.
+    pub fn swapped(&self) -> bool {
+        self.descriptor.swapped
+    }
+
+    /// How each operand is packed, for humans: `(left, right)`.
+    pub fn packing(&self) -> (String, String) {
+        let (rows, columns) = (self.tables.rows.describe(), self.tables.columns.describe());
+        if self.descriptor.swapped {
+            (columns, rows)
+        } else {
+            (rows, columns)
+        }
+    }
+
+    /// Runs all tiles on this thread.
+    ///
+    /// # Safety
+    /// The contract of the entry points, with the buffers in `arguments`.
+    pub unsafe fn run(&self, arguments: &Arguments) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            contract_tiles(self.descriptor(), arguments, 0, self.tiles());
+            contract_reduce(self.descriptor(), arguments, 0, self.reduce_tiles());
+        }
+    }
+
+    /// Packs one operand.
+    ///
+    /// # Safety
+    /// `from` is the operand's tensor; `to` holds [`Self::packed_bytes`] bytes.
+    pub unsafe fn pack(&self, side: Side, from: *const u8, to: *mut u8) {
+        let code = if side == Side::Left { 0 } else { 1 };
+        // SAFETY: passed on to the caller.
+        unsafe { pack_operand(self.descriptor(), code, from, to) }
+    }
+}
+
+/// Vectors run along the output's contiguous index, unless that index is too short to fill one.
+fn prefer_swap(out_m: &[i32], out_n: &[i32]) -> bool {
+    let runs = |offsets: &[i32]| {
+        1 + offsets
+            .windows(2)
+            .filter(|pair| pair[1] != pair[0].wrapping_add(1))
+            .count()
+    };
+    let run = |offsets: &[i32]| offsets.len() / runs(offsets);
+    let (run_m, run_n) = (run(out_m).min(GROUP), run(out_n).min(GROUP));
+    if run_n >= 8 || run_m <= run_n {
+        // A short n next to a long m wastes most lanes of every FMA: better scattered stores.
+        return out_n.len() < 6 && out_m.len() >= 16 && out_m.len() > out_n.len();
+    }
+    out_m.len() >= 6 || out_m.len() > out_n.len()
+}
+
+/// The cheapest shape and its rows, spread evenly over the row panels.
+fn choose_shape<T: Real>(table: &super::abi::Table<T>, m: usize, n: usize) -> (usize, usize) {
+    let mut best = (usize::MAX, 0, 1);
+    for (index, shape) in table.shapes.iter().enumerate() {
+        let mr = m.div_ceil(m.div_ceil(shape.rows.len()));
+        let cost = block_cost(m, n, mr, shape.nr, shape.vectors);
+        if cost < best.0 {
+            best = (cost, index, mr);
+        }
+    }
+    (best.1, best.2)
+}
+
+fn epilogue_code(epilogue: &Epilogue, swapped: bool) -> EpilogueCode {
+    let along = |a: Option<Along>| match a {
+        None => 0,
+        Some(a) if (a == Along::M) != swapped => 1,
+        Some(_) => 2,
+    };
+    let (activation, alpha) = epilogue.activation.code();
+    EpilogueCode {
+        bias: along(epilogue.bias),
+        scale: along(epilogue.scale),
+        residual: u32::from(epilogue.residual),
+        activation,
+        alpha,
+    }
+}
+
+impl GatherTables {
+    /// The ABI view; valid while `self` is neither changed nor dropped.
+    fn operand(&self) -> Operand {
+        Operand {
+            batch: self.batch.as_ptr(),
+            free: self.free.as_ptr(),
+            k: self.k.as_ptr(),
+            free_len: self.free.len(),
+            lanes_along_k: self.lanes_along_k,
+            checked: self.checked,
+            packed: self.packed,
+            width: self.width,
+            groups_per_panel: self.width.div_ceil(GROUP),
+            group_start: self.group_start.as_ptr(),
+            segments: self.segments.as_ptr(),
+            class: self.class.as_ptr(),
+            masks: self.masks.as_ptr(),
+            mask_stride: self.mask_stride,
+            classes: self.classes,
+            packed_batch: self.packed_batch.as_ptr(),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "the C entry points; their contract is stated once in `kernels.rs`"
+)]
+//! The entry points: macro tiles, the reduction of k splits, and packing ahead of time.
+
+use std::ptr::null;
+
+use super::abi::{Arguments, Descriptor, GROUP, Operand, PackCall, Table, TileCall};
+use super::simd::Real;
+
+/// Computes tiles `begin..end` of the contraction.
+///
+/// # Safety
+/// See the module's documentation, "Contract of the entry points".
+pub unsafe extern "C" fn contract_tiles(
+    descriptor: *const Descriptor,
+    arguments: *const Arguments,
+    begin: u64,
+    end: u64,
+) {
+    let (d, a) = (&*descriptor, &*arguments);
+    if d.double {
+        Run::<f64>::new(d, a).tiles(begin as usize, end as usize);
+    } else {
+        Run::<f32>::new(d, a).tiles(begin as usize, end as usize);
+    }
+}
+
+/// Sums the partial results of a contraction split along k, applies the epilogue and stores: `begin..end` of
+/// `ContractPlan::reduce_tiles`.
+///
+/// # Safety
+/// See the module's documentation, "Contract of the entry points". Every tile has been computed.
+pub unsafe extern "C" fn contract_reduce(
+    descriptor: *const Descriptor,
+    arguments: *const Arguments,
+    begin: u64,
+    end: u64,
+) {
+    let (d, a) = (&*descriptor, &*arguments);
+    if d.double {
+        Run::<f64>::new(d, a).reduce(begin as usize, end as usize);
+    } else {
+        Run::<f32>::new(d, a).reduce(begin as usize, end as usize);
+    }
+}
+
+/// Packs a whole operand ahead of time: `side` 0 is the left operand, 1 the right.
+///
+/// # Safety
+/// `from` is the operand's tensor; `to` holds `ContractPlan::packed_bytes` bytes.
+pub unsafe extern "C" fn pack_operand(
+    descriptor: *const Descriptor,
+    side: u64,
+    from: *const u8,
+    to: *mut u8,
+) {
+    let d = &*descriptor;
+    let rows = (side == 0) != d.swapped;
+    if d.double {
+        pack_whole::<f64>(d, rows, from.cast(), to.cast());
+    } else {
+        pack_whole::<f32>(d, rows, from.cast(), to.cast());
+    }
+}
+
+unsafe fn table<T: Real>(d: &Descriptor) -> &'static Table<T> {
+    &*d.table.cast::<Table<T>>()
+}
+
+unsafe fn pack_whole<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *mut T) {
+    let op = if rows { &d.rows } else { &d.columns };
+    let padded = packed_len(op, rows);
+    let mut done = 0;
+    for g in 0..d.g {
+        let copy = *op.packed_batch.add(g) as usize;
+        if copy < done {
+            continue;
+        }
+        done = copy + 1;
+        let to = to.add(copy * padded * d.k);
+        for k0 in blocks(0, d.k, d) {
+            let k1 = block_end(k0, d.k, d);
+            for start in (0..op.free_len).step_by(op.width) {
+                let valid = op.width.min(op.free_len - start);
+                (table::<T>(d).pack)(&PackCall {
+                    operand: op,
+                    from: from.wrapping_offset(*op.batch.add(g) as isize),
+                    panel: start / op.width,
+                    valid,
+                    stride: if rows { valid } else { op.width },
+                    k0,
+                    k1,
+                    to: to.add(k0 * padded + start * (k1 - k0)),
+                });
+            }
+        }
+    }
+}
+
+/// Free indices of a packed operand: row panels are as wide as they need, column panels are zero-filled.
+fn packed_len(op: &Operand, rows: bool) -> usize {
+    if rows {
+        op.free_len
+    } else {
+        op.free_len.next_multiple_of(op.width)
+    }
+}
+
+/// Starts of the k blocks of one k split. An empty sum is one empty block, so that its output is still written.
+fn blocks(begin: usize, end: usize, d: &Descriptor) -> impl Iterator<Item = usize> {
+    let count = (end - begin).div_ceil(d.kc).max(1);
+    let kc = d.kc;
+    (0..count).map(move |i| begin + i * kc)
+}
+
+fn block_end(k0: usize, end: usize, d: &Descriptor) -> usize {
+    end.min(k0 + d.kc)
+}
+
+struct Run<'a, T: Real> {
+    d: &'a Descriptor,
+    table: &'static Table<T>,
+    rows: *const T,
+    columns: *const T,
+    out: *mut T,
+    residual: *const T,
+    bias: *const T,
+    scale: *const T,
+    partials: *mut T,
+    scratch: *mut T,
+}
+
+impl<'a, T: Real> Run<'a, T> {
+    unsafe fn new(d: &'a Descriptor, a: &Arguments) -> Self {
+        let (rows, columns) = if d.swapped {
+            (a.right, a.left)
+        } else {
+            (a.left, a.right)
+        };
+        Self {
+            d,
+            table: table::<T>(d),
+            rows: rows.cast(),
+            columns: columns.cast(),
+            out: a.out.cast(),
+            residual: if d.epilogue.residual == 0 {
+                null()
+            } else {
+                a.residual.cast()
+            },
+            bias: a.bias.cast(),
+            scale: a.scale.cast(),
+            partials: a.partials.cast(),
+            scratch: a.scratch.cast(),
+        }
+    }
+
+    unsafe fn tiles(&self, begin: usize, end: usize) {
+        let d = self.d;
+        // Row panels in scratch are those of this (g, split, m tile): consecutive tiles along n share them.
+        let mut held = usize::MAX;
+        for tile in begin..end {
+            let n_tile = tile % d.n_tiles;
+            let outer = tile / d.n_tiles;
+            let m_tile = outer % d.m_tiles;
+            let split = outer / d.m_tiles % d.k_splits;
+            let g = outer / d.m_tiles / d.k_splits;
+            let one_block = self.tile(g, split, m_tile, n_tile, held == outer);
+            held = if one_block { outer } else { usize::MAX };
+        }
+    }
+
+    /// Computes one macro tile; true if it had a single k block, whose row panels are still in scratch.
+    unsafe fn tile(
+        &self,
+        g: usize,
+        split: usize,
+        m_tile: usize,
+        n_tile: usize,
+        held: bool,
+    ) -> bool {
+        let d = self.d;
+        let (m0, n0) = (m_tile * d.mc, n_tile * d.nc);
+        let (m1, n1) = (d.m.min(m0 + d.mc), d.n.min(n0 + d.nc));
+        let (k_begin, k_end) = (split * d.k_chunk, d.k.min((split + 1) * d.k_chunk));
+        let mut count = 0;
+        for k0 in blocks(k_begin, k_end, d) {
+            count += 1;
+            let k1 = block_end(k0, k_end, d);
+            let rows = self.row_panels(g, m0, m1, k0, k1, held);
+            for n in (n0..n1).step_by(d.nr) {
+                let columns = self.column_panel(g, n, k0, k1);
+                let (partial, stride) = if d.k_splits > 1 {
+                    (
+                        self.partials.add(self.partial_at(split, g, m0, n)),
+                        self.partial_stride(),
+                    )
+                } else {
+                    let stride = d.nc.next_multiple_of(d.nr);
+                    (self.scratch.add(d.scratch_partial + n - n0), stride)
+                };
+                for m in (m0..m1).step_by(d.mr) {
+                    let mut call = self.call(g, m, n);
+                    call.k = k1 - k0;
+                    call.a = rows.add((m - m0) * (k1 - k0));
+                    call.b = columns;
+                    call.partial = partial.wrapping_add((m - m0) * stride);
+                    call.partial_stride = stride;
+                    call.load = k0 > k_begin;
+                    call.last = k1 == k_end && d.k_splits == 1;
+                    self.run(&call, m1 - m);
+                }
+            }
+        }
+        count == 1
+    }
+
+    unsafe fn run(&self, call: &TileCall<T>, rows_left: usize) {
+        (self.table.shapes[self.d.shape].rows[rows_left.min(self.d.mr) - 1])(call);
+    }
+
+    /// Packs (or finds) row panels `m0..m1` of one k block.
+    unsafe fn row_panels(
+        &self,
+        g: usize,
+        m0: usize,
+        m1: usize,
+        k0: usize,
+        k1: usize,
+        held: bool,
+    ) -> *const T {
+        let op = &self.d.rows;
+        if op.packed {
+            let copy = *op.packed_batch.add(g) as usize;
+            return self
+                .rows
+                .add(copy * op.free_len * self.d.k + k0 * op.free_len + m0 * (k1 - k0));
+        }
+        if !held {
+            for m in (m0..m1).step_by(op.width) {
+                let valid = op.width.min(m1 - m);
+                (self.table.pack)(&PackCall {
+                    operand: op,
+                    from: self.rows.wrapping_offset(*op.batch.add(g) as isize),
+                    panel: m / op.width,
+                    valid,
+                    stride: valid,
+                    k0,
+                    k1,
+                    to: self.scratch.add((m - m0) * (k1 - k0)),
+                });
+            }
+        }
+        self.scratch
+    }
+
+    /// Packs (or finds) the column panel that starts at `n`.
+    unsafe fn column_panel(&self, g: usize, n: usize, k0: usize, k1: usize) -> *const T {
+        let op = &self.d.columns;
+        if op.packed {
+            let padded = packed_len(op, false);
+            let copy = *op.packed_batch.add(g) as usize;
+            return self
+                .columns
+                .add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0));
+        }
+        let to = self.scratch.add(self.d.scratch_columns);
+        (self.table.pack)(&PackCall {
+            operand: op,
+            from: self.columns.wrapping_offset(*op.batch.add(g) as isize),
+            panel: n / op.width,
+            valid: op.width.min(op.free_len - n),
+            stride: op.width,
+            k0,
+            k1,
+            to,
+        });
+        to
+    }
+
+    /// A call for the block at `(m, n)` with everything but its operands.
+    unsafe fn call(&self, g: usize, m: usize, n: usize) -> TileCall<T> {
+        let d = self.d;
+        let pick = |code: u32, want: u32, at: *const T, i: usize| {
+            if code == want {
+                at.wrapping_add(i)
+            } else {
+                null()
+            }
+        };
+        let out_batch = *d.out_batch.add(g) as isize;
+        TileCall {
+            k: 0,
+            a: null(),
+            b: null(),
+            partial: std::ptr::null_mut(),
+            partial_stride: 0,
+            load: false,
+            last: true,
+            out: self.out.wrapping_offset(out_batch),
+            rows: d.out_m.add(m),
+            group_start: d.out_group_start.add(n / d.nr * d.nr.div_ceil(GROUP)),
+            segments: d.out_segments,
+            columns: d.nr.min(d.n - n),
+            residual: if self.residual.is_null() {
+                null()
+            } else {
+                self.residual.wrapping_offset(out_batch)
+            },
+            bias_m: pick(d.epilogue.bias, 1, self.bias, m),
+            bias_n: pick(d.epilogue.bias, 2, self.bias, n),
+            scale_m: pick(d.epilogue.scale, 1, self.scale, m),
+            scale_n: pick(d.epilogue.scale, 2, self.scale, n),
+            activation: d.epilogue.activation,
+            alpha: T::from_f64(d.epilogue.alpha),
+            activate: self.table.activate,
+        }
+    }
+
+    fn partial_stride(&self) -> usize {
+        self.d.n.next_multiple_of(self.d.nr)
+    }
+
+    /// Where partial sum `(split, g, m, n)` is.
+    fn partial_at(&self, split: usize, g: usize, m: usize, n: usize) -> usize {
+        ((split * self.d.g + g) * self.d.m + m) * self.partial_stride() + n
+    }
+
+    /// One reduce tile is one row panel of one batch: splits are added in index order, then finished as a tile is.
+    unsafe fn reduce(&self, begin: usize, end: usize) {
+        let d = self.d;
+        let panels = d.m.div_ceil(d.mr);
+        for tile in begin..end {
+            let (g, m) = (tile / panels, tile % panels * d.mr);
+            let rows = d.mr.min(d.m - m);
+            let len = rows * self.partial_stride();
+            let sum = self.partials.add(self.partial_at(0, g, m, 0));
+            for split in 1..d.k_splits {
+                let term = self.partials.add(self.partial_at(split, g, m, 0));
+                for i in 0..len {
+                    *sum.add(i) = (*sum.add(i)).add(*term.add(i));
+                }
+            }
+            for n in (0..d.n).step_by(d.nr) {
+                let mut call = self.call(g, m, n);
+                call.partial = sum.add(n);
+                call.partial_stride = self.partial_stride();
+                call.load = true;
+                self.run(&call, rows);
+            }
+        }
+    }
+}

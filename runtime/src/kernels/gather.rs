@@ -1,0 +1,421 @@
+//! Gather tables: what an affine read means for packing, worked out once per contraction.
+
+use std::collections::BTreeMap;
+
+use super::abi::{GROUP, Segment};
+use super::contract::{AffineRead, ContractError};
+
+/// The loop dimensions an operand sees, and their numbers.
+pub(crate) struct Read {
+    pub(crate) batch: Vec<usize>,
+    pub(crate) free: Vec<usize>,
+    pub(crate) free_first: usize,
+    pub(crate) k: Vec<usize>,
+    pub(crate) k_first: usize,
+}
+
+/// Owner of everything an `Operand` points to; fields as there.
+#[derive(Debug)]
+pub(crate) struct GatherTables {
+    pub(crate) batch: Vec<i64>,
+    pub(crate) free: Vec<i32>,
+    pub(crate) k: Vec<i32>,
+    pub(crate) lanes_along_k: bool,
+    pub(crate) checked: bool,
+    pub(crate) packed: bool,
+    pub(crate) width: usize,
+    pub(crate) group_start: Vec<u32>,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) class: Vec<u32>,
+    pub(crate) masks: Vec<u16>,
+    pub(crate) mask_stride: usize,
+    pub(crate) classes: usize,
+    pub(crate) packed_batch: Vec<u32>,
+}
+
+/// Where the output goes.
+#[derive(Debug)]
+pub(crate) struct OutTables {
+    pub(crate) batch: Vec<i64>,
+    pub(crate) m: Vec<i32>,
+    pub(crate) group_start: Vec<u32>,
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// Larger mask tables than this (in groups of lanes times classes) are not worth their memory.
+const MOST_MASKS: usize = 1 << 24;
+
+/// One checked dimension, split over the two indices: the element exists where the remainders agree and
+/// `free + k` is in `0..extent`.
+struct Check {
+    free: Vec<(i64, i64)>,
+    k: Vec<(i64, i64)>,
+    extent: i64,
+}
+
+impl Check {
+    fn inside(&self, free: usize, k: usize) -> bool {
+        let ((f, rf), (k, rk)) = (self.free[free], self.k[k]);
+        rf == rk && (0..self.extent).contains(&(f + k))
+    }
+}
+
+impl GatherTables {
+    /// `width` free indices make a panel.
+    pub(crate) fn new(read: &AffineRead, dims: &Read, width: usize) -> Result<Self, ContractError> {
+        let lengths = [&dims.batch, &dims.free, &dims.k].map(|e| e.iter().product::<usize>());
+        let mut batch = vec![0i64; lengths[0]];
+        let mut free = vec![0i64; lengths[1]];
+        let mut k = vec![0i64; lengths[2]];
+        let mut checks = Vec::new();
+        for dim in &read.dims {
+            if dim.divisor < 1 {
+                return Err(ContractError::BadDivisor);
+            }
+            let mut coefficients = [
+                vec![0; dims.batch.len()],
+                vec![0; dims.free.len()],
+                vec![0; dims.k.len()],
+            ];
+            for &(index, coefficient) in &dim.terms {
+                let (part, at) = if index < dims.batch.len() {
+                    (0, index)
+                } else if (dims.free_first..dims.free_first + dims.free.len()).contains(&index) {
+                    (1, index - dims.free_first)
+                } else if (dims.k_first..dims.k_first + dims.k.len()).contains(&index) {
+                    (2, index - dims.k_first)
+                } else {
+                    return Err(ContractError::WrongDimension);
+                };
+                coefficients[part][at] += coefficient;
+            }
+            let in_batch = sums(&dims.batch, &coefficients[0], 0);
+            let in_free = sums(&dims.free, &coefficients[1], dim.offset);
+            let in_k = sums(&dims.k, &coefficients[2], 0);
+            // (f + k) / s splits into floor(f / s) + ceil(k / s) exactly where the division is exact, that is, where
+            // f's distance above its multiple of s equals k's distance below.
+            let s = dim.divisor;
+            let free_parts: Vec<(i64, i64)> = in_free
+                .iter()
+                .map(|x| (x.div_euclid(s), x.rem_euclid(s)))
+                .collect();
+            let k_parts: Vec<(i64, i64)> = in_k
+                .iter()
+                .map(|x| (-(-x).div_euclid(s), (-x).rem_euclid(s)))
+                .collect();
+            let moves = in_batch.iter().any(|x| *x != 0);
+            if moves && in_batch.iter().any(|x| x % s != 0) {
+                return Err(ContractError::CheckedBatch);
+            }
+            for (sum, part) in batch.iter_mut().zip(&in_batch) {
+                *sum += part / s * dim.stride;
+            }
+            for (sum, part) in free.iter_mut().zip(&free_parts) {
+                *sum += part.0 * dim.stride;
+            }
+            for (sum, part) in k.iter_mut().zip(&k_parts) {
+                *sum += part.0 * dim.stride;
+            }
+            let extent = dim.extent as i64;
+            if can_be_outside(&in_batch, s, &free_parts, &k_parts, extent) {
+                if moves {
+                    return Err(ContractError::CheckedBatch);
+                }
+                checks.push(Check {
+                    free: free_parts,
+                    k: k_parts,
+                    extent,
+                });
+            }
+        }
+        let free = narrow(&free)?;
+        let k = narrow(&k)?;
+        let along_free = Groups::new(&free, width);
+        let along_k = Groups::new(&k, k.len().next_multiple_of(GROUP).max(GROUP));
+        let lanes_along_k = prefer_k(&along_free, &along_k, &checks);
+        let groups = if lanes_along_k { along_k } else { along_free };
+
+        let mut tables = Self {
+            packed_batch: copies(&batch),
+            batch,
+            free,
+            k,
+            lanes_along_k,
+            checked: !checks.is_empty(),
+            packed: false,
+            width,
+            group_start: groups.start,
+            segments: groups.segments,
+            class: Vec::new(),
+            masks: Vec::new(),
+            mask_stride: 0,
+            classes: 0,
+        };
+        if !checks.is_empty() {
+            tables.add_masks(&checks)?;
+        }
+        Ok(tables)
+    }
+
+    /// Fills `class` and `masks`.
+    fn add_masks(&mut self, checks: &[Check]) -> Result<(), ContractError> {
+        let steps = if self.lanes_along_k {
+            self.free.len()
+        } else {
+            self.k.len()
+        };
+        let lanes = if self.lanes_along_k {
+            self.k.len()
+        } else {
+            self.free.len()
+        };
+        let width = if self.lanes_along_k {
+            lanes.max(1)
+        } else {
+            self.width
+        };
+        self.mask_stride = self.group_start.len() - 1;
+        let (class, members) = classes(checks, steps, self.lanes_along_k);
+        if members.len().saturating_mul(self.mask_stride) > MOST_MASKS {
+            return Err(ContractError::TooLarge);
+        }
+        self.masks = vec![0; members.len() * self.mask_stride];
+        let groups_per_panel = width.div_ceil(GROUP);
+        for (row, &step) in self
+            .masks
+            .chunks_exact_mut(self.mask_stride.max(1))
+            .zip(&members)
+        {
+            for lane in 0..lanes {
+                let inside = checks.iter().all(|check| {
+                    if self.lanes_along_k {
+                        check.inside(step, lane)
+                    } else {
+                        check.inside(lane, step)
+                    }
+                });
+                if inside {
+                    let (panel, within) = (lane / width, lane % width);
+                    row[panel * groups_per_panel + within / GROUP] |= 1 << (within % GROUP);
+                }
+            }
+        }
+        self.class = class;
+        self.classes = members.len();
+        Ok(())
+    }
+
+    /// How many distinct packed copies the batches need.
+    pub(crate) fn packed_copies(&self) -> usize {
+        self.packed_batch
+            .iter()
+            .max()
+            .map_or(0, |last| *last as usize + 1)
+    }
+
+    /// How packing reads this operand.
+    pub(crate) fn describe(&self) -> String {
+        let lanes = if self.lanes_along_k {
+            self.k.len()
+        } else {
+            self.free.len()
+        };
+        let run = lanes as f64 / self.segments.len().max(1) as f64;
+        let how = if self.lanes_along_k {
+            "transpose"
+        } else {
+            "copy"
+        };
+        let checked = if self.checked { ", checked" } else { "" };
+        format!("{how} runs of {run:.1}{checked}")
+    }
+}
+
+impl OutTables {
+    pub(crate) fn new(batch: Vec<i32>, m: Vec<i32>, n: &[i32], nr: usize) -> Self {
+        let groups = Groups::new(n, nr);
+        Self {
+            batch: batch.into_iter().map(i64::from).collect(),
+            m,
+            group_start: groups.start,
+            segments: groups.segments,
+        }
+    }
+}
+
+/// Runs of consecutive offsets, cut into panels of `width` and groups of [`GROUP`].
+struct Groups {
+    start: Vec<u32>,
+    segments: Vec<Segment>,
+}
+
+impl Groups {
+    fn new(offsets: &[i32], width: usize) -> Self {
+        let mut groups = Self {
+            start: vec![0],
+            segments: Vec::new(),
+        };
+        for panel in offsets.chunks(width) {
+            for group in panel.chunks(GROUP) {
+                groups.push(group);
+            }
+            // Every panel has as many groups, so that a group's number follows from its panel's.
+            for _ in panel.len().div_ceil(GROUP)..width.div_ceil(GROUP) {
+                groups.push(&[]);
+            }
+        }
+        groups
+    }
+
+    fn push(&mut self, offsets: &[i32]) {
+        let mut first = 0;
+        for lane in 1..=offsets.len() {
+            if lane == offsets.len() || offsets[lane] != offsets[lane - 1].wrapping_add(1) {
+                let len = lane - first;
+                self.segments.push(Segment {
+                    offset: offsets[first].wrapping_sub(first as i32),
+                    mask: (((1u32 << len) - 1) << first) as u16,
+                    first: first as u8,
+                    len: len as u8,
+                });
+                first = lane;
+            }
+        }
+        self.start.push(self.segments.len() as u32);
+    }
+
+    /// Loads per element when these are the lanes; a group of many runs is gathered.
+    fn cost(&self, lanes: usize) -> f64 {
+        let loads: u32 = self
+            .start
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]).min(12))
+            .sum();
+        f64::from(loads) / lanes.max(1) as f64
+    }
+}
+
+/// Whether vectors along k are cheaper although they must be transposed.
+fn prefer_k(free: &Groups, k: &Groups, checks: &[Check]) -> bool {
+    let lanes = |groups: &Groups| {
+        groups
+            .segments
+            .iter()
+            .map(|s| s.len as usize)
+            .sum::<usize>()
+    };
+    let (free_len, k_len) = (lanes(free), lanes(k));
+    let mut cost_free = free.cost(free_len);
+    let mut cost_k = k.cost(k_len) + 0.12;
+    if !checks.is_empty() {
+        let too_many = |groups: &Groups, steps: usize, steps_are_free: bool| {
+            classes(checks, steps, steps_are_free)
+                .1
+                .len()
+                .saturating_mul(groups.start.len())
+                > MOST_MASKS
+        };
+        if too_many(free, k_len, false) {
+            cost_free += 1e3;
+        }
+        if too_many(k, free_len, true) {
+            cost_k += 1e3;
+        }
+    }
+    cost_k < cost_free
+}
+
+/// The class of every step and one member of each: steps that no check tells apart share a class.
+fn classes(checks: &[Check], steps: usize, steps_are_free: bool) -> (Vec<u32>, Vec<usize>) {
+    let mut known = BTreeMap::new();
+    let mut members = Vec::new();
+    let class = (0..steps)
+        .map(|step| {
+            let key: Vec<(i64, i64)> = checks
+                .iter()
+                .map(|check| {
+                    if steps_are_free {
+                        check.free[step]
+                    } else {
+                        check.k[step]
+                    }
+                })
+                .collect();
+            *known.entry(key).or_insert_with(|| {
+                members.push(step);
+                members.len() as u32 - 1
+            })
+        })
+        .collect();
+    (class, members)
+}
+
+fn can_be_outside(
+    batch: &[i64],
+    divisor: i64,
+    free: &[(i64, i64)],
+    k: &[(i64, i64)],
+    extent: i64,
+) -> bool {
+    let bounds = |values: &mut dyn Iterator<Item = i64>| {
+        values.fold(None, |range: Option<(i64, i64)>, x| {
+            Some(range.map_or((x, x), |(low, high)| (low.min(x), high.max(x))))
+        })
+    };
+    let quotients = [
+        bounds(&mut batch.iter().map(|x| x / divisor)),
+        bounds(&mut free.iter().map(|x| x.0)),
+        bounds(&mut k.iter().map(|x| x.0)),
+    ];
+    let remainders = bounds(&mut free.iter().chain(k).map(|x| x.1));
+    let [Some(b), Some(f), Some(k)] = quotients else {
+        return false;
+    };
+    remainders.is_some_and(|(low, high)| low != high)
+        || b.0 + f.0 + k.0 < 0
+        || b.1 + f.1 + k.1 >= extent
+}
+
+/// `start + sum of coefficient * index` for every point of a box, last dimension fastest.
+fn sums(extents: &[usize], coefficients: &[i64], start: i64) -> Vec<i64> {
+    let mut values = vec![start];
+    for (&extent, &coefficient) in extents.iter().zip(coefficients) {
+        values = values
+            .iter()
+            .flat_map(|value| (0..extent as i64).map(move |i| value + i * coefficient))
+            .collect();
+    }
+    values
+}
+
+/// Element offsets of a strided box.
+pub(crate) fn offsets_of(extents: &[usize], strides: &[i64]) -> Result<Vec<i32>, ContractError> {
+    narrow(&sums(extents, strides, 0))
+}
+
+fn narrow(offsets: &[i64]) -> Result<Vec<i32>, ContractError> {
+    // The margin lets a group's lane 0 lie before its first run.
+    let margin = i64::from(i32::MAX) - 64;
+    offsets
+        .iter()
+        .map(|x| {
+            if x.abs() < margin {
+                Ok(*x as i32)
+            } else {
+                Err(ContractError::TooLarge)
+            }
+        })
+        .collect()
+}
+
+/// Numbers batches by what they read.
+fn copies(batch: &[i64]) -> Vec<u32> {
+    let mut known = BTreeMap::new();
+    batch
+        .iter()
+        .map(|offset| {
+            let next = known.len() as u32;
+            *known.entry(*offset).or_insert(next)
+        })
+        .collect()
+}

@@ -1,0 +1,171 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "intrinsics; NEON is part of every aarch64 processor that std supports"
+)]
+//! NEON on aarch64: 128-bit vectors, 32 registers.
+
+use std::arch::aarch64::*;
+
+use super::abi::{PackCall, Shape, Table, TileCall};
+use super::math;
+use super::simd::{Simd, SimdMath};
+use super::tile::tile;
+
+#[derive(Clone, Copy)]
+pub(crate) struct F32x4(float32x4_t);
+
+impl Simd for F32x4 {
+    type Elem = f32;
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self(vdupq_n_f32(value))
+    }
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> Self {
+        Self(vld1q_f32(at))
+    }
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32) {
+        vst1q_f32(at, self.0);
+    }
+    #[inline(always)]
+    unsafe fn load_mask(at: *const f32, mask: u16) -> Self {
+        let mut lanes = [0.0f32; 4];
+        for (lane, x) in lanes.iter_mut().enumerate() {
+            if mask >> lane & 1 == 1 {
+                *x = *at.wrapping_add(lane);
+            }
+        }
+        Self(vld1q_f32(lanes.as_ptr()))
+    }
+    #[inline(always)]
+    unsafe fn store_mask(self, at: *mut f32, mask: u16) {
+        let mut lanes = [0.0f32; 4];
+        vst1q_f32(lanes.as_mut_ptr(), self.0);
+        for (lane, x) in lanes.into_iter().enumerate() {
+            if mask >> lane & 1 == 1 {
+                *at.wrapping_add(lane) = x;
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(vfmaq_f32(addend.0, self.0, factor.0))
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(vaddq_f32(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Self(vmulq_f32(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn max_or_other(self, other: Self) -> Self {
+        // vmaxq propagates NaN from either side; the trait asks for the second operand.
+        Self(vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn leaky(self, alpha: Self) -> Self {
+        Self(vbslq_f32(
+            vcgtzq_f32(self.0),
+            self.0,
+            vmulq_f32(self.0, alpha.0),
+        ))
+    }
+}
+
+impl SimdMath for F32x4 {
+    type Mask = uint32x4_t;
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Self(vsubq_f32(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        Self(vdivq_f32(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(vbslq_f32(vcltq_f32(self.0, other.0), self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        Self(vrndnq_f32(self.0))
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        let biased = vaddq_s32(vcvtnq_s32_f32(self.0), vdupq_n_s32(127));
+        Self(vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased)))
+    }
+    #[inline(always)]
+    unsafe fn exponent(self) -> Self {
+        Self(vcvtq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(
+            self.0,
+        ))))
+    }
+    #[inline(always)]
+    unsafe fn and_bits(self, bits: u32) -> Self {
+        Self(vreinterpretq_f32_u32(vandq_u32(
+            vreinterpretq_u32_f32(self.0),
+            vdupq_n_u32(bits),
+        )))
+    }
+    #[inline(always)]
+    unsafe fn or_bits(self, bits: u32) -> Self {
+        Self(vreinterpretq_f32_u32(vorrq_u32(
+            vreinterpretq_u32_f32(self.0),
+            vdupq_n_u32(bits),
+        )))
+    }
+    #[inline(always)]
+    unsafe fn or(self, other: Self) -> Self {
+        let bits = vorrq_u32(
+            vreinterpretq_u32_f32(self.0),
+            vreinterpretq_u32_f32(other.0),
+        );
+        Self(vreinterpretq_f32_u32(bits))
+    }
+    #[inline(always)]
+    unsafe fn less(self, other: Self) -> uint32x4_t {
+        vcltq_f32(self.0, other.0)
+    }
+    #[inline(always)]
+    unsafe fn is_nan(self) -> uint32x4_t {
+        vmvnq_u32(vceqq_f32(self.0, self.0))
+    }
+    #[inline(always)]
+    unsafe fn select(mask: uint32x4_t, yes: Self, no: Self) -> Self {
+        Self(vbslq_f32(mask, yes.0, no.0))
+    }
+}
+
+unsafe fn rows<const R: usize>(call: &TileCall<f32>) {
+    tile::<F32x4, R, 4>(call);
+}
+
+unsafe fn pack_f32(call: &PackCall<'_, f32>) {
+    super::pack::pack(call);
+}
+
+unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+    math::activate::<F32x4>(code, alpha, data, len);
+}
+
+/// Single precision: 6 x 16 (24 accumulators of 32 registers).
+pub(crate) static F32: Table<f32> = Table {
+    name: "neon-f32",
+    shapes: &[Shape {
+        nr: 16,
+        vectors: 4,
+        rows: &[
+            rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>,
+        ],
+    }],
+    pack: pack_f32,
+    activate,
+};
+
+math::strips!(F32x4);

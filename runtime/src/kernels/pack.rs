@@ -1,0 +1,109 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "gathers through precomputed tables; the contract is PackCall's, stated once on `pack`"
+)]
+//! Packing for every level: rearranges a block of an operand into panels `[k][width]`.
+
+use super::abi::{GROUP, PackCall};
+use super::simd::Real;
+use super::tile::copy_short;
+
+/// Packs one panel.
+///
+/// # Safety
+/// The call's tables describe elements inside the tensor at `from`; `to` holds `(k1 - k0) * stride` elements.
+#[inline(always)]
+pub(crate) unsafe fn pack<T: Real>(call: &PackCall<'_, T>) {
+    if call.operand.lanes_along_k {
+        pack_transposed(call);
+    } else {
+        pack_straight(call);
+    }
+}
+
+/// Lanes run along the free index: each step copies runs.
+unsafe fn pack_straight<T: Real>(call: &PackCall<'_, T>) {
+    let op = call.operand;
+    let first_group = call.panel * op.groups_per_panel;
+    for k in call.k0..call.k1 {
+        let from = call.from.wrapping_offset(*op.k.add(k) as isize);
+        let to = call.to.add((k - call.k0) * call.stride);
+        let masks = class_masks(call, k);
+        for i in 0..call.stride {
+            *to.add(i) = T::ZERO;
+        }
+        for g in 0..call.valid.div_ceil(GROUP) {
+            let group = first_group + g;
+            let inside = if op.checked {
+                *masks.add(group)
+            } else {
+                u16::MAX
+            };
+            for s in *op.group_start.add(group)..*op.group_start.add(group + 1) {
+                let run = *op.segments.add(s as usize);
+                let (first, len) = (run.first as usize, run.len as usize);
+                let start = from.wrapping_offset(run.offset as isize + first as isize);
+                let to = to.add(g * GROUP + first);
+                if run.mask & inside == run.mask {
+                    copy_short(start, to, len);
+                } else {
+                    for i in 0..len {
+                        if inside >> (first + i) & 1 == 1 {
+                            *to.add(i) = *start.wrapping_add(i);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Lanes run along k: each free index scatters its runs into a column of the panel.
+unsafe fn pack_transposed<T: Real>(call: &PackCall<'_, T>) {
+    let op = call.operand;
+    for row in 0..call.stride {
+        let to = call.to.add(row);
+        if row >= call.valid {
+            for k in 0..call.k1 - call.k0 {
+                *to.add(k * call.stride) = T::ZERO;
+            }
+            continue;
+        }
+        let i = call.panel * op.width + row;
+        let from = call.from.wrapping_offset(*op.free.add(i) as isize);
+        let masks = class_masks(call, i);
+        for group in call.k0 / GROUP..call.k1.div_ceil(GROUP) {
+            let inside = if op.checked {
+                *masks.add(group)
+            } else {
+                u16::MAX
+            };
+            for s in *op.group_start.add(group)..*op.group_start.add(group + 1) {
+                let run = *op.segments.add(s as usize);
+                for lane in run.first as usize..run.first as usize + run.len as usize {
+                    let k = group * GROUP + lane;
+                    if k < call.k1 {
+                        let at = from.wrapping_offset(run.offset as isize + lane as isize);
+                        *to.add((k - call.k0) * call.stride) = if inside >> lane & 1 == 1 {
+                            *at
+                        } else {
+                            T::ZERO
+                        };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The mask row of a step's class; dangling when the operand is not checked.
+#[inline(always)]
+pub(crate) unsafe fn class_masks<T>(call: &PackCall<'_, T>, step: usize) -> *const u16 {
+    let op = call.operand;
+    if op.checked {
+        op.masks.add(*op.class.add(step) as usize * op.mask_stride)
+    } else {
+        op.masks
+    }
+}

@@ -1,0 +1,83 @@
+#![allow(
+    unsafe_code,
+    reason = "declares the unsafe vector operations; implementations state theirs"
+)]
+//! The vector operations micro-kernels and strip functions are written in, once for every instruction set.
+//!
+//! Every method is `unsafe` for one reason: the processor must have the instructions of the implementing type, and
+//! pointers must be good for the lanes touched. `#[inline(always)]` lets each body end up inside a
+//! `#[target_feature]` function, where it becomes single instructions.
+
+/// An element of the accumulators: `f32` or `f64`.
+pub(crate) trait Real: Copy + PartialOrd + Send + Sync + 'static {
+    const ZERO: Self;
+    fn add(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn from_f64(value: f64) -> Self;
+}
+
+macro_rules! real {
+    ($t:ty) => {
+        impl Real for $t {
+            const ZERO: Self = 0.0;
+            #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                self + other
+            }
+            #[inline(always)]
+            fn mul(self, other: Self) -> Self {
+                self * other
+            }
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $t
+            }
+        }
+    };
+}
+real!(f32);
+real!(f64);
+
+/// One vector register.
+pub(crate) trait Simd: Copy {
+    type Elem: Real;
+    const LANES: usize;
+    unsafe fn splat(value: Self::Elem) -> Self;
+    unsafe fn load(at: *const Self::Elem) -> Self;
+    unsafe fn store(self, at: *mut Self::Elem);
+    /// Lanes whose bit in `mask` is clear are zero and their memory is not read.
+    unsafe fn load_mask(at: *const Self::Elem, mask: u16) -> Self;
+    /// Lanes whose bit in `mask` is clear keep their memory.
+    unsafe fn store_mask(self, at: *mut Self::Elem, mask: u16);
+    /// `self * factor + addend`, fused where the instruction set can.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `self > other ? self : other`: the second operand wins when either is NaN.
+    unsafe fn max_or_other(self, other: Self) -> Self;
+    /// `self > 0 ? self : alpha * self`.
+    unsafe fn leaky(self, alpha: Self) -> Self;
+}
+
+/// What the approximations of `math.rs` need beyond [`Simd`].
+pub(crate) trait SimdMath: Simd<Elem = f32> {
+    type Mask: Copy;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    /// `self < other ? self : other`: the second operand wins when either is NaN.
+    unsafe fn min_or_other(self, other: Self) -> Self;
+    /// Nearest integer, ties to even.
+    unsafe fn round(self) -> Self;
+    /// `2^self` for integral lanes in -126..=127.
+    unsafe fn power_of_two(self) -> Self;
+    /// Biased exponent field as a number, 0..=255 (the sign bit must be clear).
+    unsafe fn exponent(self) -> Self;
+    unsafe fn and_bits(self, bits: u32) -> Self;
+    unsafe fn or_bits(self, bits: u32) -> Self;
+    /// Bitwise or of two registers.
+    unsafe fn or(self, other: Self) -> Self;
+    /// False where either is NaN.
+    unsafe fn less(self, other: Self) -> Self::Mask;
+    unsafe fn is_nan(self) -> Self::Mask;
+    unsafe fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
+}

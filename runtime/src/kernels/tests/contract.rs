@@ -1,0 +1,536 @@
+use super::super::math::activation_f64;
+use super::super::{
+    Activation, Along, Arguments, ContractError, ContractPlan, ContractSpec, Element, Epilogue,
+    Kernels, Level, Packed, Side,
+};
+use super::cases::{Conv, dot, naive, numbers, out_len, read_len};
+
+/// The levels this processor has.
+fn levels() -> Vec<&'static Kernels> {
+    let usable = Level::ALL.into_iter().filter(|level| level.available());
+    usable.filter_map(Kernels::for_level).collect()
+}
+
+/// 64-byte aligned bytes.
+fn buffer(bytes: usize) -> Vec<[u64; 8]> {
+    // Filled with NaN: nothing may depend on what scratch holds.
+    vec![[u64::MAX; 8]; bytes.div_ceil(64)]
+}
+
+fn to_bytes(values: &[f64], element: Element) -> Vec<u8> {
+    match element {
+        Element::F32 => values
+            .iter()
+            .flat_map(|x| (*x as f32).to_ne_bytes())
+            .collect(),
+        Element::F64 => values.iter().flat_map(|x| x.to_ne_bytes()).collect(),
+    }
+}
+
+fn from_bytes(bytes: &[u8], element: Element) -> Vec<f64> {
+    match element {
+        Element::F32 => bytes
+            .chunks_exact(4)
+            .map(|b| f64::from(f32::from_ne_bytes(b.try_into().unwrap())))
+            .collect(),
+        Element::F64 => bytes
+            .chunks_exact(8)
+            .map(|b| f64::from_ne_bytes(b.try_into().unwrap()))
+            .collect(),
+    }
+}
+
+/// Runs `spec` and compares with the loops; returns the kernel's name.
+fn check(spec: &ContractSpec, kernels: &Kernels) -> String {
+    let plan = ContractPlan::new(spec, kernels).unwrap();
+    let left = numbers(read_len(&spec.left), 1);
+    let right = numbers(read_len(&spec.right), 2);
+    let [m, n] = [&spec.m, &spec.n].map(|e| e.iter().product::<usize>());
+    let vector = |along: Option<Along>, seed: u64| match along {
+        None => Vec::new(),
+        Some(Along::M) => numbers(m, seed),
+        Some(Along::N) => numbers(n, seed),
+    };
+    let bias = vector(spec.epilogue.bias, 3);
+    let scale = vector(spec.epilogue.scale, 4);
+    let len = out_len(spec);
+    let residual = numbers(len, 5);
+    // Elements that the contraction does not own must survive.
+    let untouched = numbers(len, 6);
+
+    let bytes = |values: &[f64]| to_bytes(values, spec.element);
+    let (left_bytes, right_bytes) = (bytes(&left), bytes(&right));
+    let (bias_bytes, scale_bytes) = (bytes(&bias), bytes(&scale));
+    let residual_bytes = bytes(&residual);
+    let mut out = bytes(&untouched);
+    let mut packed = [
+        buffer(plan.packed_bytes(Side::Left)),
+        buffer(plan.packed_bytes(Side::Right)),
+    ];
+    let mut partials = buffer(plan.partial_bytes());
+    let mut scratch = buffer(plan.scratch_bytes());
+    let mut operands = [left_bytes.as_ptr(), right_bytes.as_ptr()];
+    for (i, side) in [Side::Left, Side::Right].into_iter().enumerate() {
+        if [spec.packed.left, spec.packed.right][i] {
+            // SAFETY: the buffer has the plan's size and the operand is the spec's.
+            unsafe { plan.pack(side, operands[i], packed[i].as_mut_ptr().cast()) };
+            operands[i] = packed[i].as_ptr().cast();
+        }
+    }
+    let arguments = Arguments {
+        left: operands[0],
+        right: operands[1],
+        out: out.as_mut_ptr(),
+        bias: bias_bytes.as_ptr(),
+        scale: scale_bytes.as_ptr(),
+        residual: residual_bytes.as_ptr(),
+        partials: partials.as_mut_ptr().cast(),
+        scratch: scratch.as_mut_ptr().cast(),
+    };
+    // SAFETY: all buffers have the sizes that the spec and the plan state.
+    unsafe { plan.run(&arguments) };
+
+    let actual = from_bytes(&out, spec.element);
+    let mut expected = untouched;
+    let epsilon = match spec.element {
+        Element::F32 => f64::from(f32::EPSILON),
+        Element::F64 => f64::EPSILON,
+    };
+    let mut bounds = vec![0.0; len];
+    let (code, alpha) = spec.epilogue.activation.code();
+    for sum in naive(spec, &left, &right) {
+        let pick = |along: Option<Along>, values: &[f64], none: f64| match along {
+            None => none,
+            Some(Along::M) => values[sum.m],
+            Some(Along::N) => values[sum.n],
+        };
+        let mut x = sum.value + pick(spec.epilogue.bias, &bias, 0.0);
+        x *= pick(spec.epilogue.scale, &scale, 1.0);
+        x += if spec.epilogue.residual {
+            residual[sum.at]
+        } else {
+            0.0
+        };
+        expected[sum.at] = activation_f64(code, alpha, x);
+        bounds[sum.at] = epsilon * (16.0 + 4.0 * sum.size);
+    }
+    for i in 0..len {
+        let difference = (actual[i] - expected[i]).abs();
+        let owned = if bounds[i] > 0.0 { bounds[i] } else { epsilon };
+        assert!(
+            difference <= owned,
+            "{} {spec:?}: out[{i}] is {}, not {}",
+            plan.kernel(),
+            actual[i],
+            expected[i],
+        );
+    }
+    plan.kernel().to_owned()
+}
+
+fn check_all(spec: &ContractSpec) {
+    for kernels in levels() {
+        check(spec, kernels);
+    }
+}
+
+#[test]
+fn dots_of_all_storage_orders_and_edge_sizes() {
+    let sizes = [
+        (1, 1, 1),
+        (1, 64, 37),
+        (3, 5, 7),
+        (14, 32, 16),
+        (15, 33, 17),
+        (29, 10, 64),
+        (64, 1, 50),
+        (31, 97, 131),
+        (32, 4, 20),
+    ];
+    for (m, n, k) in sizes {
+        for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+            check_all(&dot(1, m, n, k, ta, tb));
+        }
+    }
+}
+
+#[test]
+fn batches_and_several_k_blocks() {
+    check_all(&dot(3, 17, 40, 700, false, false));
+    check_all(&dot(2, 40, 17, 1100, true, true));
+}
+
+#[test]
+fn split_sums_are_reduced() {
+    for element in [Element::F32, Element::F64] {
+        let mut spec = dot(1, 20, 24, 6000, true, false);
+        spec.element = element;
+        spec.epilogue = Epilogue {
+            bias: Some(Along::M),
+            residual: true,
+            activation: Activation::Relu,
+            ..Epilogue::default()
+        };
+        for kernels in levels() {
+            let plan = ContractPlan::new(&spec, kernels).unwrap();
+            assert!(plan.reduce_tiles() > 0 && plan.partial_bytes() > 0);
+            check(&spec, kernels);
+        }
+    }
+}
+
+#[test]
+fn double_precision() {
+    let mut spec = dot(2, 23, 41, 67, false, true);
+    spec.element = Element::F64;
+    for activation in [
+        Activation::None,
+        Activation::LeakyRelu(0.25),
+        Activation::GeluErf,
+    ] {
+        spec.epilogue.activation = activation;
+        check_all(&spec);
+    }
+}
+
+#[test]
+fn column_output_swaps_the_operands() {
+    let mut spec = dot(1, 40, 24, 30, false, false);
+    spec.out_strides = vec![0, 1, 40];
+    spec.epilogue.bias = Some(Along::N);
+    spec.epilogue.scale = Some(Along::M);
+    for kernels in levels() {
+        assert!(ContractPlan::new(&spec, kernels).unwrap().swapped());
+        check(&spec, kernels);
+    }
+}
+
+const CONV: Conv = Conv {
+    batch: 2,
+    groups: 1,
+    channels: 3,
+    outputs: 5,
+    size: (9, 11),
+    kernel: (3, 3),
+    stride: 1,
+    pad: 0,
+    dilation: 1,
+};
+
+fn convolutions() -> Vec<Conv> {
+    vec![
+        CONV,
+        Conv { pad: 1, ..CONV },
+        Conv {
+            pad: 2,
+            dilation: 2,
+            ..CONV
+        },
+        Conv {
+            stride: 2,
+            pad: 1,
+            ..CONV
+        },
+        Conv {
+            stride: 3,
+            pad: 1,
+            kernel: (4, 2),
+            ..CONV
+        },
+        Conv {
+            groups: 3,
+            channels: 2,
+            outputs: 4,
+            pad: 1,
+            ..CONV
+        },
+        Conv {
+            groups: 7,
+            channels: 1,
+            outputs: 1,
+            pad: 1,
+            stride: 2,
+            ..CONV
+        },
+        Conv {
+            batch: 1,
+            channels: 1,
+            outputs: 1,
+            size: (1, 1),
+            kernel: (1, 1),
+            ..CONV
+        },
+        Conv {
+            size: (5, 37),
+            kernel: (1, 7),
+            pad: 3,
+            dilation: 1,
+            ..CONV
+        },
+        Conv {
+            batch: 3,
+            channels: 17,
+            outputs: 19,
+            size: (7, 7),
+            pad: 1,
+            ..CONV
+        },
+        Conv {
+            batch: 4,
+            channels: 33,
+            outputs: 31,
+            size: (16, 16),
+            pad: 1,
+            ..CONV
+        },
+    ]
+}
+
+#[test]
+fn convolutions_forward() {
+    for conv in convolutions() {
+        let mut spec = conv.forward();
+        assert_eq!(out_len(&spec), conv.lens()[2]);
+        check_all(&spec);
+        spec.epilogue = Epilogue {
+            bias: Some(Along::M),
+            residual: true,
+            activation: Activation::Relu,
+            ..Epilogue::default()
+        };
+        check_all(&spec);
+    }
+}
+
+#[test]
+fn convolutions_backward_data() {
+    for conv in convolutions() {
+        check_all(&conv.backward_data());
+    }
+}
+
+#[test]
+fn convolutions_backward_weights() {
+    for conv in convolutions() {
+        let spec = conv.backward_weights();
+        assert_eq!(out_len(&spec), conv.lens()[1]);
+        check_all(&spec);
+    }
+}
+
+/// Forward convolution by the textbook loops: pins the test's own specs, which the other tests share.
+#[test]
+fn forward_spec_is_a_convolution() {
+    let conv = Conv {
+        stride: 2,
+        pad: 1,
+        groups: 2,
+        ..CONV
+    };
+    let [x_len, w_len, y_len] = conv.lens();
+    let (x, w) = (numbers(x_len, 1), numbers(w_len, 2));
+    let ((h, wd), (oh, ow), (kh, kw)) = (conv.size, conv.out_size(), conv.kernel);
+    let (c, o) = (conv.channels, conv.outputs);
+    let mut y = vec![0.0; y_len];
+    for (b, go, oy, ox) in (0..conv.batch).flat_map(|b| {
+        (0..conv.groups * o)
+            .flat_map(move |go| (0..oh).flat_map(move |oy| (0..ow).map(move |ox| (b, go, oy, ox))))
+    }) {
+        let mut sum = 0.0;
+        for ci in 0..c {
+            for i in 0..kh {
+                for j in 0..kw {
+                    let (iy, ix) = ((oy * 2 + i).wrapping_sub(1), (ox * 2 + j).wrapping_sub(1));
+                    if iy < h && ix < wd {
+                        let channel = go / o * c + ci;
+                        sum += x[((b * conv.groups * c + channel) * h + iy) * wd + ix]
+                            * w[((go * c + ci) * kh + i) * kw + j];
+                    }
+                }
+            }
+        }
+        y[((b * conv.groups * o + go) * oh + oy) * ow + ox] = sum;
+    }
+    for sum in naive(&conv.forward(), &w, &x) {
+        assert!((y[sum.at] - sum.value).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn every_epilogue() {
+    let activations = [
+        Activation::None,
+        Activation::Relu,
+        Activation::LeakyRelu(0.1),
+        Activation::GeluTanh,
+        Activation::GeluErf,
+        Activation::Silu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+    ];
+    for activation in activations {
+        for (bias, scale, residual) in [
+            (None, None, false),
+            (Some(Along::M), Some(Along::N), false),
+            (Some(Along::N), Some(Along::M), true),
+        ] {
+            let mut spec = dot(1, 15, 37, 20, false, false);
+            spec.epilogue = Epilogue {
+                bias,
+                scale,
+                residual,
+                activation,
+            };
+            check_all(&spec);
+            // Rows of 5 with gaps: several runs in a group.
+            spec.n = vec![6, 5];
+            spec.right.dims[2] = super::cases::dim(&[(2, 5), (3, 1)], 0, 37, 1);
+            spec.right.dims[1].terms = vec![(4, 1)];
+            spec.left.dims[2].terms = vec![(4, 1)];
+            spec.out_strides = vec![700, 44, 7, 1];
+            check_all(&spec);
+        }
+    }
+}
+
+#[test]
+fn packed_operands() {
+    for packed in [
+        Packed {
+            left: true,
+            right: false,
+        },
+        Packed {
+            left: false,
+            right: true,
+        },
+        Packed {
+            left: true,
+            right: true,
+        },
+    ] {
+        let mut specs = vec![dot(2, 31, 70, 600, false, true), CONV.forward()];
+        // A weight shared by the batch is packed once.
+        let mut shared = dot(3, 20, 33, 10, false, false);
+        shared.left.dims.remove(0);
+        specs.push(shared);
+        for mut spec in specs {
+            spec.packed = packed;
+            check_all(&spec);
+        }
+    }
+}
+
+#[test]
+fn shared_operand_is_packed_once() {
+    let mut spec = dot(3, 20, 33, 10, false, false);
+    spec.left.dims.remove(0);
+    let plan = ContractPlan::new(&spec, levels()[0]).unwrap();
+    assert_eq!(plan.packed_bytes(Side::Left), 20 * 10 * 4);
+}
+
+#[test]
+fn empty_sum_is_the_epilogue_of_zero() {
+    let mut spec = dot(1, 3, 5, 0, false, false);
+    spec.left.dims.truncate(2);
+    spec.right.dims.remove(1);
+    spec.epilogue.bias = Some(Along::N);
+    check_all(&spec);
+}
+
+#[test]
+fn relu_keeps_nan() {
+    for kernels in levels() {
+        for n in [16, 5] {
+            let mut spec = dot(1, 1, n, 1, false, false);
+            spec.epilogue.activation = Activation::Relu;
+            let plan = ContractPlan::new(&spec, kernels).unwrap();
+            let (left, right) = ([f32::NAN], vec![1.0f32; n]);
+            let mut out = vec![0.0f32; n];
+            let mut scratch = buffer(plan.scratch_bytes());
+            let arguments = Arguments {
+                left: left.as_ptr().cast(),
+                right: right.as_ptr().cast(),
+                out: out.as_mut_ptr().cast(),
+                bias: std::ptr::null(),
+                scale: std::ptr::null(),
+                residual: std::ptr::null(),
+                partials: std::ptr::null_mut(),
+                scratch: scratch.as_mut_ptr().cast(),
+            };
+            // SAFETY: the buffers have the spec's sizes.
+            unsafe { plan.run(&arguments) };
+            assert!(out.iter().all(|x| x.is_nan()), "{} {out:?}", plan.kernel());
+        }
+    }
+}
+
+#[test]
+fn tiles_in_any_order_give_the_same_bits() {
+    let spec = Conv {
+        batch: 8,
+        channels: 16,
+        outputs: 24,
+        size: (15, 15),
+        ..CONV
+    }
+    .forward();
+    let kernels = Kernels::for_level(super::super::detect()).unwrap();
+    let plan = ContractPlan::new(&spec, kernels).unwrap();
+    assert!(plan.tiles() > 1);
+    let left = to_bytes(&numbers(read_len(&spec.left), 1), Element::F32);
+    let right = to_bytes(&numbers(read_len(&spec.right), 2), Element::F32);
+    let run = |backwards: bool| {
+        let mut out = vec![0.0f32; out_len(&spec)];
+        let mut scratch = buffer(plan.scratch_bytes());
+        let arguments = Arguments {
+            left: left.as_ptr(),
+            right: right.as_ptr(),
+            out: out.as_mut_ptr().cast(),
+            bias: std::ptr::null(),
+            scale: std::ptr::null(),
+            residual: std::ptr::null(),
+            partials: std::ptr::null_mut(),
+            scratch: scratch.as_mut_ptr().cast(),
+        };
+        let order: Vec<u64> = if backwards {
+            (0..plan.tiles()).rev().collect()
+        } else {
+            (0..plan.tiles()).collect()
+        };
+        for tile in order {
+            // SAFETY: the buffers have the spec's sizes.
+            unsafe {
+                super::super::contract_tiles(plan.descriptor(), &arguments, tile, tile + 1);
+            }
+        }
+        out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+    };
+    assert_eq!(run(false), run(true));
+}
+
+#[test]
+fn malformed_specs_are_refused() {
+    let kernels = levels()[0];
+    let refused = |spec: &ContractSpec| ContractPlan::new(spec, kernels).unwrap_err();
+    let good = dot(1, 2, 3, 4, false, false);
+
+    let mut spec = good.clone();
+    spec.left.dims[1].terms = vec![(2, 1)];
+    assert_eq!(refused(&spec), ContractError::WrongDimension);
+    let mut spec = good.clone();
+    spec.out_strides.pop();
+    assert_eq!(refused(&spec), ContractError::WrongDimension);
+    let mut spec = good.clone();
+    spec.left.dims[1].divisor = 0;
+    assert_eq!(refused(&spec), ContractError::BadDivisor);
+    let mut spec = good.clone();
+    spec.left.dims[1].stride = 1 << 40;
+    assert_eq!(refused(&spec), ContractError::TooLarge);
+    let mut spec = good.clone();
+    spec.batch = vec![5];
+    assert_eq!(refused(&spec), ContractError::CheckedBatch);
+    let mut spec = good;
+    spec.m = vec![0];
+    assert_eq!(refused(&spec), ContractError::Empty);
+}

@@ -1,0 +1,261 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "inner loops over raw panels; the contract is TileCall's, stated once on `tile`"
+)]
+//! The micro-kernel: one `R x nr` block of the output, accumulated in registers.
+
+use super::abi::{GROUP, Segment, TileCall};
+use super::simd::{Real, Simd};
+
+/// Largest block any shape has, in elements: bounds the spill buffer of [`finish`].
+pub(crate) const MAX_BLOCK: usize = 14 * 32;
+
+pub(crate) const RELU: u32 = 1;
+pub(crate) const LEAKY_RELU: u32 = 2;
+
+/// Lane mask of vector `v` (of `lanes` lanes) when the first `columns` columns are valid.
+#[inline(always)]
+fn lane_mask(columns: usize, v: usize, lanes: usize) -> u16 {
+    let left = columns.saturating_sub(v * lanes).min(lanes);
+    ((1u32 << left) - 1) as u16
+}
+
+/// Runs one call with `R` rows and `V` vectors of columns.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `a` and `b` hold `k` rows of `R` and `V * LANES` elements; `partial`
+/// holds `R` rows (when `load` or not `last`); the output, residual and epilogue pointers are good for `R` rows and
+/// `columns` columns (when `last`).
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCall<S::Elem>) {
+    let zero = S::splat(S::Elem::ZERO);
+    let mut acc = [[zero; V]; R];
+    if call.load {
+        for r in 0..R {
+            for v in 0..V {
+                acc[r][v] = S::load(call.partial.add(r * call.partial_stride + v * S::LANES));
+            }
+        }
+    }
+    let mut a = call.a;
+    let mut b = call.b;
+    for _ in 0..call.k / 4 {
+        for u in 0..4 {
+            step::<S, R, V>(&mut acc, a.add(u * R), b.add(u * V * S::LANES));
+        }
+        a = a.add(4 * R);
+        b = b.add(4 * V * S::LANES);
+    }
+    for _ in 0..call.k % 4 {
+        step::<S, R, V>(&mut acc, a, b);
+        a = a.add(R);
+        b = b.add(V * S::LANES);
+    }
+    if !call.last {
+        for r in 0..R {
+            for v in 0..V {
+                acc[r][v].store(call.partial.add(r * call.partial_stride + v * S::LANES));
+            }
+        }
+        return;
+    }
+    scale_and_shift::<S, R, V>(&mut acc, call);
+    let groups = (V * S::LANES).div_ceil(GROUP);
+    let mut one_run_each = call.activation <= LEAKY_RELU;
+    for g in 0..groups {
+        one_run_each &= *call.group_start.add(g + 1) - *call.group_start.add(g) <= 1
+            || g * GROUP >= call.columns;
+    }
+    if one_run_each {
+        store_runs::<S, R, V>(&mut acc, call);
+    } else {
+        let mut block = [S::Elem::ZERO; MAX_BLOCK];
+        for r in 0..R {
+            for v in 0..V {
+                acc[r][v].store(block.as_mut_ptr().add((r * V + v) * S::LANES));
+            }
+        }
+        finish(block.as_mut_ptr(), R, V * S::LANES, call);
+    }
+}
+
+#[inline(always)]
+unsafe fn step<S: Simd, const R: usize, const V: usize>(
+    acc: &mut [[S; V]; R],
+    a: *const S::Elem,
+    b: *const S::Elem,
+) {
+    let mut columns = [S::splat(S::Elem::ZERO); V];
+    for v in 0..V {
+        columns[v] = S::load(b.add(v * S::LANES));
+    }
+    for r in 0..R {
+        let row = S::splat(*a.add(r));
+        for v in 0..V {
+            acc[r][v] = row.mul_add(columns[v], acc[r][v]);
+        }
+    }
+}
+
+/// `(acc + bias) * scale`
+#[inline(always)]
+unsafe fn scale_and_shift<S: Simd, const R: usize, const V: usize>(
+    acc: &mut [[S; V]; R],
+    call: &TileCall<S::Elem>,
+) {
+    if !call.bias_m.is_null() {
+        for r in 0..R {
+            let bias = S::splat(*call.bias_m.add(r));
+            for v in 0..V {
+                acc[r][v] = acc[r][v].add(bias);
+            }
+        }
+    }
+    if !call.bias_n.is_null() {
+        for v in 0..V {
+            let mask = lane_mask(call.columns, v, S::LANES);
+            let bias = S::load_mask(call.bias_n.wrapping_add(v * S::LANES), mask);
+            for r in 0..R {
+                acc[r][v] = acc[r][v].add(bias);
+            }
+        }
+    }
+    if !call.scale_m.is_null() {
+        for r in 0..R {
+            let scale = S::splat(*call.scale_m.add(r));
+            for v in 0..V {
+                acc[r][v] = acc[r][v].mul(scale);
+            }
+        }
+    }
+    if !call.scale_n.is_null() {
+        for v in 0..V {
+            let mask = lane_mask(call.columns, v, S::LANES);
+            let scale = S::load_mask(call.scale_n.wrapping_add(v * S::LANES), mask);
+            for r in 0..R {
+                acc[r][v] = acc[r][v].mul(scale);
+            }
+        }
+    }
+}
+
+/// The common end: every group of columns is one run in memory.
+#[inline(always)]
+unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(
+    acc: &mut [[S; V]; R],
+    call: &TileCall<S::Elem>,
+) {
+    let full = ((1u32 << S::LANES) - 1) as u16;
+    let mut offset = [0isize; V];
+    let mut mask = [0u16; V];
+    let mut all_full = true;
+    for v in 0..V {
+        let lane = v * S::LANES;
+        if lane < call.columns {
+            let run = *call
+                .segments
+                .add(*call.group_start.add(lane / GROUP) as usize);
+            offset[v] = run.offset as isize + (lane % GROUP) as isize;
+            mask[v] = (run.mask >> (lane % GROUP)) & full;
+        }
+        all_full &= mask[v] == full;
+    }
+    if !call.residual.is_null() {
+        for r in 0..R {
+            let row = call.residual.wrapping_offset(*call.rows.add(r) as isize);
+            for v in 0..V {
+                acc[r][v] = acc[r][v].add(S::load_mask(row.wrapping_offset(offset[v]), mask[v]));
+            }
+        }
+    }
+    match call.activation {
+        RELU => {
+            let zero = S::splat(S::Elem::ZERO);
+            for r in 0..R {
+                for v in 0..V {
+                    acc[r][v] = zero.max_or_other(acc[r][v]);
+                }
+            }
+        }
+        LEAKY_RELU => {
+            let alpha = S::splat(call.alpha);
+            for r in 0..R {
+                for v in 0..V {
+                    acc[r][v] = acc[r][v].leaky(alpha);
+                }
+            }
+        }
+        _ => {}
+    }
+    if all_full {
+        for r in 0..R {
+            let row = call.out.wrapping_offset(*call.rows.add(r) as isize);
+            for v in 0..V {
+                acc[r][v].store(row.wrapping_offset(offset[v]));
+            }
+        }
+    } else {
+        for r in 0..R {
+            let row = call.out.wrapping_offset(*call.rows.add(r) as isize);
+            for v in 0..V {
+                acc[r][v].store_mask(row.wrapping_offset(offset[v]), mask[v]);
+            }
+        }
+    }
+}
+
+/// The general end: residual, activation and store from a spilled block `[rows][width]`.
+#[inline(never)]
+unsafe fn finish<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
+    let groups = call.columns.div_ceil(GROUP);
+    if !call.residual.is_null() {
+        for r in 0..rows {
+            let row = call.residual.wrapping_offset(*call.rows.add(r) as isize);
+            for_each_run(call, groups, |lane, run| {
+                for i in 0..run.len as usize {
+                    let x = block.add(r * width + lane + i);
+                    let from = row.wrapping_offset((run.offset + i32::from(run.first)) as isize);
+                    *x = (*x).add(*from.add(i));
+                }
+            });
+        }
+    }
+    if call.activation != 0 {
+        (call.activate)(call.activation, call.alpha, block, rows * width);
+    }
+    for r in 0..rows {
+        let row = call.out.wrapping_offset(*call.rows.add(r) as isize);
+        for_each_run(call, groups, |lane, run| {
+            let to = row.wrapping_offset((run.offset + i32::from(run.first)) as isize);
+            copy_short(block.add(r * width + lane), to, run.len as usize);
+        });
+    }
+}
+
+/// Calls `body(lane, run)` for the runs of the first `groups` groups, `lane` being the run's first column.
+#[inline(always)]
+unsafe fn for_each_run<T>(call: &TileCall<T>, groups: usize, mut body: impl FnMut(usize, Segment)) {
+    for g in 0..groups {
+        for s in *call.group_start.add(g)..*call.group_start.add(g + 1) {
+            let run = *call.segments.add(s as usize);
+            body(g * GROUP + run.first as usize, run);
+        }
+    }
+}
+
+/// Copies up to [`GROUP`] elements without a call to `memcpy`.
+#[inline(always)]
+pub(crate) unsafe fn copy_short<T: Copy>(from: *const T, to: *mut T, len: usize) {
+    let mut i = 0;
+    while i + 4 <= len {
+        to.add(i)
+            .cast::<[T; 4]>()
+            .write_unaligned(from.add(i).cast::<[T; 4]>().read_unaligned());
+        i += 4;
+    }
+    while i < len {
+        *to.add(i) = *from.add(i);
+        i += 1;
+    }
+}
