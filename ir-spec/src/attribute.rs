@@ -25,6 +25,8 @@ pub enum AttrValue {
     Text(Name),
     /// `[a, b]`.
     List(Vec<AttrValue>),
+    /// `adam {rate = 0.001}`; the word is empty for a bare `{...}`. Recipes have them, ops do not.
+    Record(Name, Vec<(Name, AttrValue)>),
 }
 
 impl fmt::Display for AttrValue {
@@ -45,6 +47,13 @@ impl fmt::Display for AttrValue {
                     write!(f, "{item}")?;
                 }
                 f.write_str("]")
+            }
+            AttrValue::Record(word, fields) => {
+                write!(f, "{word}{}{{", if word.is_empty() { "" } else { " " })?;
+                for (i, (name, value)) in fields.iter().enumerate() {
+                    write!(f, "{}{name} = {value}", if i > 0 { ", " } else { "" })?;
+                }
+                f.write_str("}")
             }
         }
     }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attribute;
+mod bind;
 pub mod body;
 pub mod builder;
 pub mod diagnostic;

@@ -3,6 +3,8 @@
 //! A statement ends where the next one starts, so line ends matter in two places only: the first operand stands on
 //! the line of its op, and after an error the parser goes on at the next statement or item that starts a line.
 
+use std::collections::HashSet;
+
 use crate::diagnostic::Diagnostic;
 use crate::text::ast::*;
 use crate::text::lexer::{Lexed, Note, NoteKind, Token, TokenKind};
@@ -28,7 +30,7 @@ const ITEMS: [&str; 6] = ["state", "graph", "model", "block", "train", "weights"
 const STATEMENTS: [&str; 5] = ["return", "yield", "predict", "loss", "metric"];
 
 /// The tree of a token list, and everything that is wrong with it.
-pub(crate) fn parse(file: &Name, text: &str, lexed: Lexed) -> (Source, Vec<Diagnostic>) {
+pub(crate) fn parse(file: &Name, text: &str, lexed: Lexed) -> super::Parsed {
     let mut parser = Parser {
         file: file.clone(),
         text,
@@ -41,11 +43,12 @@ pub(crate) fn parse(file: &Name, text: &str, lexed: Lexed) -> (Source, Vec<Diagn
         tallest: 0,
         brackets: 0,
         fatal: false,
+        lost: HashSet::new(),
     };
     let (items, trailing) = parser.items();
     let mut errors = parser.errors;
     errors.sort_by_key(|d| d.at.as_ref().map(|at| (at.line, at.column)));
-    (Source { file: file.clone(), items, trailing }, errors)
+    super::Parsed { source: Source { file: file.clone(), items, trailing }, errors, lost: parser.lost }
 }
 
 struct Parser<'a> {
@@ -64,6 +67,8 @@ struct Parser<'a> {
     brackets: u32,
     /// Nesting was too deep: nothing after it can be trusted.
     fatal: bool,
+    /// Values of statements that were skipped: their uses are no errors of their own.
+    lost: HashSet<Name>,
 }
 
 impl Parser<'_> {

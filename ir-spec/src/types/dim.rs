@@ -141,9 +141,18 @@ impl Dim {
         Dim::from_terms(terms)
     }
 
-    /// The dimension with names replaced by their values; a lone name stays as label.
+    /// The dimension with names replaced by their values; what it was stays as label. An extent that comes out
+    /// negative is 0; [`Dim::try_bind`] reports it.
     pub fn bind(&self, bindings: &Bindings) -> Dim {
-        let Repr::Polynomial(terms) = &self.0 else { return self.clone() };
+        self.try_bind(bindings).unwrap_or_else(|_| Dim::labeled(0, self.to_string().into()))
+    }
+
+    /// The dimension with names replaced by their values; what it was stays as label.
+    ///
+    /// # Errors
+    /// [`DimError::NotASize`] if the extent comes out negative.
+    pub fn try_bind(&self, bindings: &Bindings) -> Result<Dim, DimError> {
+        let Repr::Polynomial(terms) = &self.0 else { return Ok(self.clone()) };
         let mut bound: BTreeMap<Monomial, i64> = BTreeMap::new();
         for (monomial, coefficient) in terms.iter() {
             let mut value = *coefficient;
@@ -157,22 +166,23 @@ impl Dim {
             let slot = bound.entry(left).or_insert(0);
             *slot = slot.saturating_add(value);
         }
-        let label = Name::from(self.to_string());
-        match Dim::from_terms(bound) {
-            Ok(Dim(Repr::Known { extent, .. })) => Dim::labeled(extent, label),
-            Ok(dim) => dim,
-            Err(_) => Dim::labeled(0, label),
-        }
+        let dim = Dim::from_terms(bound)?;
+        Ok(match dim.known() {
+            Some(extent) => Dim::labeled(extent, self.to_string().into()),
+            None => dim,
+        })
     }
 
-    fn terms(&self) -> BTreeMap<Monomial, i64> {
+    /// The polynomial as coefficients of its monomials.
+    pub(crate) fn terms(&self) -> BTreeMap<Monomial, i64> {
         match &self.0 {
             Repr::Known { extent, .. } => BTreeMap::from([(Vec::new(), i64::try_from(*extent).unwrap_or(i64::MAX))]),
             Repr::Polynomial(terms) => (**terms).clone(),
         }
     }
 
-    fn from_terms(mut terms: BTreeMap<Monomial, i64>) -> Result<Dim, DimError> {
+    /// Inverse of [`Dim::terms`].
+    pub(crate) fn from_terms(mut terms: BTreeMap<Monomial, i64>) -> Result<Dim, DimError> {
         terms.retain(|_, coefficient| *coefficient != 0);
         if terms.keys().all(Vec::is_empty) {
             let constant = terms.values().sum::<i64>();

@@ -237,6 +237,9 @@ impl Parser<'_> {
             let reached = self.position > failed || (self.position == failed && failed > start);
             match self.kind() {
                 TokenKind::End => return,
+                TokenKind::Value(name) if !(reached && self.starts_statement()) || open.last() == Some(&true) => {
+                    self.lost.insert(name.clone());
+                }
                 TokenKind::Punct('{') => open.push(*self.kind_after(1) == TokenKind::Punct('(')),
                 TokenKind::Punct('}') if open.pop().is_none() => return,
                 TokenKind::Punct('}') => {}
