@@ -4,6 +4,7 @@
 //! line, later calls on its results do nothing, and [`GraphBuilder::finish`] reports it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic::Location as CallSite;
 use std::rc::Rc;
 
@@ -12,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::attribute::{Ints, Literal};
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Graph, Location, Provenance, Value};
+use crate::graph::{Graph, Location, Provenance, Update, Value};
 use crate::module::State;
 use crate::op::{self, Elementwise, Op};
 use crate::scalar::{BinaryFn, CompareFn, Number, ScalarExpr, ScalarNode, UnaryFn};
@@ -38,6 +39,12 @@ struct Inner {
     provenance: Option<Provenance>,
     /// Prefix of state names.
     scope: Vec<Name>,
+    /// How many instances of a kind each scope has.
+    counters: BTreeMap<String, usize>,
+    /// States that every layer shares, and their reads.
+    shared: BTreeMap<Name, Value>,
+    /// Next values of states, which a step graph writes and an evaluation drops.
+    pending: Vec<Update>,
 }
 
 impl GraphBuilder {
@@ -80,13 +87,83 @@ impl GraphBuilder {
         result
     }
 
+    /// Next name of an instance of `kind` in the current scope: `conv1`, `conv2`.
+    pub fn next_instance(&self, kind: &str) -> Name {
+        let mut inner = self.0.borrow_mut();
+        let path = inner.scoped(kind);
+        let counter = inner.counters.entry(path).or_insert(0);
+        *counter += 1;
+        format!("{kind}{counter}").into()
+    }
+
+    /// `name` with the current scope before it: `residual1.conv1`.
+    pub fn scoped(&self, name: &str) -> Name {
+        self.0.borrow().scoped(name).into()
+    }
+
+    /// Nodes that `build` appends belong to `caller`, unless a provenance is set.
+    pub(crate) fn located<R>(&self, caller: &CallSite<'_>, build: impl FnOnce() -> R) -> R {
+        if self.0.borrow().provenance.is_some() {
+            return build();
+        }
+        self.set_provenance(Some(Provenance { source: Some(call_location(caller)), derived: None }));
+        let result = build();
+        self.set_provenance(None);
+        result
+    }
+
+    /// Declares a state outside of all scopes without reading it.
+    pub(crate) fn declare_state(&self, name: &Name, state: State) {
+        self.0.borrow_mut().states.insert(name.clone(), state);
+    }
+
+    /// Faults so far, which are forgotten: who takes them reports them.
+    pub(crate) fn take_faults(&self) -> Vec<Diagnostic> {
+        std::mem::take(&mut self.0.borrow_mut().faults)
+    }
+
+    /// Renames a value that no pass has seen yet; the name is made unique.
+    pub fn rename(&self, tensor: &Tensor, name: &str) {
+        if !tensor.is_invalid() {
+            self.0.borrow_mut().graph.rename_value(tensor.value, name.into());
+        }
+    }
+
+    /// A state outside of all scopes, declared at its first use and read once: `@rng`.
+    #[track_caller]
+    pub fn shared_state(&self, name: &str, state: State) -> Tensor {
+        if let Some(&value) = self.0.borrow().shared.get(name) {
+            return self.tensor(value);
+        }
+        let ty = state.ty.clone();
+        self.0.borrow_mut().states.insert(name.into(), state);
+        let read = self.read_state(name, ty);
+        self.0.borrow_mut().shared.insert(name.into(), read.value);
+        read
+    }
+
+    /// Notes the next value of a state that `read` reads: a step graph writes it, an evaluation does not.
+    pub fn pend_update(&self, read: &Tensor, next: &Tensor) {
+        let mut inner = self.0.borrow_mut();
+        if read.is_invalid() || next.is_invalid() {
+            return;
+        }
+        if let Some(state) = inner.graph.read_state_name(read.value).cloned() {
+            inner.pending.push(Update { state, value: next.value });
+        }
+    }
+
+    /// What [`GraphBuilder::pend_update`] noted, in order.
+    pub fn pending_updates(&self) -> Vec<Update> {
+        self.0.borrow().pending.clone()
+    }
+
     /// Declares a state under the current scope and reads it. The name is made unique.
     #[track_caller]
     pub fn new_state(&self, name: &str, mut state: State) -> Tensor {
         let name = {
             let inner = self.0.borrow();
-            let full: Vec<&str> = inner.scope.iter().map(|s| &**s).chain([name]).collect();
-            let full = full.join(".");
+            let full = inner.scoped(name);
             let mut unique = Name::from(full.as_str());
             let mut counter = 1;
             while inner.states.contains_key(&unique) {
@@ -154,6 +231,16 @@ impl GraphBuilder {
         self.0.borrow_mut().faults.push(Diagnostic::error(label, message).at(at));
     }
 
+    /// Records a finding; it is at the current provenance unless it says where.
+    #[track_caller]
+    pub fn report(&self, mut diagnostic: Diagnostic) {
+        if diagnostic.at.is_none() {
+            let at = call_location(CallSite::caller());
+            diagnostic.at = self.0.borrow().provenance.as_ref().and_then(|p| p.source.clone()).or(Some(at));
+        }
+        self.0.borrow_mut().faults.push(diagnostic);
+    }
+
     /// Sets the results of the graph.
     pub fn returns(&self, results: &[&Tensor]) {
         self.0.borrow_mut().graph.set_returns(results.iter().map(|t| t.value));
@@ -189,6 +276,11 @@ impl GraphBuilder {
 }
 
 impl Inner {
+    fn scoped(&self, name: &str) -> String {
+        let path: Vec<&str> = self.scope.iter().map(|s| &**s).chain([name]).collect();
+        path.join(".")
+    }
+
     fn push(&mut self, op: Op, operands: &[Value], names: &[&str], caller: &CallSite<'_>) -> Vec<Value> {
         let entry = op.entry();
         let count = match op {
@@ -244,7 +336,7 @@ pub fn diagnose(graph: &Graph, fault: op::Fault, operands: &[Value], provenance:
     diagnostic
 }
 
-fn call_location(caller: &CallSite<'_>) -> Location {
+pub(crate) fn call_location(caller: &CallSite<'_>) -> Location {
     Location { file: caller.file().into(), line: caller.line(), column: caller.column() }
 }
 

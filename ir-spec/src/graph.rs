@@ -291,6 +291,24 @@ impl Graph {
         node
     }
 
+    /// Gives a value another name, made unique: front ends name what the author named. Passes rename nothing.
+    pub fn rename_value(&mut self, value: Value, name: Name) {
+        if self.values[value.index()].name == name {
+            return;
+        }
+        let old = std::mem::replace(&mut self.values[value.index()].name, Name::from(""));
+        self.names.remove(&old);
+        self.values[value.index()].name = self.unique(name);
+    }
+
+    /// Name of the state whose value at the start of the run `value` is.
+    pub fn read_state_name(&self, value: Value) -> Option<&Name> {
+        match &self.producer(value)?.1.op {
+            Op::State(read) => Some(&read.name),
+            _ => None,
+        }
+    }
+
     /// Sets the results.
     pub fn set_returns(&mut self, returns: impl IntoIterator<Item = Value>) {
         self.returns = returns.into_iter().collect();

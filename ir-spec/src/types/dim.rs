@@ -201,6 +201,13 @@ impl From<usize> for Dim {
     }
 }
 
+/// A name that is bound later.
+impl From<&str> for Dim {
+    fn from(name: &str) -> Dim {
+        Dim::named(name)
+    }
+}
+
 impl PartialEq for Dim {
     fn eq(&self, other: &Dim) -> bool {
         match (&self.0, &other.0) {
