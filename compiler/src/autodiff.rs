@@ -107,7 +107,7 @@ impl Walk {
     fn reverse(&mut self, begin: usize, end: usize) {
         for position in (begin..end).rev() {
             let found = self.builder.with_graph(|graph| {
-                let (node, data) = graph.nodes().nth(position)?;
+                let (node, data) = graph.node_at(position)?;
                 let reached = data.results.iter().any(|v| self.cotangents.contains_key(v));
                 let active = data.operands.iter().any(|v| self.active[v.index()]);
                 (reached && active).then(|| (node, data.clone()))
@@ -179,7 +179,6 @@ impl Walk {
             Some(old) => &old + &gradient,
             None => gradient,
         };
-        self.active.resize(self.builder.with_graph(Graph::value_count), false);
         self.cotangents.insert(value, sum);
     }
 }

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod pass;
 pub mod pipeline;
 pub mod placement;
+pub mod rewrite;
 pub mod schedule;
 
 //pub use compile::{CompileError, Compiled, Options, Program, compile};

@@ -10,8 +10,10 @@ pub mod canonicalize;
 pub mod decompose;
 pub mod eliminate_common;
 pub mod eliminate_dead;
+pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fuse;
+pub mod hoist;
 pub mod optimizer;
 pub mod specialize;
 

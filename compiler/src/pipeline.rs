@@ -10,8 +10,10 @@ use crate::pass::canonicalize::Canonicalize;
 use crate::pass::decompose::Decompose;
 use crate::pass::eliminate_common::EliminateCommon;
 use crate::pass::eliminate_dead::EliminateDead;
+use crate::pass::fold_batch_norm::fold_batch_norm;
 use crate::pass::fold_constants::FoldConstants;
 use crate::pass::fuse::Fuse;
+use crate::pass::hoist::Hoist;
 use crate::pass::optimizer::Optimizer;
 use crate::pass::specialize::{Mode, Specialize};
 use crate::pass::{Changed, Pass, Remarks};
@@ -38,12 +40,16 @@ impl Pipeline {
             Box::new(EliminateCommon),
             // Before decompose: what is dead need not be written out.
             Box::new(EliminateDead),
+            // Before decompose: it looks for normalisations by name.
+            Box::new(fold_batch_norm()),
             Box::new(Decompose),
             // Decompositions bring constants, casts and common parts of their own.
             Box::new(Canonicalize),
             Box::new(FoldConstants),
             Box::new(EliminateCommon),
             Box::new(EliminateDead),
+            // After everything that makes values of states alone.
+            Box::new(Hoist),
             // Last: only the schedule reads groups.
             Box::new(Fuse),
         ])
@@ -109,7 +115,7 @@ pub struct Step<'a> {
 }
 
 /// Every pass that a pipeline can name.
-pub const PASSES: [&str; 9] = [
+pub const PASSES: [&str; 11] = [
     "specialize",
     "autodiff",
     "optimizer",
@@ -117,7 +123,9 @@ pub const PASSES: [&str; 9] = [
     "fold_constants",
     "eliminate_common",
     "eliminate_dead",
+    "fold_batch_norm",
     "decompose",
+    "hoist",
     "fuse",
 ];
 
@@ -130,7 +138,9 @@ fn by_name(name: &str, mode: Option<Mode>) -> Result<Box<dyn Pass>, String> {
         "fold_constants" => Box::new(FoldConstants),
         "eliminate_common" => Box::new(EliminateCommon),
         "eliminate_dead" => Box::new(EliminateDead),
+        "fold_batch_norm" => Box::new(fold_batch_norm()),
         "decompose" => Box::new(Decompose),
+        "hoist" => Box::new(Hoist),
         "fuse" => Box::new(Fuse),
         _ => return Err(format!("there is no pass `{name}`; there are: {}", PASSES.join(", "))),
     })
