@@ -52,7 +52,8 @@ fn expand(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
             continue;
         }
         let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
-        let mut walk = Walk { builder: builder.clone(), cotangents: HashMap::new(), active: Vec::new(), missing: Vec::new() };
+        let mut walk =
+            Walk { builder: builder.clone(), cotangents: HashMap::new(), active: Vec::new(), missing: Vec::new() };
         let gradients = walk.gradients(operands[0], &operands[1..], &data.provenance);
         missing.extend(walk.missing);
         data.results.iter().zip(gradients).for_each(|(&old, new)| map.set(old, new.value()));
@@ -124,7 +125,8 @@ impl Walk {
         let cotangents: Vec<Option<Tensor>> = data.results.iter().map(|v| self.cotangents.get(v).cloned()).collect();
         let result = self.builder.with_graph(|g| g.value_name(data.results[0]).clone());
         let derived = Name::from(format!("grad(%{result})"));
-        self.builder.set_provenance(Some(Provenance { source: data.provenance.source.clone(), derived: Some(derived) }));
+        self.builder
+            .set_provenance(Some(Provenance { source: data.provenance.source.clone(), derived: Some(derived) }));
         let cx = Vjp { operands: &operands, results: &results, cotangents: &cotangents };
         match data.op.spec().vjp(&cx) {
             Gradient::Operands(gradients) => {

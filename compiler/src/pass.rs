@@ -104,7 +104,13 @@ pub fn each_graph(
 
 /// Appends the nodes of a composite to the graph under construction: parameters become `operands`, inner names are
 /// prefixed by the name of the node that is replaced. Returns the values of its results.
-pub fn inline(builder: &GraphBuilder, composite: &Graph, operands: &[Value], prefix: &str, from: &Provenance) -> Vec<Value> {
+pub fn inline(
+    builder: &GraphBuilder,
+    composite: &Graph,
+    operands: &[Value],
+    prefix: &str,
+    from: &Provenance,
+) -> Vec<Value> {
     builder.with_graph_mut(|graph| {
         let mut map = ValueMap::empty(composite);
         for (param, &operand) in composite.params().iter().zip(operands) {

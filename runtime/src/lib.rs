@@ -1,9 +1,9 @@
 //! The machine room of Kiln: it only computes.
 
-pub mod kernels;
 pub mod arena;
 pub mod data;
 pub mod executable;
+pub mod kernels;
 pub mod pool;
 pub mod tensor;
 

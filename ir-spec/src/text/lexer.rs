@@ -226,7 +226,10 @@ impl<'a> Lexer<'a> {
                 Some('\\') => match self.escape() {
                     Some(c) => text.push(c),
                     None => {
-                        self.error(here, "unknown escape; `\\\"`, `\\\\`, `\\n`, `\\r`, `\\t`, `\\0`, `\\u{1f600}` exist");
+                        self.error(
+                            here,
+                            "unknown escape; `\\\"`, `\\\\`, `\\n`, `\\r`, `\\t`, `\\0`, `\\u{1f600}` exist",
+                        );
                         good = false;
                     }
                 },
@@ -270,7 +273,8 @@ impl<'a> Lexer<'a> {
             self.bump();
             let digits = self.take_while(|c| c.is_alphanumeric());
             let value = u64::from_str_radix(digits, 16);
-            return self.finish_number(mark, value.map(TokenKind::Int).map_err(|_| "not a hexadecimal number of 64 bits"));
+            return self
+                .finish_number(mark, value.map(TokenKind::Int).map_err(|_| "not a hexadecimal number of 64 bits"));
         }
         self.take_while(digit);
         let mut float = false;

@@ -223,11 +223,7 @@ impl Parser<'_> {
 
 /// From the start of `a` to the end of `b`, if they share a line.
 fn join(a: Span, b: Span) -> Span {
-    if a.line == b.line && b.column >= a.column {
-        Span { width: b.column + b.width - a.column, ..a }
-    } else {
-        a
-    }
+    if a.line == b.line && b.column >= a.column { Span { width: b.column + b.width - a.column, ..a } } else { a }
 }
 
 /// Inverse of the layout's text: `nhwc`, `nChw16c`.
