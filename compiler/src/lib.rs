@@ -1,8 +1,8 @@
 //! The decisions of Kiln: passes, autodiff, memory plan, loops and code.
 
 pub mod autodiff;
-//pub mod codegen;
-//pub mod compile;
+pub mod codegen;
+pub mod compile;
 pub mod loops;
 pub mod lower;
 pub mod memory;
@@ -12,4 +12,4 @@ pub mod placement;
 pub mod rewrite;
 pub mod schedule;
 
-//pub use compile::{CompileError, Compiled, Options, Program, compile};
+pub use compile::{CompileError, Compiled, Options, Program, compile};
