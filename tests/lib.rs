@@ -1,1 +1,3 @@
-//! Shared pieces of the test suites.
+//! Shared pieces of the test suites: executors that run one graph on the same inputs, and comparison.
+
+pub mod executors;

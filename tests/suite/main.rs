@@ -1,3 +1,3 @@
-//! The suite.
+//! The suite: one binary, one module per concern.
 
-fn main() {}
+mod equivalence;
