@@ -22,6 +22,9 @@ mod array;
 mod body;
 mod scalar;
 mod special;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
 
 pub use array::{Array, Data};
 pub use special::{erf, philox4x32};
