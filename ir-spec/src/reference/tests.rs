@@ -53,6 +53,16 @@ fn sums_round_after_every_step() {
 }
 
 #[test]
+fn a_scalar_expression_without_positions_has_a_value() {
+    use crate::scalar::ScalarExpr;
+    let x = ScalarExpr::read(0, DType::F32);
+    let three = (Number::Int(3), DType::F32);
+    assert_eq!(Evaluator::native().scalar(&(&x / 4.0), &[three]), Some(Number::Float(0.75)));
+    assert_eq!(Evaluator::native().scalar(&x, &[]), None);
+    assert_eq!(Evaluator::native().scalar(&ScalarExpr::index(0), &[three]), None);
+}
+
+#[test]
 fn nan_and_saturation() {
     let builder = GraphBuilder::new("f");
     let x = builder.input("x", DType::F32, [4]);
