@@ -22,6 +22,9 @@ mod array;
 mod body;
 mod scalar;
 mod special;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
 
 pub use array::{Array, Data};
 pub use special::{erf, philox4x32};
@@ -29,7 +32,8 @@ pub use special::{erf, philox4x32};
 use crate::body::Body;
 use crate::graph::{Graph, Node, NodeData, Provenance, Value};
 use crate::op::Op;
-use crate::types::{Name, TensorType};
+use crate::scalar::{Number, ScalarExpr, ScalarNode};
+use crate::types::{DType, Name, TensorType};
 
 /// Value type of floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,14 +106,31 @@ pub type States<'a> = &'a dyn Fn(&str) -> Option<Array>;
 pub type Observer<'a> = &'a mut dyn FnMut(Node, &[Array]);
 
 impl Evaluator {
+    /// An evaluator of the given precision.
+    pub fn new(precision: Precision) -> Evaluator {
+        Evaluator { precision }
+    }
+
     /// Rounds as the program's types say.
     pub fn native() -> Evaluator {
-        Evaluator { precision: Precision::Native }
+        Evaluator::new(Precision::Native)
     }
 
     /// Computes with binary64 throughout.
     pub fn wide() -> Evaluator {
-        Evaluator { precision: Precision::Wide }
+        Evaluator::new(Precision::Wide)
+    }
+
+    /// Value of an expression whose read `i` is `reads[i]`; `None` if it has further reads or depends on a position.
+    pub fn scalar(&self, expr: &ScalarExpr, reads: &[(Number, DType)]) -> Option<Number> {
+        if !depends_only_on(expr, reads.len()) {
+            return None;
+        }
+        let rounded = |&(number, dtype): &(Number, DType)| match number.to_dtype(dtype) {
+            Number::Float(value) => Number::Float(self.round(value, dtype)),
+            Number::Int(value) => Number::Int(scalar::wrap(value, dtype)),
+        };
+        Some(self.expr(expr, &reads.iter().map(rounded).collect::<Vec<_>>(), &[]))
     }
 
     /// Results and updates of a bound graph.
@@ -222,6 +243,15 @@ impl Evaluator {
             Data::Int(numbers) => numbers.iter_mut().for_each(|n| *n = scalar::wrap(*n, dtype)),
         }
         array
+    }
+}
+
+/// Whether the leaves of `expr` are literals and the first `reads` reads.
+fn depends_only_on(expr: &ScalarExpr, reads: usize) -> bool {
+    match expr.node() {
+        ScalarNode::Read(read) => *read < reads,
+        ScalarNode::Index(_) => false,
+        _ => expr.children().all(|child| depends_only_on(child, reads)),
     }
 }
 

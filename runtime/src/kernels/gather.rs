@@ -190,10 +190,7 @@ impl OutTables {
     pub(crate) fn new(batch: Vec<i32>, first: i64, m: Vec<i32>, n: &[i32], nr: usize) -> Self {
         let groups = Groups::new(n, nr);
         Self {
-            batch: batch
-                .into_iter()
-                .map(|offset| first + i64::from(offset))
-                .collect(),
+            batch: batch.into_iter().map(|offset| first + i64::from(offset)).collect(),
             m,
             group_start: groups.start,
             segments: groups.segments,

@@ -3,10 +3,7 @@
     unsafe_op_in_unsafe_fn,
     reason = "intrinsics over gather tables; the contract is PackCall's, stated in `pack.rs`"
 )]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "rows and vectors number registers and addresses alike"
-)]
+#![allow(clippy::needless_range_loop, reason = "rows and vectors number registers and addresses alike")]
 //! Packing of `f32` panels with AVX-512: runs become masked loads, long strides become gathers, lanes along k go
 //! through a 16 x 16 transpose in registers.
 

@@ -98,8 +98,8 @@ impl AvgPool {
     #[track_caller]
     fn divided(&self, sums: &Tensor, x: &Tensor) -> Tensor {
         if self.count_outside {
-            let size: i64 = self.window.iter().product();
-            return sums * (1.0 / size as f64);
+            let size: f64 = self.window.iter().map(|&extent| extent as f64).product();
+            return sums * (1.0 / size);
         }
         let x = x.ty();
         let space = x.shape.dims().iter().skip(2).cloned();
