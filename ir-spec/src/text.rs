@@ -86,3 +86,7 @@ fn parse_tree(file: &Name, text: &str) -> Parsed {
     }
     parsed
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;

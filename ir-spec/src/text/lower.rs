@@ -7,6 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::module::{Initializer, Module, Recipe, Role, State};
 use crate::text::ast::*;
 use crate::text::evaluate::{self, Lookup};
+use crate::text::lower::attributes::means;
 use crate::text::suggest::did_you_mean;
 use crate::types::{Dim, Name, Shape, TensorType};
 
@@ -15,7 +16,8 @@ mod graph;
 
 /// The module of a tree, and everything that is wrong with it.
 pub(crate) fn lower(source: &Source, lost: HashSet<Name>, incomplete: bool) -> (Module, Vec<Diagnostic>) {
-    let mut lowering = Lowering { file: source.file.clone(), module: Module::default(), errors: Vec::new(), lost, incomplete };
+    let mut lowering =
+        Lowering { file: source.file.clone(), module: Module::default(), errors: Vec::new(), lost, incomplete };
     // States first: a read may leave out the type that its declaration gives.
     for item in &source.items {
         if let ItemKind::State(state) = &item.kind {
@@ -43,7 +45,8 @@ pub(crate) fn lower(source: &Source, lost: HashSet<Name>, incomplete: bool) -> (
 /// Every finding in the `train` and `weights` items.
 pub fn recipe(source: &Source, lookup: Lookup<'_>) -> Result<Option<Recipe>, Vec<Diagnostic>> {
     let file = source.file.clone();
-    let mut lowering = Lowering { file, module: Module::default(), errors: Vec::new(), lost: HashSet::new(), incomplete: false };
+    let mut lowering =
+        Lowering { file, module: Module::default(), errors: Vec::new(), lost: HashSet::new(), incomplete: false };
     let mut recipe = RecipeItems::default();
     for item in &source.items {
         match &item.kind {
@@ -87,6 +90,9 @@ fn layout_fault(ty: &TypeExpr) -> Option<String> {
     let blocks_fit = ty.layout.blocks.iter().all(|&(d, elements)| usize::from(d) < rank && elements > 0);
     (!fits || !blocks_fit).then(|| format!("the layout `@{}` does not fit {rank} dimensions", ty.layout))
 }
+
+/// Message and help about a key that does not belong where it stands.
+type Refusal = (String, Option<String>);
 
 #[derive(Default)]
 struct RecipeItems {
@@ -175,7 +181,8 @@ impl Lowering {
         let empty = Record::default();
         let record = item.attributes.as_ref().unwrap_or(&empty);
         let fields = self.fields(record, &|key| {
-            (!wanted.contains(&key)).then(|| (format!("`{word}` has no attribute `{key}`"), did_you_mean(key, wanted.iter().copied())))
+            (!wanted.contains(&key))
+                .then(|| (format!("`{word}` has no attribute `{key}`"), did_you_mean(key, wanted.iter().copied())))
         });
         let mut number = |key: &str| match fields.iter().find(|(name, ..)| &**name == key) {
             Some((_, AttrValue::Int(value), _)) => *value as f64,
@@ -184,9 +191,16 @@ impl Lowering {
                 self.error("attribute", *span, format!("`{key}` is a number, not `{value}`"));
                 0.0
             }
+            None if means(record.fields.iter().map(|f| &*f.key.name), key, wanted.iter().copied()) => 0.0,
             None => {
-                let help = format!("{word} {{{}}}", wanted.iter().map(|w| format!("{w} = ...")).collect::<Vec<_>>().join(", "));
-                self.report(Diagnostic::error("attribute", format!("`{word}` needs `{key}`")).help(help), item.init.span);
+                let help = format!(
+                    "{word} {{{}}}",
+                    wanted.iter().map(|w| format!("{w} = ...")).collect::<Vec<_>>().join(", ")
+                );
+                self.report(
+                    Diagnostic::error("attribute", format!("`{word}` needs `{key}`")).help(help),
+                    item.init.span,
+                );
                 0.0
             }
         };
@@ -207,11 +221,7 @@ impl Lowering {
     }
 
     /// Values of a record's fields with the places of the values; `refuse` says which keys do not belong here.
-    fn fields(
-        &mut self,
-        record: &Record,
-        refuse: &dyn Fn(&str) -> Option<(String, Option<String>)>,
-    ) -> Vec<(Name, AttrValue, Span)> {
+    fn fields(&mut self, record: &Record, refuse: &dyn Fn(&str) -> Option<Refusal>) -> Vec<(Name, AttrValue, Span)> {
         let mut fields: Vec<(Name, AttrValue, Span)> = Vec::new();
         let mut seen: HashMap<&str, ()> = HashMap::new();
         for field in &record.fields {

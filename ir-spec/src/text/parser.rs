@@ -12,6 +12,8 @@ use crate::text::suggest::did_you_mean;
 use crate::types::Name;
 
 mod expression;
+#[cfg(test)]
+pub(crate) use expression::parse_layout as layout;
 mod item;
 mod statement;
 
