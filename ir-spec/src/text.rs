@@ -1,4 +1,73 @@
 //! The text of a program, in two forms under one grammar.
+//!
+//! *Graph form* is what passes see and leave: `parse_module(print(m)) == m` for every module, and
+//! `print(parse_module(s)) == s` for canonical `s`. *Script form* adds models, blocks and layers;
+//! [`crate::script`] expands it. [`format()`] brings both to their canonical form.
+//!
+//! ```
+//! let text = "graph @f(%x: f32[batch, 3]) {\n  %y: f32[batch, 3] = relu %x\n  return %y\n}\n";
+//! let module = kiln_ir::text::parse_module("f.kiln", text).unwrap();
+//! assert_eq!(kiln_ir::text::print(&module, &kiln_ir::text::PrintOptions::default()), text);
+//! ```
+//!
+//! # Grammar
+//!
+//! `#` starts a comment that ends with its line. Elsewhere the end of a line is space, with three exceptions: the
+//! first operand, the first value after `return` or `yield`, and provenance stand on the line of what they belong to.
+//! A comma may stand before `]`, `)` and `}`.
+//!
+//! ```text
+//! file       = { item } .
+//! item       = state | graph | model | block | train | weights .
+//! state      = "state" global ":" type "=" role word [ record ] [ provenance ] .
+//! role       = "param" | "moment" | "statistic" | "counter" .
+//! graph      = "graph" global params body .
+//! model      = "model" global params body .                             (* script form *)
+//! block      = "block" word "(" [ value { "," value } ] { "," word [ "=" expr ] } ")" body .
+//! train      = "train" record .
+//! weights    = "weights" "{" [ word "=" text [ word ] { "," word "=" text [ word ] } ] "}" .
+//!
+//! params     = "(" [ param { "," param } ] ")" .
+//! param      = value ":" type [ "below" integer ] .
+//! body       = "{" { statement } "}" .
+//! statement  = results "=" applied [ provenance ]
+//!            | "return" [ values ] [ "update" global "=" value { "," global "=" value } ]
+//!            | "yield" [ values ]
+//!            | ( "predict" | "loss" | "metric" ) applied .              (* script form *)
+//! results    = value [ ":" type ] { "," value [ ":" type ] } .
+//! values     = value { "," value } .
+//! applied    = value | word [ operand { "," operand } ] [ record ] { region } .
+//! operand    = value | global | expr .                                  (* numbers in script form only *)
+//! region     = "{" params "->" { statement } "}" .
+//! provenance = [ "@" name ":" integer ] [ "@" name [ "(" ... ")" ] ] .
+//!
+//! type       = dtype "[" [ expr { "," expr } ] "]" [ layout ] .
+//! layout     = "@" { letter } { integer letter } .                      (* @nhwc, @nChw16c *)
+//! record     = "{" [ word "=" expr { "," word "=" expr } ] "}" .
+//! expr       = product { ( "+" | "-" ) product } .
+//! product    = unary { ( "*" | "/" | "%" ) unary } .
+//! unary      = "-" unary | primary .
+//! primary    = integer | float | text | global | word [ record ] | "(" expr ")" | list | record .
+//! list       = "[" [ expr { "," expr } ] "]" .
+//!
+//! value      = "%" name .
+//! global     = "@" name .                                               (* also "/" and "-" *)
+//! name       = ( letter | digit | "_" | "." ) { letter | digit | "_" | "." } | text .
+//! word       = ( letter | "_" ) { letter | digit | "_" | "." } .
+//! integer    = digit { digit } | "0x" hexdigit { hexdigit } .
+//! float      = digit { digit } "." digit { digit } [ exponent ] | digit { digit } exponent
+//!            | "inf" | "nan" [ "(" integer ")" ] .
+//! exponent   = ( "e" | "E" ) [ "+" | "-" ] digit { digit } .
+//! text       = '"' { character | "\" escape } '"' .
+//! ```
+//!
+//! Words in expressions are `true`, `false`, a block's attributes, dimension names, or just words (`same`). `/` and
+//! `%` round down. Brackets, regions and operators nest [`DEPTH_LIMIT`] deep.
+//!
+//! # Findings
+//!
+//! Reading never stops at the first error. Labels: `syntax`, `syntax.depth`, `name` (undefined or taken), `op.unknown`,
+//! `attribute`, `type`, `V3` (number of operands or results), and those of the ops' own constraints.
 
 use std::collections::HashSet;
 
@@ -18,6 +87,7 @@ pub mod suggest;
 
 pub use format::format;
 pub use lower::{recipe, tensor_type};
+pub use parser::DEPTH_LIMIT;
 pub use printer::{PrintOptions, print, print_graph, print_node};
 
 /// The syntax tree of a text in either form. Nothing is resolved yet.
@@ -86,3 +156,7 @@ fn parse_tree(file: &Name, text: &str) -> Parsed {
     }
     parsed
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;

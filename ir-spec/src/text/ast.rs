@@ -2,7 +2,7 @@
 //!
 //! The tree says what was written and nothing more: names are not resolved, expressions are not evaluated
 //! ([`super::evaluate`] does that), layers are not told from ops. [`super::parse_module`] reads the graph form from
-//! it, `script` expands the rest, [`super::format`] prints it back.
+//! it, `script` expands the rest, [`super::format()`] prints it back.
 
 use crate::graph::Location;
 use crate::types::{DType, Layout, Name};

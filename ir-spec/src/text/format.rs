@@ -278,6 +278,7 @@ impl Writer {
 
     /// A record on one line if it fits and has no comments, else one field per line.
     fn long_record(&mut self, keyword: &str, record: &Record, flags: bool) {
+        self.depth = 0;
         let mut line = Writer { out: keyword.to_owned(), depth: 0 };
         line.record(record, flags);
         if has_comments(record) || line.out.chars().count() <= WIDTH {

@@ -7,6 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::module::{Initializer, Module, Recipe, Role, State};
 use crate::text::ast::*;
 use crate::text::evaluate::{self, Lookup};
+use crate::text::lower::attributes::means;
 use crate::text::suggest::did_you_mean;
 use crate::types::{Dim, Name, Shape, TensorType};
 
@@ -89,6 +90,9 @@ fn layout_fault(ty: &TypeExpr) -> Option<String> {
     let blocks_fit = ty.layout.blocks.iter().all(|&(d, elements)| usize::from(d) < rank && elements > 0);
     (!fits || !blocks_fit).then(|| format!("the layout `@{}` does not fit {rank} dimensions", ty.layout))
 }
+
+/// Message and help about a key that does not belong where it stands.
+type Refusal = (String, Option<String>);
 
 #[derive(Default)]
 struct RecipeItems {
@@ -187,6 +191,7 @@ impl Lowering {
                 self.error("attribute", *span, format!("`{key}` is a number, not `{value}`"));
                 0.0
             }
+            None if means(record.fields.iter().map(|f| &*f.key.name), key, wanted.iter().copied()) => 0.0,
             None => {
                 let help = format!(
                     "{word} {{{}}}",
@@ -216,11 +221,7 @@ impl Lowering {
     }
 
     /// Values of a record's fields with the places of the values; `refuse` says which keys do not belong here.
-    fn fields(
-        &mut self,
-        record: &Record,
-        refuse: &dyn Fn(&str) -> Option<(String, Option<String>)>,
-    ) -> Vec<(Name, AttrValue, Span)> {
+    fn fields(&mut self, record: &Record, refuse: &dyn Fn(&str) -> Option<Refusal>) -> Vec<(Name, AttrValue, Span)> {
         let mut fields: Vec<(Name, AttrValue, Span)> = Vec::new();
         let mut seen: HashMap<&str, ()> = HashMap::new();
         for field in &record.fields {

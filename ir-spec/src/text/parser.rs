@@ -12,11 +12,13 @@ use crate::text::suggest::did_you_mean;
 use crate::types::Name;
 
 mod expression;
+#[cfg(test)]
+pub(crate) use expression::parse_layout as layout;
 mod item;
 mod statement;
 
-/// Nesting of brackets, regions and operators; recursion stays far below the stack of a test thread.
-pub(crate) const DEPTH_LIMIT: u32 = 256;
+/// How deep brackets, regions and operators nest. Recursion stays far below the 2 MiB stack of a thread.
+pub const DEPTH_LIMIT: u32 = 256;
 
 /// The diagnostic is already recorded.
 pub(crate) struct Stop;

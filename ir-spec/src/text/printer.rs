@@ -20,7 +20,7 @@ pub struct PrintOptions {
 }
 
 /// Longer lines of fields are broken, one field per line.
-pub(crate) const WIDTH: usize = 100;
+pub(crate) const WIDTH: usize = 120;
 
 /// A module as text.
 pub fn print(module: &Module, options: &PrintOptions) -> String {
@@ -79,7 +79,7 @@ impl Printer {
         write_global(&mut self.out, name);
         self.out.push_str(": ");
         write_type(&mut self.out, &state.ty);
-        let (init, fields) = initializer(&state.init);
+        let (init, fields) = initializer(state);
         let _ = write!(self.out, " = {} {init}", state.role.name());
         if !fields.is_empty() {
             self.out.push(' ');
@@ -255,10 +255,10 @@ pub(crate) fn write_record(out: &mut String, keyword: &str, fields: &[String]) {
     out.push_str("}\n");
 }
 
-/// Text name and attributes of an initialiser.
-fn initializer(init: &Initializer) -> (&'static str, Vec<(&'static str, AttrValue)>) {
-    match *init {
-        Initializer::Constant(value) => ("constant", vec![("value", AttrValue::Float(value))]),
+/// Text name and attributes of a state's initialiser.
+fn initializer(state: &State) -> (&'static str, Vec<(&'static str, AttrValue)>) {
+    match state.init {
+        Initializer::Constant(value) => ("constant", vec![("value", constant(value, state.ty.dtype))]),
         Initializer::Uniform { low, high } => {
             ("uniform", vec![("low", AttrValue::Float(low)), ("high", AttrValue::Float(high))])
         }
@@ -269,6 +269,13 @@ fn initializer(init: &Initializer) -> (&'static str, Vec<(&'static str, AttrValu
         Initializer::He => ("he", Vec::new()),
         Initializer::FanIn(fan) => ("fan_in", vec![("fan", AttrValue::Int(i64::try_from(fan).unwrap_or(i64::MAX)))]),
     }
+}
+
+/// The start of an integer state reads as an integer where that loses nothing.
+fn constant(value: f64, dtype: DType) -> AttrValue {
+    let integer = value as i64;
+    let same = (integer as f64).to_bits() == value.to_bits() && integer.unsigned_abs() < 1 << 53;
+    if !dtype.is_float() && same { AttrValue::Int(integer) } else { AttrValue::Float(value) }
 }
 
 /// `%name`, quoted where the name is not made of letters, digits, `_` and `.`.

@@ -3,10 +3,11 @@
 use crate::attribute::{AttrValue, Attribute, Literal};
 use crate::diagnostic::Diagnostic;
 use crate::op::{Op, OpEntry, OpError};
+use crate::scalar::Number;
 use crate::text::ast::{Call, Operand, Record, Span};
 use crate::text::lower::Lowering;
-use crate::text::suggest::did_you_mean;
-use crate::types::{DType, Name, TensorType};
+use crate::text::suggest::{did_you_mean, nearest};
+use crate::types::{Name, TensorType};
 
 impl Lowering {
     /// The op of a call, or `None` after reporting what its attributes lack.
@@ -22,7 +23,7 @@ impl Lowering {
         }
         let attrs: Vec<(Name, AttrValue)> = fields.iter().map(|(n, value, _)| (n.clone(), value.clone())).collect();
         match Op::parse(entry.mnemonic, ty, &attrs) {
-            Ok(op) => self.literals(op, &fields),
+            Ok(op) => Some(literals(op)),
             Err(error) => {
                 self.op_error(entry, call, error, &fields);
                 None
@@ -52,8 +53,9 @@ impl Lowering {
 
     fn missing(&mut self, entry: &'static OpEntry, call: &Call, fields: &[(Name, AttrValue, Span)]) {
         let given = |name: &str| {
-            let written = call.attributes.as_ref().is_some_and(|record| record.get(name).is_some());
-            written || fields.iter().any(|(field, ..)| &**field == name)
+            let keys = call.attributes.iter().flat_map(|record| &record.fields).map(|field| &*field.key.name);
+            means(keys, name, entry.attributes.iter().map(|a| a.name))
+                || fields.iter().any(|(field, ..)| &**field == name)
         };
         let absent = entry.attributes.iter().filter(|a| a.default.is_none() && !given(a.name));
         for attribute in absent.collect::<Vec<_>>() {
@@ -86,28 +88,31 @@ impl Lowering {
         let label = if message.contains("result type") { "type" } else { "attribute" };
         self.error(label, span, message);
     }
+}
 
-    /// The numbers of a constant as values of its element type: `1` is `1.0` for a float.
-    fn literals(&mut self, op: Op, fields: &[(Name, AttrValue, Span)]) -> Option<Op> {
-        let Op::Const(mut constant) = op else { return Some(op) };
-        let dtype = constant.ty.dtype;
-        let numbers = match &constant.value {
-            Literal::Splat(number) => std::slice::from_ref(number),
-            Literal::Dense(numbers) => numbers,
-        };
-        let broken = |n: &&crate::scalar::Number| !dtype.is_float() && n.to_f64() != n.to_dtype(dtype).to_f64();
-        if let Some(number) = numbers.iter().find(broken) {
-            let span = fields.first().map_or(Span::default(), |(.., span)| *span);
-            let kind = if dtype == DType::Bool { "true or false" } else { "an integer" };
-            self.error("attribute", span, format!("an element of {dtype} is {kind}, not {}", number.to_f64()));
-            return None;
-        }
-        constant.value = match &constant.value {
-            Literal::Splat(number) => Literal::Splat(number.to_dtype(dtype)),
-            Literal::Dense(numbers) => Literal::Dense(numbers.iter().map(|n| n.to_dtype(dtype)).collect()),
-        };
-        Some(Op::Const(constant))
-    }
+/// Whether one of `keys` is `name`, or misspelt so that the advice is `name`: that is one error, not two.
+pub(super) fn means<'a>(
+    mut keys: impl Iterator<Item = &'a str>,
+    name: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> bool {
+    keys.any(|key| key == name || (!known.clone().any(|k| k == key) && nearest(key, known.clone()) == Some(name)))
+}
+
+/// The numbers of a constant as values of its element type: `1` is `1.0` for a float. What is no such value stays, for
+/// `infer` to report.
+fn literals(op: Op) -> Op {
+    let Op::Const(mut constant) = op else { return op };
+    let dtype = constant.ty.dtype;
+    let convert = |number: &Number| match number.to_dtype(dtype) {
+        exact if dtype.is_float() || exact.to_f64() == number.to_f64() => exact,
+        _ => *number,
+    };
+    constant.value = match &constant.value {
+        Literal::Splat(number) => Literal::Splat(convert(number)),
+        Literal::Dense(numbers) => Literal::Dense(numbers.iter().map(convert).collect()),
+    };
+    Op::Const(constant)
 }
 
 /// The op's row as advice: `conv x, w {strides, padding, dilation, groups = 1}`.

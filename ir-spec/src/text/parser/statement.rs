@@ -1,6 +1,6 @@
 //! Statements, calls, regions and provenance.
 
-use super::{Parsed, Parser, STATEMENTS, without_blank_end, without_blank_start};
+use super::{Parsed, Parser, STATEMENTS, Stop, without_blank_end, without_blank_start};
 use crate::text::ast::*;
 use crate::text::lexer::TokenKind;
 use crate::types::Name;
@@ -14,18 +14,17 @@ impl Parser<'_> {
 
     /// Statements up to `}`, which is consumed.
     fn statements(&mut self, open: Span) -> Parsed<Block> {
-        // Within a region line ends count again.
-        let brackets = std::mem::take(&mut self.brackets);
         let mut statements = Vec::new();
         let mut leading = without_blank_start(self.leading());
         while !self.is('}') {
             if *self.kind() == TokenKind::End || self.starts_item() {
-                let span = self.span();
-                return Err(self.error_at(span, format!("the body that starts in line {} has no `}}`", open.line)));
+                let end = self.span();
+                self.error_at(end, format!("the body that starts in line {} has no `}}`", open.line));
+                return Ok(Block { statements, trailing: without_blank_end(leading), end });
             }
             let start = self.position;
             let span = self.span();
-            match self.statement() {
+            match self.statement().and_then(|kind| self.no_bad_tail(kind)) {
                 Ok(kind) => {
                     let trivia = self.close(leading);
                     statements.push(Statement { kind, span, trivia });
@@ -37,8 +36,12 @@ impl Parser<'_> {
         }
         let end = self.span();
         self.bump();
-        self.brackets = brackets;
         Ok(Block { statements, trailing: without_blank_end(leading), end })
+    }
+
+    /// What could not be read behind a statement belongs to it.
+    fn no_bad_tail<T>(&mut self, parsed: T) -> Parsed<T> {
+        if *self.kind() == TokenKind::Bad && self.continues_line() { Err(Stop) } else { Ok(parsed) }
     }
 
     fn statement(&mut self) -> Parsed<StatementKind> {
@@ -240,7 +243,7 @@ impl Parser<'_> {
                 TokenKind::Value(name) if !(reached && self.starts_statement()) || open.last() == Some(&true) => {
                     self.lost.insert(name.clone());
                 }
-                TokenKind::Punct('{') => open.push(*self.kind_after(1) == TokenKind::Punct('(')),
+                TokenKind::Punct('{') => open.push(self.opens_region()),
                 TokenKind::Punct('}') if open.pop().is_none() => return,
                 TokenKind::Punct('}') => {}
                 _ if !reached => {}
@@ -250,6 +253,12 @@ impl Parser<'_> {
             }
             self.bump();
         }
+    }
+
+    /// `{ (%a` or `{ ()`.
+    fn opens_region(&self) -> bool {
+        let parameter = matches!(self.kind_after(2), TokenKind::Value(_) | TokenKind::Punct(')'));
+        *self.kind_after(1) == TokenKind::Punct('(') && parameter
     }
 
     fn starts_statement(&self) -> bool {
