@@ -79,10 +79,7 @@ impl Family {
         for source in self.sources {
             let mut open = false;
             for line in source.lines() {
-                let doc = line
-                    .trim_start()
-                    .strip_prefix("///")
-                    .or_else(|| line.trim_start().strip_prefix("//!"));
+                let doc = line.trim_start().strip_prefix("///").or_else(|| line.trim_start().strip_prefix("//!"));
                 let Some(doc) = doc else {
                     open = false;
                     continue;
@@ -114,17 +111,10 @@ impl Family {
             let mut sentence = None;
             for line in source.lines() {
                 if let Some(doc) = line.strip_prefix("///") {
-                    let text = doc
-                        .trim()
-                        .strip_prefix("Constraints")
-                        .map(|rest| rest.trim_start_matches(':').trim());
-                    sentence = sentence
-                        .or(text
-                            .and_then(|text| text.split_once('.').map(|_| first_sentence(text))));
+                    let text = doc.trim().strip_prefix("Constraints").map(|rest| rest.trim_start_matches(':').trim());
+                    sentence = sentence.or(text.and_then(|text| text.split_once('.').map(|_| first_sentence(text))));
                 } else {
-                    let named = line
-                        .strip_prefix("impl OpSpec for super::")
-                        .and_then(|rest| rest.split_once(' '));
+                    let named = line.strip_prefix("impl OpSpec for super::").and_then(|rest| rest.split_once(' '));
                     match named {
                         Some((name, _)) if name.to_ascii_lowercase() == plain => return sentence,
                         _ => sentence = None,
@@ -137,9 +127,7 @@ impl Family {
 }
 
 fn first_sentence(text: &str) -> &str {
-    text.split_once(". ")
-        .map_or(text, |(first, _)| first)
-        .trim_end_matches('.')
+    text.split_once(". ").map_or(text, |(first, _)| first).trim_end_matches('.')
 }
 
 /// Every constraint, in the order of SPEC.md.
@@ -152,10 +140,7 @@ fn parse_constraint(doc: &str) -> Option<Constraint> {
     let (number, rest) = doc.split_once(". `")?;
     let (label, text) = rest.split_once("`: ")?;
     let numbered = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    (numbered && is_label(label)).then(|| Constraint {
-        label: label.to_owned(),
-        text: text.to_owned(),
-    })
+    (numbered && is_label(label)).then(|| Constraint { label: label.to_owned(), text: text.to_owned() })
 }
 
 /// `word.C1`.
@@ -163,10 +148,7 @@ fn is_label(text: &str) -> bool {
     let Some((word, number)) = text.split_once(".C") else {
         return false;
     };
-    let word_fits = !word.is_empty()
-        && word
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let word_fits = !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     word_fits && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
 }
 

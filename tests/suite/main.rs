@@ -1,3 +1,5 @@
 //! The suite.
 
-fn main() {}
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
+
+mod spec;

@@ -16,17 +16,13 @@ const PREFACE: &str = include_str!("../../spec/preface.md");
 
 /// SPEC.md: the preface, then one section per op.
 pub fn render() -> String {
-    let mut out = String::from(
-        "<!-- Generated from ir-spec/spec and the op table by kiln_ir::spec::render. -->\n\n",
-    );
+    let mut out = String::from("<!-- Generated from ir-spec/spec and the op table by kiln_ir::spec::render. -->\n\n");
     out.push_str(PREFACE);
     invariants().for_each(|line| out.push_str(&line));
     let _ = writeln!(out, "\n## Ops\n");
     for family in FAMILIES {
-        let names: Vec<String> = in_family(family)
-            .iter()
-            .map(|e| format!("[`{}`](#{})", e.mnemonic, e.mnemonic))
-            .collect();
+        let names: Vec<String> =
+            in_family(family).iter().map(|e| format!("[`{}`](#{})", e.mnemonic, e.mnemonic)).collect();
         let _ = writeln!(out, "- {}: {}", family.title, names.join(" "));
     }
     FAMILIES.iter().for_each(|family| section(&mut out, family));
@@ -35,15 +31,9 @@ pub fn render() -> String {
 
 /// The numbered list of the verifier's module documentation.
 fn invariants() -> impl Iterator<Item = String> {
-    let doc = include_str!("../verify.rs")
-        .lines()
-        .map_while(|line| line.strip_prefix("//!"));
-    let items = doc
-        .map(str::trim_end)
-        .skip_while(|line| !line.starts_with(" - V1:"));
-    items
-        .take_while(|line| !line.is_empty())
-        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+    let doc = include_str!("../verify.rs").lines().map_while(|line| line.strip_prefix("//!"));
+    let items = doc.map(str::trim_end).skip_while(|line| !line.starts_with(" - V1:"));
+    items.take_while(|line| !line.is_empty()).map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
 }
 
 fn section(out: &mut String, family: &'static Family) {
@@ -53,34 +43,19 @@ fn section(out: &mut String, family: &'static Family) {
     let own = |constraint: &Constraint| examples.iter().any(|e| belongs(constraint, e.mnemonic));
     let shared: Vec<&Constraint> = constraints.iter().filter(|c| !own(c)).collect();
     if !shared.is_empty() {
-        let _ = writeln!(
-            out,
-            "\nConstraints of the family, where an op has the operand or attribute:\n"
-        );
+        let _ = writeln!(out, "\nConstraints of the family, where an op has the operand or attribute:\n");
         list(out, &shared);
     }
     for example in &examples {
         if let Some(entry) = op::entry(example.mnemonic) {
-            let own: Vec<&Constraint> = constraints
-                .iter()
-                .filter(|c| belongs(c, entry.mnemonic))
-                .collect();
-            one_op(
-                out,
-                entry,
-                example,
-                &own,
-                family.shared_constraints(entry.mnemonic),
-            );
+            let own: Vec<&Constraint> = constraints.iter().filter(|c| belongs(c, entry.mnemonic)).collect();
+            one_op(out, entry, example, &own, family.shared_constraints(entry.mnemonic));
         }
     }
 }
 
 fn belongs(constraint: &Constraint, mnemonic: &str) -> bool {
-    constraint
-        .label
-        .rsplit_once('.')
-        .is_some_and(|(word, _)| word == mnemonic)
+    constraint.label.rsplit_once('.').is_some_and(|(word, _)| word == mnemonic)
 }
 
 fn list(out: &mut String, constraints: &[&Constraint]) {
@@ -89,29 +64,14 @@ fn list(out: &mut String, constraints: &[&Constraint]) {
     }
 }
 
-fn one_op(
-    out: &mut String,
-    entry: &OpEntry,
-    example: &Example,
-    constraints: &[&Constraint],
-    shared: Option<&str>,
-) {
+fn one_op(out: &mut String, entry: &OpEntry, example: &Example, constraints: &[&Constraint], shared: Option<&str>) {
     let _ = writeln!(out, "\n### {}\n", entry.mnemonic);
-    let sentences: Vec<&str> = entry
-        .doc
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let sentences: Vec<&str> = entry.doc.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let _ = writeln!(out, "{}\n", sentences.join("\n"));
     signature(out, entry);
     let module = example.module().ok();
     let graph = module.as_ref().and_then(|m| m.graph(example.mnemonic));
-    let node = graph.and_then(|g| {
-        g.nodes()
-            .map(|(_, data)| data)
-            .find(|n| n.op.mnemonic() == entry.mnemonic)
-    });
+    let node = graph.and_then(|g| g.nodes().map(|(_, data)| data).find(|n| n.op.mnemonic() == entry.mnemonic));
     if let Some((graph, node)) = graph.zip(node) {
         let _ = writeln!(out, "- gradient: {}", gradient(graph, node, entry));
     }
@@ -123,17 +83,10 @@ fn one_op(
         list(out, constraints);
     }
     if let Some((graph, node)) = graph.zip(node)
-        && let Body::Composite(body) = node
-            .op
-            .spec()
-            .body(&graph.types(&node.operands), &graph.types(&node.results))
+        && let Body::Composite(body) = node.op.spec().body(&graph.types(&node.operands), &graph.types(&node.results))
     {
         let text = print_graph(&body.renamed(entry.mnemonic), &PrintOptions::default());
-        let _ = writeln!(
-            out,
-            "\nIts meaning, for the types of the example:\n\n```\n{}\n```",
-            text.trim()
-        );
+        let _ = writeln!(out, "\nIts meaning, for the types of the example:\n\n```\n{}\n```", text.trim());
     }
     let _ = writeln!(out, "\n```\n{}\n```", example.text);
 }
@@ -142,43 +95,18 @@ fn one_op(
 fn signature(out: &mut String, entry: &OpEntry) {
     let names = |names: &[&str]| match names {
         [] => "none".to_owned(),
-        names => names
-            .iter()
-            .map(|n| format!("`{n}`"))
-            .collect::<Vec<_>>()
-            .join(", "),
+        names => names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "),
     };
-    let typed = if entry.typed {
-        ", of the declared type"
-    } else {
-        ""
-    };
-    let _ = writeln!(
-        out,
-        "- operands: {}; results: {}{typed}",
-        names(entry.operands),
-        names(entry.results)
-    );
+    let typed = if entry.typed { ", of the declared type" } else { "" };
+    let _ = writeln!(out, "- operands: {}; results: {}{typed}", names(entry.operands), names(entry.results));
     for attribute in entry.attributes {
-        let default = attribute
-            .default
-            .map_or("must be given".to_owned(), |text| {
-                format!("default `{}`", literal(text))
-            });
-        let _ = writeln!(
-            out,
-            "- attribute `{}`: {}, {default}",
-            attribute.name, attribute.kind
-        );
+        let default =
+            attribute.default.map_or("must be given".to_owned(), |text| format!("default `{}`", literal(text)));
+        let _ = writeln!(out, "- attribute `{}`: {}, {default}", attribute.name, attribute.kind);
     }
     if let Some(op) = op::Elementwise::parse(entry.mnemonic) {
         let row = op.row();
-        let text = row
-            .text
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .replace("std::f64::consts::", "");
+        let text = row.text.split_whitespace().collect::<Vec<_>>().join(" ").replace("std::f64::consts::", "");
         let _ = writeln!(out, "- formula: `{} = {text}`", entry.results[0]);
         let _ = writeln!(out, "- element type: {}", row.domain.text());
     }
@@ -186,11 +114,7 @@ fn signature(out: &mut String, entry: &OpEntry) {
 
 /// A default as the text form writes it.
 fn literal(rust: &str) -> &str {
-    if rust.ends_with("::new()") {
-        "[]"
-    } else {
-        rust
-    }
+    if rust.ends_with("::new()") { "[]" } else { rust }
 }
 
 /// Asks the rule itself, with a cotangent for every float result.
@@ -203,23 +127,11 @@ fn gradient(graph: &Graph, node: &NodeData, entry: &OpEntry) -> String {
         _ => {}
     }
     let builder = GraphBuilder::over(graph.clone());
-    let tensors = |values: &[crate::graph::Value]| {
-        values
-            .iter()
-            .map(|&v| builder.tensor(v))
-            .collect::<Vec<Tensor>>()
-    };
+    let tensors = |values: &[crate::graph::Value]| values.iter().map(|&v| builder.tensor(v)).collect::<Vec<Tensor>>();
     let (operands, results) = (tensors(&node.operands), tensors(&node.results));
-    let cotangents: Vec<Option<Tensor>> = results
-        .iter()
-        .enumerate()
-        .map(|(i, r)| (i == 0 && r.dtype().is_float()).then(|| r.full_like(1.0)))
-        .collect();
-    let rule = node.op.spec().vjp(&Vjp {
-        operands: &operands,
-        results: &results,
-        cotangents: &cotangents,
-    });
+    let cotangents: Vec<Option<Tensor>> =
+        results.iter().enumerate().map(|(i, r)| (i == 0 && r.dtype().is_float()).then(|| r.full_like(1.0))).collect();
+    let rule = node.op.spec().vjp(&Vjp { operands: &operands, results: &results, cotangents: &cotangents });
     match rule {
         Gradient::Decompose => "of its decomposition".to_owned(),
         Gradient::NonDifferentiable(reason) => format!("none: {reason}"),
@@ -232,9 +144,7 @@ fn elementwise_gradient(op: Elementwise, entry: &OpEntry) -> String {
         Err(reason) => format!("none: {reason}"),
         Ok(derivative) => {
             let count = entry.operands.len();
-            let reads: Vec<ScalarExpr> = (0..count + 2)
-                .map(|i| ScalarExpr::read(i, DType::F32))
-                .collect();
+            let reads: Vec<ScalarExpr> = (0..count + 2).map(|i| ScalarExpr::read(i, DType::F32)).collect();
             let cotangents = derivative(&reads[..count], &reads[count], &reads[count + 1]);
             receivers(entry, cotangents.iter().map(Option::is_some))
         }
@@ -242,15 +152,7 @@ fn elementwise_gradient(op: Elementwise, entry: &OpEntry) -> String {
 }
 
 fn receivers(entry: &OpEntry, receives: impl Iterator<Item = bool>) -> String {
-    let names = entry
-        .operands
-        .iter()
-        .zip(receives)
-        .filter(|(_, receives)| *receives);
+    let names = entry.operands.iter().zip(receives).filter(|(_, receives)| *receives);
     let names: Vec<String> = names.map(|(name, _)| format!("`{name}`")).collect();
-    if names.is_empty() {
-        "none flows to its operands".to_owned()
-    } else {
-        format!("for {}", names.join(", "))
-    }
+    if names.is_empty() { "none flows to its operands".to_owned() } else { format!("for {}", names.join(", ")) }
 }
