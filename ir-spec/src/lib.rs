@@ -15,6 +15,7 @@ pub mod op;
 pub mod reference;
 pub mod scalar;
 pub mod script;
+pub mod spec;
 pub mod text;
 pub mod types;
 pub mod verify;

@@ -1,6 +1,6 @@
 //! The verifier: what holds for every module that a pass sees and leaves.
 //!
-//! - V1: after binding, every extent is a number (asked for with [`Bound::Yes`]).
+//! - V1: after binding, every extent is a number (asked for with `Bound::Yes`).
 //! - V2: a node reads values that are defined before it in its graph.
 //! - V3: a node has as many operands and results as its row in the op table says.
 //! - V4: results have the element type and the shape that `infer` gives; a violated constraint of the op is reported

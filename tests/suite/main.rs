@@ -1,3 +1,6 @@
 //! The suite: one binary, one module per concern.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
+
 mod equivalence;
+mod spec;

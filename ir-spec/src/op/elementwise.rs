@@ -281,6 +281,10 @@ impl Elementwise {
     }
 }
 
+/// 1. `elementwise.C1`: the operands have one shape.
+/// 2. `elementwise.C2`: the operands have one element type, the condition of `select` excepted.
+/// 3. `elementwise.C3`: the op takes this element type.
+/// 4. `select.C1`: the condition is bool.
 impl OpSpec for Elementwise {
     fn infer(&self, operands: &[TensorType]) -> Result<Types, Vec<Fault>> {
         let row = self.row();
