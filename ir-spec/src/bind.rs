@@ -110,7 +110,8 @@ impl Binder<'_> {
         let shape: Shape = match dims {
             Ok(dims) => dims.into_iter().collect(),
             Err(error) => {
-                let given: Vec<String> = self.bindings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+                let given: Vec<String> =
+                    self.bindings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
                 let diagnostic = Diagnostic::error("dim.size", format!("{what}: {ty} has no size: {error}"));
                 self.errors.push(diagnostic.at(at.cloned()).note(format!("bound: {}", given.join(", "))));
                 ty.shape.bind(self.bindings)

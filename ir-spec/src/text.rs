@@ -17,6 +17,7 @@ mod printer;
 pub mod suggest;
 
 pub use format::format;
+pub(crate) use lower::lower;
 pub use lower::{recipe, tensor_type};
 pub use printer::{PrintOptions, print, print_graph, print_node};
 

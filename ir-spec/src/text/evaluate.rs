@@ -172,7 +172,8 @@ fn polynomial(span: Span, op: BinaryOp, a: &Terms, b: &Terms) -> Result<Terms, M
             let mut sum = a.clone();
             for (names, &coefficient) in b {
                 let slot = sum.entry(names.clone()).or_insert(0);
-                let next = if op == BinaryOp::Add { slot.checked_add(coefficient) } else { slot.checked_sub(coefficient) };
+                let next =
+                    if op == BinaryOp::Add { slot.checked_add(coefficient) } else { slot.checked_sub(coefficient) };
                 *slot = next.ok_or_else(overflow)?;
             }
             sum

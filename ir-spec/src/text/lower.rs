@@ -15,7 +15,8 @@ mod graph;
 
 /// The module of a tree, and everything that is wrong with it.
 pub(crate) fn lower(source: &Source, lost: HashSet<Name>, incomplete: bool) -> (Module, Vec<Diagnostic>) {
-    let mut lowering = Lowering { file: source.file.clone(), module: Module::default(), errors: Vec::new(), lost, incomplete };
+    let mut lowering =
+        Lowering { file: source.file.clone(), module: Module::default(), errors: Vec::new(), lost, incomplete };
     // States first: a read may leave out the type that its declaration gives.
     for item in &source.items {
         if let ItemKind::State(state) = &item.kind {
@@ -43,7 +44,8 @@ pub(crate) fn lower(source: &Source, lost: HashSet<Name>, incomplete: bool) -> (
 /// Every finding in the `train` and `weights` items.
 pub fn recipe(source: &Source, lookup: Lookup<'_>) -> Result<Option<Recipe>, Vec<Diagnostic>> {
     let file = source.file.clone();
-    let mut lowering = Lowering { file, module: Module::default(), errors: Vec::new(), lost: HashSet::new(), incomplete: false };
+    let mut lowering =
+        Lowering { file, module: Module::default(), errors: Vec::new(), lost: HashSet::new(), incomplete: false };
     let mut recipe = RecipeItems::default();
     for item in &source.items {
         match &item.kind {
@@ -175,7 +177,8 @@ impl Lowering {
         let empty = Record::default();
         let record = item.attributes.as_ref().unwrap_or(&empty);
         let fields = self.fields(record, &|key| {
-            (!wanted.contains(&key)).then(|| (format!("`{word}` has no attribute `{key}`"), did_you_mean(key, wanted.iter().copied())))
+            (!wanted.contains(&key))
+                .then(|| (format!("`{word}` has no attribute `{key}`"), did_you_mean(key, wanted.iter().copied())))
         });
         let mut number = |key: &str| match fields.iter().find(|(name, ..)| &**name == key) {
             Some((_, AttrValue::Int(value), _)) => *value as f64,
@@ -185,8 +188,14 @@ impl Lowering {
                 0.0
             }
             None => {
-                let help = format!("{word} {{{}}}", wanted.iter().map(|w| format!("{w} = ...")).collect::<Vec<_>>().join(", "));
-                self.report(Diagnostic::error("attribute", format!("`{word}` needs `{key}`")).help(help), item.init.span);
+                let help = format!(
+                    "{word} {{{}}}",
+                    wanted.iter().map(|w| format!("{w} = ...")).collect::<Vec<_>>().join(", ")
+                );
+                self.report(
+                    Diagnostic::error("attribute", format!("`{word}` needs `{key}`")).help(help),
+                    item.init.span,
+                );
                 0.0
             }
         };

@@ -301,7 +301,8 @@ pub(crate) fn write_derived(out: &mut String, derived: &Name) {
     let (head, call) = derived.split_at(derived.find('(').unwrap_or(derived.len()));
     let inner = call.strip_prefix('(').and_then(|c| c.strip_suffix(')'));
     let plain_head = !head.is_empty() && head.chars().all(is_global_char);
-    let plain_call = inner.is_some_and(|i| i.chars().all(|c| is_name_char(c) || ", %".contains(c)) && !i.contains("%,"));
+    let plain_call =
+        inner.is_some_and(|i| i.chars().all(|c| is_name_char(c) || ", %".contains(c)) && !i.contains("%,"));
     if plain_head && (call.is_empty() || plain_call) {
         let _ = write!(out, "@{derived}");
     } else {

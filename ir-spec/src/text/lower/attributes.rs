@@ -76,7 +76,9 @@ impl Lowering {
                 }
                 return self.report(diagnostic, span);
             }
-            OpError::Missing("type") => (call.callee.span, format!("`{}` needs its result type: `%y: f32[...] = {0}`", entry.mnemonic)),
+            OpError::Missing("type") => {
+                (call.callee.span, format!("`{}` needs its result type: `%y: f32[...] = {0}`", entry.mnemonic))
+            }
             OpError::Missing(name) => (call.callee.span, format!("`{}` needs `{name}`", entry.mnemonic)),
             OpError::Unexpected(name) => (call.callee.span, format!("`{}` has no attribute `{name}`", entry.mnemonic)),
             OpError::Unknown => (call.callee.span, format!("there is no op `{}`", entry.mnemonic)),

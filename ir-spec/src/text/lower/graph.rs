@@ -142,14 +142,7 @@ impl Lowering {
         None
     }
 
-    fn definition(
-        &mut self,
-        scope: &mut Scope,
-        span: Span,
-        results: &[ResultItem],
-        value: &Applied,
-        origin: &Origin,
-    ) {
+    fn definition(&mut self, scope: &mut Scope, span: Span, results: &[ResultItem], value: &Applied, origin: &Origin) {
         let declared: Vec<Option<TensorType>> =
             results.iter().map(|result| result.ty.as_ref().and_then(|ty| self.ty(ty))).collect();
         let faulty_type = results.iter().zip(&declared).any(|(result, ty)| result.ty.is_some() && ty.is_none());
@@ -162,7 +155,8 @@ impl Lowering {
             Applied::Call(call) => self.call(scope, call, &declared, results).filter(|_| !faulty_type),
         };
         let names_free: Vec<bool> = results.iter().map(|result| self.declare(scope, &result.name)).collect();
-        let Some(Checked { op, operands, types, regions }) = node.filter(|_| names_free.iter().all(|free| *free)) else {
+        let Some(Checked { op, operands, types, regions }) = node.filter(|_| names_free.iter().all(|free| *free))
+        else {
             for (result, free) in results.iter().zip(names_free) {
                 if free {
                     self.define(scope, &result.name, None);
@@ -221,8 +215,7 @@ impl Lowering {
         let (op, operands) = (op?, operands?);
         let types = self.types(scope, call, &op, &operands, &regions)?;
         if types.len() != results.len() {
-            let message =
-                format!("`{}` has {} results, {} are named", entry.mnemonic, types.len(), results.len());
+            let message = format!("`{}` has {} results, {} are named", entry.mnemonic, types.len(), results.len());
             self.error("V3", call.callee.span, message);
             return None;
         }
@@ -305,7 +298,10 @@ impl Lowering {
                     let span = result.ty.as_ref().map_or(result.name.span, |ty| ty.span);
                     let message =
                         format!("%{} is declared {ty}, `{}` gives {inferred}", result.name.name, entry.mnemonic);
-                    self.report(Diagnostic::error("type", message).help(format!("write `{inferred}`, or leave it out")), span);
+                    self.report(
+                        Diagnostic::error("type", message).help(format!("write `{inferred}`, or leave it out")),
+                        span,
+                    );
                     types.push(inferred);
                 }
                 Some(ty) => types.push(ty.clone()),
