@@ -52,7 +52,8 @@ fn expand(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
             continue;
         }
         let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
-        let mut walk = Walk { builder: builder.clone(), cotangents: HashMap::new(), active: Vec::new(), missing: Vec::new() };
+        let mut walk =
+            Walk { builder: builder.clone(), cotangents: HashMap::new(), active: Vec::new(), missing: Vec::new() };
         let gradients = walk.gradients(operands[0], &operands[1..], &data.provenance);
         missing.extend(walk.missing);
         data.results.iter().zip(gradients).for_each(|(&old, new)| map.set(old, new.value()));
@@ -106,7 +107,7 @@ impl Walk {
     fn reverse(&mut self, begin: usize, end: usize) {
         for position in (begin..end).rev() {
             let found = self.builder.with_graph(|graph| {
-                let (node, data) = graph.nodes().nth(position)?;
+                let (node, data) = graph.node_at(position)?;
                 let reached = data.results.iter().any(|v| self.cotangents.contains_key(v));
                 let active = data.operands.iter().any(|v| self.active[v.index()]);
                 (reached && active).then(|| (node, data.clone()))
@@ -124,7 +125,8 @@ impl Walk {
         let cotangents: Vec<Option<Tensor>> = data.results.iter().map(|v| self.cotangents.get(v).cloned()).collect();
         let result = self.builder.with_graph(|g| g.value_name(data.results[0]).clone());
         let derived = Name::from(format!("grad(%{result})"));
-        self.builder.set_provenance(Some(Provenance { source: data.provenance.source.clone(), derived: Some(derived) }));
+        self.builder
+            .set_provenance(Some(Provenance { source: data.provenance.source.clone(), derived: Some(derived) }));
         let cx = Vjp { operands: &operands, results: &results, cotangents: &cotangents };
         match data.op.spec().vjp(&cx) {
             Gradient::Operands(gradients) => {
@@ -177,7 +179,6 @@ impl Walk {
             Some(old) => &old + &gradient,
             None => gradient,
         };
-        self.active.resize(self.builder.with_graph(Graph::value_count), false);
         self.cotangents.insert(value, sum);
     }
 }

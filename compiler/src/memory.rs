@@ -1,4 +1,5 @@
 //! The memory plan.
+pub mod check;
 pub mod csv;
 pub mod problem;
 pub mod solver;

@@ -10,8 +10,10 @@ pub mod canonicalize;
 pub mod decompose;
 pub mod eliminate_common;
 pub mod eliminate_dead;
+pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fuse;
+pub mod hoist;
 pub mod optimizer;
 pub mod specialize;
 
@@ -104,7 +106,13 @@ pub fn each_graph(
 
 /// Appends the nodes of a composite to the graph under construction: parameters become `operands`, inner names are
 /// prefixed by the name of the node that is replaced. Returns the values of its results.
-pub fn inline(builder: &GraphBuilder, composite: &Graph, operands: &[Value], prefix: &str, from: &Provenance) -> Vec<Value> {
+pub fn inline(
+    builder: &GraphBuilder,
+    composite: &Graph,
+    operands: &[Value],
+    prefix: &str,
+    from: &Provenance,
+) -> Vec<Value> {
     builder.with_graph_mut(|graph| {
         let mut map = ValueMap::empty(composite);
         for (param, &operand) in composite.params().iter().zip(operands) {

@@ -5,10 +5,9 @@
 
 use smallvec::SmallVec;
 
-use crate::builder::{GraphBuilder, Tensor};
 use crate::graph::Graph;
 use crate::scalar::{Number, ScalarExpr};
-use crate::types::{DType, Extents, TensorType};
+use crate::types::{DType, Extents};
 
 /// The meaning of one node.
 #[derive(Clone, Debug)]
@@ -142,7 +141,7 @@ pub enum IndexExpr {
         /// Number of the integer operand.
         operand: usize,
         /// Where in it.
-        index: SmallVec<[Affine; 4]>,
+        index: Vec<Affine>,
     },
 }
 
@@ -225,30 +224,13 @@ pub struct Scatter {
     /// Operand that the result starts from, of the result's type.
     pub initial: usize,
     /// Place in the result, one index per dimension; loaded indices are checked.
-    pub target: SmallVec<[IndexExpr; 4]>,
+    pub target: Vec<IndexExpr>,
     /// Where operands are read.
     pub reads: Vec<Read>,
     /// The value that is combined in.
     pub expr: ScalarExpr,
     /// How.
     pub monoid: Monoid,
-}
-
-impl Body {
-    /// A composite over parameters of the operands' types.
-    ///
-    /// # Panics
-    /// If the builder records a fault: `infer` accepted operands that the decomposition does not take, a defect.
-    pub fn composite(operands: &[TensorType], build: impl FnOnce(&[Tensor]) -> Vec<Tensor>) -> Body {
-        let builder = GraphBuilder::new("");
-        let params: Vec<Tensor> = operands.iter().map(|ty| builder.param("x", ty.clone(), None)).collect();
-        let results = build(&params);
-        builder.returns(&results.iter().collect::<Vec<_>>());
-        match builder.finish() {
-            Ok(graph) => Body::Composite(Box::new(graph)),
-            Err(faults) => panic!("a decomposition does not hold: {faults:?}"),
-        }
-    }
 }
 
 impl Map {

@@ -183,6 +183,11 @@ impl Graph {
         &self.nodes[node.index()]
     }
 
+    /// The node at a place in program order.
+    pub fn node_at(&self, position: usize) -> Option<(Node, &NodeData)> {
+        self.nodes.get(position).map(|data| (Node(position as u32), data))
+    }
+
     /// Number of values, for tables indexed by [`Value::index`].
     pub fn value_count(&self) -> usize {
         self.values.len()

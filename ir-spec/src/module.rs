@@ -48,11 +48,13 @@ pub enum Role {
     Statistic,
     /// Counts steps or draws.
     Counter,
+    /// Computed from other states by `@prepare`; not part of a checkpoint.
+    Derived,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Role; 4] = [Role::Param, Role::Moment, Role::Statistic, Role::Counter];
+    pub const ALL: [Role; 5] = [Role::Param, Role::Moment, Role::Statistic, Role::Counter, Role::Derived];
 
     /// Text name.
     pub fn name(self) -> &'static str {
@@ -61,6 +63,7 @@ impl Role {
             Role::Moment => "moment",
             Role::Statistic => "statistic",
             Role::Counter => "counter",
+            Role::Derived => "derived",
         }
     }
 }

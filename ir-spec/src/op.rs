@@ -15,6 +15,7 @@ use crate::types::{Bindings, Name, TensorType};
 pub mod contraction;
 pub mod control;
 pub mod creation;
+mod dims;
 pub mod elementwise;
 pub mod indexing;
 pub mod loss;
@@ -23,11 +24,14 @@ pub mod normalization;
 pub mod optimizer;
 pub mod parametric;
 pub mod reduction;
-mod rule;
 mod rules;
 pub mod window;
 
 pub use elementwise::Elementwise;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests;
 
 /// Result types of one node.
 pub type Types = SmallVec<[TensorType; 3]>;

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use kiln_rt::kernels::{
     Activation, AffineDim, AffineRead, Along, Arguments, ContractPlan, ContractSpec, Element,
-    Epilogue, Kernels, Level, Packed, detect,
+    Epilogue, Kernels, Level, Packed, Side, detect,
 };
 
 fn main() {
@@ -68,7 +68,13 @@ fn best(mut body: impl FnMut()) -> f64 {
 }
 
 fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
-    let plan = ContractPlan::new(spec, kernels).unwrap();
+    let plans: Vec<ContractPlan> = spec
+        .phases()
+        .iter()
+        .map(|part| ContractPlan::new(part, kernels).unwrap())
+        .collect();
+    let plan = &plans[0];
+    let most = |bytes: fn(&ContractPlan) -> usize| plans.iter().map(bytes).max().unwrap_or(0);
     let read_len = |read: &AffineRead| {
         1 + read
             .dims
@@ -91,15 +97,23 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
             .max(spec.n.iter().product())
     ];
     let mut out = vec![0.0f32; out_len];
-    let mut scratch = vec![[0u64; 8]; plan.scratch_bytes() / 64 + 2];
-    let mut partials = vec![[0u64; 8]; plan.partial_bytes() / 64 + 2];
+    let mut scratch = vec![[0u64; 8]; most(ContractPlan::scratch_bytes) / 64 + 2];
+    let mut partials = vec![[0u64; 8]; most(ContractPlan::partial_bytes) / 64 + 2];
     let aligned = |v: &mut Vec<[u64; 8]>| {
         let at = v.as_mut_ptr().cast::<u8>();
         at.wrapping_add(at.align_offset(64))
     };
+    let mut panels = vec![[0u64; 8]; plan.packed_bytes(Side::Right) / 64 + 2];
+    let mut right_at = right.as_ptr().cast::<u8>();
+    if spec.packed.right {
+        let to = aligned(&mut panels);
+        // SAFETY: the buffer has the plan's size.
+        unsafe { plan.pack(Side::Right, right_at, to) };
+        right_at = to;
+    }
     let arguments = Arguments {
         left: left.as_ptr().cast(),
-        right: right.as_ptr().cast(),
+        right: right_at,
         out: out.as_mut_ptr().cast(),
         bias: bias.as_ptr().cast(),
         scale: std::ptr::null(),
@@ -107,8 +121,12 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
         partials: aligned(&mut partials),
         scratch: aligned(&mut scratch),
     };
-    // SAFETY: the buffers have the sizes that spec and plan state.
-    let seconds = best(|| unsafe { plan.run(black_box(&arguments)) });
+    let seconds = best(|| {
+        for plan in &plans {
+            // SAFETY: the buffers have the sizes that spec and plan state.
+            unsafe { plan.run(black_box(&arguments)) }
+        }
+    });
     let macs: usize = extents().chain(&spec.k).product();
     let gflops = 2e-9 * macs as f64 / seconds;
     let t = plan.tiling();
@@ -134,6 +152,14 @@ fn cases() -> Vec<(String, ContractSpec)> {
     cases.push(("dot 32x128x784 nt".into(), dot(32, 128, 784, true)));
     cases.push(("dot 1x1024x1024".into(), dot(1, 1024, 1024, false)));
     cases.push(("dot 1x1024x1024 nt".into(), dot(1, 1024, 1024, true)));
+    for (m, n, k) in [(1, 1024, 1024), (32, 1024, 1024)] {
+        let mut spec = dot(m, n, k, true);
+        spec.packed = Packed {
+            left: false,
+            right: true,
+        };
+        cases.push((format!("dot {m}x{n}x{k} packed"), spec));
+    }
     for (c, size, o, pad, stride) in [
         (3, 32, 32, 0, 1),
         (3, 32, 32, 1, 1),
@@ -189,7 +215,7 @@ fn spec(
             activation: Activation::Relu,
             ..Epilogue::default()
         },
-        packed: Packed::default(),
+        ..ContractSpec::default()
     }
 }
 
@@ -299,10 +325,10 @@ fn peak_gflops() -> f64 {
             _mm512_set1_ps(black_box(0.25)),
         );
         // Different starts, or LLVM rotates one chain through the registers.
-        let mut sums: [__m512; 16] = std::array::from_fn(|i| _mm512_set1_ps(black_box(i as f32)));
+        let mut sums: [__m512; 12] = std::array::from_fn(|i| _mm512_set1_ps(black_box(i as f32)));
         for _ in 0..rounds {
-            for i in 0..16 {
-                sums[i] = _mm512_fmadd_ps(sums[i], a, b);
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(*sum, a, b);
             }
         }
         sums.into_iter().map(|s| _mm512_reduce_add_ps(s)).sum()
@@ -325,14 +351,14 @@ fn peak_gflops() -> f64 {
 
     const ROUNDS: u32 = 100_000;
     if Level::Avx512.available() {
-        // SAFETY: the feature was just detected.
         let seconds = best(|| {
+            // SAFETY: the feature was just detected.
             black_box(unsafe { wide(ROUNDS) });
         });
-        f64::from(ROUNDS) * 16.0 * 32.0 / seconds * 1e-9
+        f64::from(ROUNDS) * 12.0 * 32.0 / seconds * 1e-9
     } else if Level::Avx2.available() {
-        // SAFETY: the features were just detected.
         let seconds = best(|| {
+            // SAFETY: the features were just detected.
             black_box(unsafe { narrow(ROUNDS) });
         });
         f64::from(ROUNDS) * 12.0 * 16.0 / seconds * 1e-9

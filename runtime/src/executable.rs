@@ -29,8 +29,8 @@ pub trait Code: Send + Sync {
 
 /// What a kernel reports about itself: all zero while it is fine.
 ///
-/// A kernel that meets a violation stores it only if `code` is still 0 and runs its tiles in increasing order, so that
-/// the report with the smallest position is the same however tiles are spread over workers.
+/// A kernel that meets a violation stores it only if `code` is still 0, and meets its positions in increasing order: the
+/// session then reports the one with the least position, however tiles are spread over workers.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {

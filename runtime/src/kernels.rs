@@ -31,9 +31,11 @@ use std::fmt;
 mod abi;
 mod contract;
 mod drive;
+pub mod entry;
 mod gather;
 mod math;
 mod pack;
+mod phases;
 mod portable;
 mod simd;
 mod tile;
@@ -46,6 +48,8 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
+mod pack_avx2;
+#[cfg(target_arch = "x86_64")]
 mod pack_avx512;
 
 #[cfg(test)]
@@ -53,8 +57,8 @@ mod tests;
 
 pub use abi::{Arguments, Descriptor};
 pub use contract::{
-    Activation, AffineDim, AffineRead, Along, ContractError, ContractPlan, ContractSpec, Element,
-    Epilogue, Packed, Side,
+    Activation, AffineDim, AffineRead, Along, ContractError, ContractPlan, ContractSpec, Element, Epilogue, Packed,
+    Side,
 };
 pub use drive::{contract_reduce, contract_tiles, pack_operand};
 pub use tiling::{Tiling, plan_tiles};
@@ -76,13 +80,7 @@ pub enum Level {
 
 impl Level {
     /// All levels, lowest first.
-    pub const ALL: [Self; 5] = [
-        Self::None,
-        Self::Portable,
-        Self::Neon,
-        Self::Avx2,
-        Self::Avx512,
-    ];
+    pub const ALL: [Self; 5] = [Self::None, Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
 
     /// The name used in `KILN_KERNELS`.
     pub fn name(self) -> &'static str {
@@ -163,18 +161,14 @@ pub struct Kernels {
 
 impl fmt::Debug for Kernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kernels")
-            .field("level", &self.level)
-            .finish_non_exhaustive()
+        f.debug_struct("Kernels").field("level", &self.level).finish_non_exhaustive()
     }
 }
 
 impl Kernels {
     /// The kernels of `level`, or of the highest level below it that the processor has; none for [`Level::None`].
     pub fn for_level(level: Level) -> Option<&'static Self> {
-        let usable = Level::ALL
-            .into_iter()
-            .filter(|l| *l <= level && l.available());
+        let usable = Level::ALL.into_iter().filter(|l| *l <= level && l.available());
         match usable.max()? {
             Level::None => None,
             #[cfg(target_arch = "x86_64")]
@@ -188,33 +182,15 @@ impl Kernels {
     }
 }
 
-static PORTABLE: Kernels = Kernels {
-    level: Level::Portable,
-    strips: &portable::STRIPS,
-    f32: &portable::F32,
-    f64: &portable::F64,
-};
+static PORTABLE: Kernels =
+    Kernels { level: Level::Portable, strips: &portable::STRIPS, f32: &portable::F32, f64: &portable::F64 };
 
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels {
-    level: Level::Avx2,
-    strips: &avx2::STRIPS,
-    f32: &avx2::F32,
-    f64: &avx2::F64,
-};
+static AVX2: Kernels = Kernels { level: Level::Avx2, strips: &avx2::STRIPS, f32: &avx2::F32, f64: &avx2::F64 };
 
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = Kernels {
-    level: Level::Avx512,
-    strips: &avx512::STRIPS,
-    f32: &avx512::F32,
-    f64: &avx512::F64,
-};
+static AVX512: Kernels =
+    Kernels { level: Level::Avx512, strips: &avx512::STRIPS, f32: &avx512::F32, f64: &avx512::F64 };
 
 #[cfg(target_arch = "aarch64")]
-static NEON: Kernels = Kernels {
-    level: Level::Neon,
-    strips: &neon::STRIPS,
-    f32: &neon::F32,
-    f64: &portable::F64,
-};
+static NEON: Kernels = Kernels { level: Level::Neon, strips: &neon::STRIPS, f32: &neon::F32, f64: &portable::F64 };

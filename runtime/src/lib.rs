@@ -1,12 +1,23 @@
 //! The machine room of Kiln: it only computes.
 
-pub mod kernels;
 pub mod arena;
 pub mod data;
+pub mod error;
 pub mod executable;
+pub mod kernels;
+pub mod init;
+mod launch;
+pub mod philox;
 pub mod pool;
+pub mod profile;
+pub mod session;
+pub mod states;
 pub mod tensor;
 
+pub use error::{LoadError, RunError};
 pub use executable::{Binding, Code, Executable, KernelFn, Launch, Site, Slot, Status};
 pub use pool::Pool;
+pub use profile::Profile;
+pub use session::{ProgramId, Session};
+pub use states::StateStore;
 pub use tensor::{Element, Tensor, TensorError};

@@ -8,6 +8,7 @@
 //! A region is a *row program*: all reductions leave the same rows (parallel dimensions) and run over the same
 //! reduced dimensions, and results are per row or per element. [`rows`] finds that form or says why there is none.
 
+pub mod contract;
 mod evaluate;
 mod reduce;
 mod rows;
@@ -23,6 +24,7 @@ use smallvec::SmallVec;
 
 use super::nest::LoopNest;
 
+pub use evaluate::is_expensive;
 pub use rows::{RowForm, row_form};
 
 /// A nest with what the schedule must know about it. Buffers of the nest are the region's parameters in order, then

@@ -94,12 +94,8 @@ impl SlotStorage {
         steps.sort_unstable();
         steps.dedup();
         let slot = |step: u32| steps.partition_point(|&s| s < step);
-        let compressed = |s: &Storage| Self {
-            size: s.size,
-            first: slot(s.lower),
-            end: slot(s.upper),
-            duration: s.duration(),
-        };
+        let compressed =
+            |s: &Storage| Self { size: s.size, first: slot(s.lower), end: slot(s.upper), duration: s.duration() };
         storages.iter().map(compressed).collect()
     }
 

@@ -4,8 +4,8 @@ use crate::body::Body;
 use crate::op::{Fault, Faults, Gradient, OpSpec, Types, Vjp};
 use crate::types::TensorType;
 
-/// - gradient.C1: `loss` is a float scalar.
-/// - gradient.C2: every further operand is of a float type.
+/// 1. `gradient.C1`: `loss` is a float scalar.
+/// 2. `gradient.C2`: every further operand is of a float type.
 ///
 /// The results have the types of the operands after `loss`. Pass `autodiff` expands inner gradients first, so no rule
 /// ever meets one.
@@ -34,8 +34,8 @@ impl OpSpec for super::GradientOf {
     }
 }
 
-/// - fused.C1: a group is made from its region; operands alone do not give its results ([`crate::graph::Graph::push`]
-///   makes it, [`crate::verify`] compares it with its region).
+/// 1. `fused.C1`: a group is made from its region; operands alone do not give its results (`Graph::push`
+///    makes it, `verify` compares it with its region).
 impl OpSpec for super::Fused {
     fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
         Err(vec![

@@ -13,7 +13,7 @@ fn generated(ty: &TensorType, reads: Vec<Read>, expr: ScalarExpr) -> Body {
     Body::Map(Map { parallel: ty.extents(), reduce: Extents::new(), reads, exprs: vec![expr], combine: Combine::None })
 }
 
-/// - state.C1: the declared type is row-major; `relayout` the value instead.
+/// 1. `state.C1`: the declared type is row-major; `relayout` the value instead.
 ///
 /// The body is `Expanded`: the session holds the value, so whoever evaluates a graph binds it before looking at bodies.
 impl OpSpec for super::State {
@@ -35,8 +35,8 @@ impl OpSpec for super::State {
     }
 }
 
-/// - const.C1: a list has as many numbers as the type has elements.
-/// - const.C2: every number is a value of the element type: integers without fraction and within its range.
+/// 1. `const.C1`: a list has as many numbers as the type has elements.
+/// 2. `const.C2`: every number is a value of the element type: integers without fraction and within its range.
 ///
 /// The body of a list is `Expanded`: the numbers are in the attribute, and whoever evaluates a graph takes them there.
 impl OpSpec for super::Const {
@@ -87,8 +87,8 @@ fn is_value_of(number: Number, dtype: DType) -> bool {
     }
 }
 
-/// - iota.C1: `dim` is a dimension of the declared type, negative from the end.
-/// - iota.C2: the element type is not bool.
+/// 1. `iota.C1`: `dim` is a dimension of the declared type, negative from the end.
+/// 2. `iota.C2`: the element type is not bool.
 impl OpSpec for super::Iota {
     fn infer(&self, _: &[TensorType]) -> Result<Types, Vec<Fault>> {
         let mut faults = Faults::default();
@@ -111,8 +111,8 @@ impl OpSpec for super::Iota {
     }
 }
 
-/// - rng.C1: the element type is f32 or f64; `rng_uniform` also makes u32.
-/// - rng.C2: `counter` is i64[].
+/// 1. `rng.C1`: the element type is f32 or f64; `rng_uniform` also makes u32.
+/// 2. `rng.C2`: `counter` is i64[].
 ///
 /// f32 takes the upper 24 bits of one draw, f64 27 and 26 bits of the draws at `2p` and `2p + 1`, u32 all bits of one.
 impl OpSpec for super::RngUniform {

@@ -3,7 +3,7 @@
 //! Indices count from 0; one that is negative or too large is an error when the program runs.
 
 use crate::body::{Affine, Body, IndexExpr, Map, Monoid, Read, Scatter};
-use crate::op::rule::{positions, repeat_along};
+use crate::op::dims::{positions, repeat_along};
 use crate::op::{Elementwise, Fault, Faults, Gather, Gradient, OpSpec, ScatterAdd, TakeAlong, Types, Vjp};
 use crate::scalar::ScalarExpr;
 use crate::types::{DType, Dim, Shape, TensorType};

@@ -6,9 +6,9 @@ use crate::op::rules::{compose, mean_all};
 use crate::op::{Elementwise, Fault, Faults, Gradient, OpSpec, Types, Vjp};
 use crate::types::{DType, Shape, TensorType};
 
-/// - cross_entropy.C1: `logits: [N..., K]` is of a float type and has a dimension.
-/// - cross_entropy.C2: `label` is of type i32 or i64.
-/// - cross_entropy.C3: `label` has the shape of `logits` without its last dimension.
+/// 1. `cross_entropy.C1`: `logits: [N..., K]` is of a float type and has a dimension.
+/// 2. `cross_entropy.C2`: `label` is of type i32 or i64.
+/// 3. `cross_entropy.C3`: `label` has the shape of `logits` without its last dimension.
 ///
 /// A label outside `0..K` is a run-time error.
 impl OpSpec for super::CrossEntropy {
@@ -59,8 +59,8 @@ impl OpSpec for super::CrossEntropy {
     }
 }
 
-/// - loss.C1: the first operand is of a float type.
-/// - loss.C2: `target` has its type.
+/// 1. `loss.C1`: the first operand is of a float type.
+/// 2. `loss.C2`: `target` has its type.
 ///
 /// `softplus(x) - x * t` is `-(t log p + (1 - t) log (1 - p))` with `p = sigmoid(x)`, without overflow.
 impl OpSpec for super::BceWithLogits {

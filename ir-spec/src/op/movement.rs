@@ -6,7 +6,7 @@ mod retype;
 use crate::attribute::{Dims, Ints};
 use crate::body::{Affine, Body, Map, Read};
 use crate::builder::to_ints;
-use crate::op::rule::{inverse, resolve_dims};
+use crate::op::dims::{inverse, resolve_dims};
 use crate::op::{Fault, Faults, Gradient, OpSpec, Pad, Reverse, Slice, SliceGrad, Transpose, Types, Vjp};
 use crate::scalar::Number;
 use crate::types::{Dim, DimError, Shape, TensorType};

@@ -6,8 +6,8 @@ use crate::op::rules::{compose, dimension, others, sum_leading};
 use crate::op::{Fault, Faults, Gradient, OpSpec, Types, Vjp};
 use crate::types::{DType, TensorType};
 
-/// - softmax.C1: `x` is of a float type.
-/// - softmax.C2: `dim` is a dimension of `x`, negative from the end.
+/// 1. `softmax.C1`: `x` is of a float type.
+/// 2. `softmax.C2`: `dim` is a dimension of `x`, negative from the end.
 ///
 /// The largest element is subtracted first, so that no exponential overflows.
 impl OpSpec for super::Softmax {
@@ -95,9 +95,9 @@ impl Along {
     }
 }
 
-/// - layer_norm.C1: `x` is of a float type and has a dimension.
-/// - layer_norm.C2: `scale` and `offset` have the element type and the last extent of `x`.
-/// - layer_norm.C3: `epsilon` is finite and at least 0.
+/// 1. `layer_norm.C1`: `x` is of a float type and has a dimension.
+/// 2. `layer_norm.C2`: `scale` and `offset` have the element type and the last extent of `x`.
+/// 3. `layer_norm.C3`: `epsilon` is finite and at least 0.
 ///
 /// The variance is the biased one, in two passes.
 impl OpSpec for super::LayerNorm {
@@ -146,9 +146,9 @@ fn normalize_rows(rows: &Along, x: &Tensor, epsilon: f64) -> (Tensor, Tensor) {
     (&centered * &inverse, inverse)
 }
 
-/// - batch_norm.C1: `x: [N, C, spatial...]` is of a float type and has at least 2 dimensions.
-/// - batch_norm.C2: `scale`, `offset`, `mean` and `variance` are `[C]` of the element type of `x`.
-/// - batch_norm.C3: `epsilon` is finite and at least 0, `momentum` lies in 0..=1.
+/// 1. `batch_norm.C1`: `x: [N, C, spatial...]` is of a float type and has at least 2 dimensions.
+/// 2. `batch_norm.C2`: `scale`, `offset`, `mean` and `variance` are `[C]` of the element type of `x`.
+/// 3. `batch_norm.C3`: `epsilon` is finite and at least 0, `momentum` lies in 0..=1.
 ///
 /// Its meaning, until `specialize` resolves it, is that of `batch_norm_training`.
 impl OpSpec for super::BatchNorm {
@@ -292,9 +292,9 @@ fn infer_batch_norm(operands: &[TensorType], epsilon: f64, momentum: f64) -> Res
     faults.check()
 }
 
-/// - dropout.C1: `x` is of a float type.
-/// - dropout.C2: `counter` is i64[].
-/// - dropout.C3: `rate` lies in 0..1, 1 excluded.
+/// 1. `dropout.C1`: `x` is of a float type.
+/// 2. `dropout.C2`: `counter` is i64[].
+/// 3. `dropout.C3`: `rate` lies in 0..1, 1 excluded.
 ///
 /// Its meaning, until `specialize(inference)` removes it, is the training form: the mask comes from one f32 draw per
 /// element of `stream`, whatever the type of `x`.

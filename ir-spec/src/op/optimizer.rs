@@ -1,11 +1,11 @@
 //! Optimizer updates, in the order of operations of PyTorch's single-tensor loops, so that results agree to rounding.
 //!
-//! - optimizer.C1: `w` is of a float type.
-//! - optimizer.C2: `g` and the moments have the type of `w`.
-//! - optimizer.C3: `rate` is a float scalar.
-//! - optimizer.C4: `step` is i64[].
-//! - optimizer.C5: `epsilon` and `weight_decay` are finite and at least 0; `beta1`, `beta2`, `decay` and `momentum` lie in
-//!   0..=1.
+//! 1. `optimizer.C1`: `w` is of a float type.
+//! 2. `optimizer.C2`: `g` and the moments have the type of `w`.
+//! 3. `optimizer.C3`: `rate` is a float scalar.
+//! 4. `optimizer.C4`: `step` is i64[].
+//! 5. `optimizer.C5`: `epsilon` and `weight_decay` are finite and at least 0; `beta1`, `beta2`, `decay` and `momentum` lie in
+//!    0..=1.
 
 use crate::body::{Body, Combine, Map, Read};
 use crate::builder::Tensor;
@@ -208,8 +208,8 @@ impl OpSpec for super::RmsProp {
     }
 }
 
-/// - cosine_rate.C1: `step` is i64[].
-/// - cosine_rate.C2: `steps` is at least 1.
+/// 1. `cosine_rate.C1`: `step` is i64[].
+/// 2. `cosine_rate.C2`: `steps` is at least 1.
 ///
 /// `floor + (base - floor) * (1 + cos(pi * min(step, steps) / steps)) / 2`, computed in f64; the result is f32[].
 impl OpSpec for super::CosineRate {

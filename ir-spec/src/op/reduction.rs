@@ -6,8 +6,9 @@ mod product;
 use crate::attribute::Ints;
 use crate::body::{Affine, Body, Combine, Map, Monoid, Read};
 use crate::builder::Tensor;
+use crate::op::dims::{other_dims, repeat_along, resolve_dims};
 use crate::op::elementwise::Domain;
-use crate::op::rule::{other_dims, repeat_along, resolve_dims};
+use crate::op::rules::compose;
 use crate::op::{
     Elementwise, Fault, Faults, Gradient, OpSpec, ReduceAnd, ReduceMax, ReduceMean, ReduceMin, ReduceOr, ReduceProd,
     ReduceSum, Types, Vjp,
@@ -49,7 +50,7 @@ fn body(x: &TensorType, dims: &Ints, monoid: Monoid) -> Body {
     let mut reduced = dims;
     reduced.sort_unstable();
     let order: Vec<usize> = kept.iter().chain(&reduced).copied().collect();
-    let index = crate::op::rule::inverse(&order).into_iter().map(Affine::dim);
+    let index = crate::op::dims::inverse(&order).into_iter().map(Affine::dim);
     Body::Map(Map {
         parallel: kept.iter().map(|&d| extents[d]).collect(),
         reduce: reduced.iter().map(|&d| extents[d]).collect(),
@@ -150,7 +151,7 @@ impl OpSpec for ReduceMean {
     }
 
     fn body(&self, operands: &[TensorType], _: &[TensorType]) -> Body {
-        Body::composite(operands, |operands| {
+        compose(&["x"], operands, |operands| {
             let x = &operands[0];
             let sum = x.builder().apply(ReduceSum { dims: self.dims.clone() }, &[x]);
             vec![self.divided(&sum, &x.ty())]

@@ -19,22 +19,16 @@ pub(crate) struct F64x4(__m256d);
 
 /// The low eight bits of `mask` as lane masks.
 #[inline(always)]
-unsafe fn lanes32(mask: u16) -> __m256i {
+pub(crate) unsafe fn lanes32(mask: u16) -> __m256i {
     let bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    _mm256_cmpeq_epi32(
-        _mm256_and_si256(_mm256_set1_epi32(i32::from(mask)), bit),
-        bit,
-    )
+    _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(i32::from(mask)), bit), bit)
 }
 
 /// The low four bits of `mask` as lane masks.
 #[inline(always)]
 unsafe fn lanes64(mask: u16) -> __m256i {
     let bit = _mm256_setr_epi64x(1, 2, 4, 8);
-    _mm256_cmpeq_epi64(
-        _mm256_and_si256(_mm256_set1_epi64x(i64::from(mask)), bit),
-        bit,
-    )
+    _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(i64::from(mask)), bit), bit)
 }
 
 impl Simd for F32x8 {
@@ -79,11 +73,7 @@ impl Simd for F32x8 {
     #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, _mm256_setzero_ps());
-        Self(_mm256_blendv_ps(
-            _mm256_mul_ps(self.0, alpha.0),
-            self.0,
-            positive,
-        ))
+        Self(_mm256_blendv_ps(_mm256_mul_ps(self.0, alpha.0), self.0, positive))
     }
 }
 
@@ -103,9 +93,7 @@ impl SimdMath for F32x8 {
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
-        Self(_mm256_round_ps::<
-            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
-        >(self.0))
+        Self(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
     }
     #[inline(always)]
     unsafe fn power_of_two(self) -> Self {
@@ -114,9 +102,7 @@ impl SimdMath for F32x8 {
     }
     #[inline(always)]
     unsafe fn exponent(self) -> Self {
-        Self(_mm256_cvtepi32_ps(_mm256_srli_epi32::<23>(
-            _mm256_castps_si256(self.0),
-        )))
+        Self(_mm256_cvtepi32_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(self.0))))
     }
     #[inline(always)]
     unsafe fn and_bits(self, bits: u32) -> Self {
@@ -186,11 +172,7 @@ impl Simd for F64x4 {
     #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm256_cmp_pd::<_CMP_GT_OQ>(self.0, _mm256_setzero_pd());
-        Self(_mm256_blendv_pd(
-            _mm256_mul_pd(self.0, alpha.0),
-            self.0,
-            positive,
-        ))
+        Self(_mm256_blendv_pd(_mm256_mul_pd(self.0, alpha.0), self.0, positive))
     }
 }
 
@@ -202,11 +184,6 @@ unsafe fn f32_rows<const R: usize, const V: usize>(call: &TileCall<f32>) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn f64_rows<const R: usize>(call: &TileCall<f64>) {
     tile::<F64x4, R, 2>(call);
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn pack_f32(call: &PackCall<'_, f32>) {
-    super::pack::pack(call);
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -232,29 +209,17 @@ macro_rules! six {
 pub(crate) static F32: Table<f32> = Table {
     name: "avx2-f32",
     shapes: &[
-        Shape {
-            nr: 16,
-            vectors: 2,
-            rows: six!(f32_rows, 2),
-        },
-        Shape {
-            nr: 8,
-            vectors: 1,
-            rows: six!(f32_rows, 1),
-        },
+        Shape { nr: 16, vectors: 2, rows: six!(f32_rows, 2) },
+        Shape { nr: 8, vectors: 1, rows: six!(f32_rows, 1) },
     ],
-    pack: pack_f32,
+    pack: super::pack_avx2::pack_f32,
     activate,
 };
 
 /// Double precision: 6 x 8.
 pub(crate) static F64: Table<f64> = Table {
     name: "avx2-f64",
-    shapes: &[Shape {
-        nr: 8,
-        vectors: 2,
-        rows: six!(f64_rows),
-    }],
+    shapes: &[Shape { nr: 8, vectors: 2, rows: six!(f64_rows) }],
     pack: pack_f64,
     activate: math::activate_f64,
 };

@@ -60,11 +60,7 @@ impl Simd for F32x16 {
     #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps());
-        Self(_mm512_mask_mov_ps(
-            _mm512_mul_ps(self.0, alpha.0),
-            positive,
-            self.0,
-        ))
+        Self(_mm512_mask_mov_ps(_mm512_mul_ps(self.0, alpha.0), positive, self.0))
     }
 }
 
@@ -93,9 +89,7 @@ impl SimdMath for F32x16 {
     }
     #[inline(always)]
     unsafe fn exponent(self) -> Self {
-        Self(_mm512_cvtepi32_ps(_mm512_srli_epi32::<23>(
-            _mm512_castps_si512(self.0),
-        )))
+        Self(_mm512_cvtepi32_ps(_mm512_srli_epi32::<23>(_mm512_castps_si512(self.0))))
     }
     #[inline(always)]
     unsafe fn and_bits(self, bits: u32) -> Self {
@@ -165,11 +159,7 @@ impl Simd for F64x8 {
     #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_pd());
-        Self(_mm512_mask_mov_pd(
-            _mm512_mul_pd(self.0, alpha.0),
-            positive,
-            self.0,
-        ))
+        Self(_mm512_mask_mov_pd(_mm512_mul_pd(self.0, alpha.0), positive, self.0))
     }
 }
 
@@ -207,16 +197,8 @@ macro_rules! fourteen {
 pub(crate) static F32: Table<f32> = Table {
     name: "avx512-f32",
     shapes: &[
-        Shape {
-            nr: 32,
-            vectors: 2,
-            rows: fourteen!(f32_rows, 2),
-        },
-        Shape {
-            nr: 16,
-            vectors: 1,
-            rows: fourteen!(f32_rows, 1),
-        },
+        Shape { nr: 32, vectors: 2, rows: fourteen!(f32_rows, 2) },
+        Shape { nr: 16, vectors: 1, rows: fourteen!(f32_rows, 1) },
         Shape {
             nr: 48,
             vectors: 3,
@@ -239,11 +221,7 @@ pub(crate) static F32: Table<f32> = Table {
 /// Double precision: 14 x 16.
 pub(crate) static F64: Table<f64> = Table {
     name: "avx512-f64",
-    shapes: &[Shape {
-        nr: 16,
-        vectors: 2,
-        rows: fourteen!(f64_rows),
-    }],
+    shapes: &[Shape { nr: 16, vectors: 2, rows: fourteen!(f64_rows) }],
     pack: pack_f64,
     activate: math::activate_f64,
 };

@@ -51,12 +51,7 @@ pub unsafe extern "C" fn contract_reduce(
 ///
 /// # Safety
 /// `from` is the operand's tensor; `to` holds `ContractPlan::packed_bytes` bytes.
-pub unsafe extern "C" fn pack_operand(
-    descriptor: *const Descriptor,
-    side: u64,
-    from: *const u8,
-    to: *mut u8,
-) {
+pub unsafe extern "C" fn pack_operand(descriptor: *const Descriptor, side: u64, from: *const u8, to: *mut u8) {
     let d = &*descriptor;
     let rows = (side == 0) != d.swapped;
     if d.double {
@@ -102,11 +97,7 @@ unsafe fn pack_whole<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *m
 
 /// Free indices of a packed operand: row panels are as wide as they need, column panels are zero-filled.
 fn packed_len(op: &Operand, rows: bool) -> usize {
-    if rows {
-        op.free_len
-    } else {
-        op.free_len.next_multiple_of(op.width)
-    }
+    if rows { op.free_len } else { op.free_len.next_multiple_of(op.width) }
 }
 
 /// Starts of the k blocks of one k split. An empty sum is one empty block, so that its output is still written.
@@ -135,22 +126,14 @@ struct Run<'a, T: Real> {
 
 impl<'a, T: Real> Run<'a, T> {
     unsafe fn new(d: &'a Descriptor, a: &Arguments) -> Self {
-        let (rows, columns) = if d.swapped {
-            (a.right, a.left)
-        } else {
-            (a.left, a.right)
-        };
+        let (rows, columns) = if d.swapped { (a.right, a.left) } else { (a.left, a.right) };
         Self {
             d,
             table: table::<T>(d),
             rows: rows.cast(),
             columns: columns.cast(),
             out: a.out.cast(),
-            residual: if d.epilogue.residual == 0 {
-                null()
-            } else {
-                a.residual.cast()
-            },
+            residual: if d.epilogue.residual == 0 { null() } else { a.residual.cast() },
             bias: a.bias.cast(),
             scale: a.scale.cast(),
             partials: a.partials.cast(),
@@ -174,14 +157,7 @@ impl<'a, T: Real> Run<'a, T> {
     }
 
     /// Computes one macro tile; true if it had a single k block, whose row panels are still in scratch.
-    unsafe fn tile(
-        &self,
-        g: usize,
-        split: usize,
-        m_tile: usize,
-        n_tile: usize,
-        held: bool,
-    ) -> bool {
+    unsafe fn tile(&self, g: usize, split: usize, m_tile: usize, n_tile: usize, held: bool) -> bool {
         let d = self.d;
         let (m0, n0) = (m_tile * d.mc, n_tile * d.nc);
         let (m1, n1) = (d.m.min(m0 + d.mc), d.n.min(n0 + d.nc));
@@ -194,10 +170,7 @@ impl<'a, T: Real> Run<'a, T> {
             for n in (n0..n1).step_by(d.nr) {
                 let columns = self.column_panel(g, n, k0, k1);
                 let (partial, stride) = if d.k_splits > 1 {
-                    (
-                        self.partials.add(self.partial_at(split, g, m0, n)),
-                        self.partial_stride(),
-                    )
+                    (self.partials.add(self.partial_at(split, g, m0, n)), self.partial_stride())
                 } else {
                     let stride = d.nc.next_multiple_of(d.nr);
                     (self.scratch.add(d.scratch_partial + n - n0), stride)
@@ -223,21 +196,11 @@ impl<'a, T: Real> Run<'a, T> {
     }
 
     /// Packs (or finds) row panels `m0..m1` of one k block.
-    unsafe fn row_panels(
-        &self,
-        g: usize,
-        m0: usize,
-        m1: usize,
-        k0: usize,
-        k1: usize,
-        held: bool,
-    ) -> *const T {
+    unsafe fn row_panels(&self, g: usize, m0: usize, m1: usize, k0: usize, k1: usize, held: bool) -> *const T {
         let op = &self.d.rows;
         if op.packed {
             let copy = *op.packed_batch.add(g) as usize;
-            return self
-                .rows
-                .add(copy * op.free_len * self.d.k + k0 * op.free_len + m0 * (k1 - k0));
+            return self.rows.add(copy * op.free_len * self.d.k + k0 * op.free_len + m0 * (k1 - k0));
         }
         if !held {
             for m in (m0..m1).step_by(op.width) {
@@ -263,9 +226,7 @@ impl<'a, T: Real> Run<'a, T> {
         if op.packed {
             let padded = packed_len(op, false);
             let copy = *op.packed_batch.add(g) as usize;
-            return self
-                .columns
-                .add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0));
+            return self.columns.add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0));
         }
         let to = self.scratch.add(self.d.scratch_columns);
         (self.table.pack)(&PackCall {
@@ -285,11 +246,7 @@ impl<'a, T: Real> Run<'a, T> {
     unsafe fn call(&self, g: usize, m: usize, n: usize) -> TileCall<T> {
         let d = self.d;
         let pick = |code: u32, want: u32, at: *const T, i: usize| {
-            if code == want {
-                at.wrapping_add(i)
-            } else {
-                null()
-            }
+            if code == want { at.wrapping_add(i) } else { null() }
         };
         let out_batch = *d.out_batch.add(g) as isize;
         TileCall {
@@ -305,11 +262,7 @@ impl<'a, T: Real> Run<'a, T> {
             group_start: d.out_group_start.add(n / d.nr * d.nr.div_ceil(GROUP)),
             segments: d.out_segments,
             columns: d.nr.min(d.n - n),
-            residual: if self.residual.is_null() {
-                null()
-            } else {
-                self.residual.wrapping_offset(out_batch)
-            },
+            residual: if self.residual.is_null() { null() } else { self.residual.wrapping_offset(out_batch) },
             bias_m: pick(d.epilogue.bias, 1, self.bias, m),
             bias_n: pick(d.epilogue.bias, 2, self.bias, n),
             scale_m: pick(d.epilogue.scale, 1, self.scale, m),

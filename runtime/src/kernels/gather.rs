@@ -72,11 +72,7 @@ impl GatherTables {
             if dim.divisor < 1 {
                 return Err(ContractError::BadDivisor);
             }
-            let mut coefficients = [
-                vec![0; dims.batch.len()],
-                vec![0; dims.free.len()],
-                vec![0; dims.k.len()],
-            ];
+            let mut coefficients = [vec![0; dims.batch.len()], vec![0; dims.free.len()], vec![0; dims.k.len()]];
             for &(index, coefficient) in &dim.terms {
                 let (part, at) = if index < dims.batch.len() {
                     (0, index)
@@ -95,14 +91,8 @@ impl GatherTables {
             // (f + k) / s splits into floor(f / s) + ceil(k / s) exactly where the division is exact, that is, where
             // f's distance above its multiple of s equals k's distance below.
             let s = dim.divisor;
-            let free_parts: Vec<(i64, i64)> = in_free
-                .iter()
-                .map(|x| (x.div_euclid(s), x.rem_euclid(s)))
-                .collect();
-            let k_parts: Vec<(i64, i64)> = in_k
-                .iter()
-                .map(|x| (-(-x).div_euclid(s), (-x).rem_euclid(s)))
-                .collect();
+            let free_parts: Vec<(i64, i64)> = in_free.iter().map(|x| (x.div_euclid(s), x.rem_euclid(s))).collect();
+            let k_parts: Vec<(i64, i64)> = in_k.iter().map(|x| (-(-x).div_euclid(s), (-x).rem_euclid(s))).collect();
             let moves = in_batch.iter().any(|x| *x != 0);
             if moves && in_batch.iter().any(|x| x % s != 0) {
                 return Err(ContractError::CheckedBatch);
@@ -121,11 +111,7 @@ impl GatherTables {
                 if moves {
                     return Err(ContractError::CheckedBatch);
                 }
-                checks.push(Check {
-                    free: free_parts,
-                    k: k_parts,
-                    extent,
-                });
+                checks.push(Check { free: free_parts, k: k_parts, extent });
             }
         }
         let free = narrow(&free)?;
@@ -159,21 +145,9 @@ impl GatherTables {
 
     /// Fills `class` and `masks`.
     fn add_masks(&mut self, checks: &[Check]) -> Result<(), ContractError> {
-        let steps = if self.lanes_along_k {
-            self.free.len()
-        } else {
-            self.k.len()
-        };
-        let lanes = if self.lanes_along_k {
-            self.k.len()
-        } else {
-            self.free.len()
-        };
-        let width = if self.lanes_along_k {
-            lanes.max(1)
-        } else {
-            self.width
-        };
+        let steps = if self.lanes_along_k { self.free.len() } else { self.k.len() };
+        let lanes = if self.lanes_along_k { self.k.len() } else { self.free.len() };
+        let width = if self.lanes_along_k { lanes.max(1) } else { self.width };
         self.mask_stride = self.group_start.len() - 1;
         let (class, members) = classes(checks, steps, self.lanes_along_k);
         if members.len().saturating_mul(self.mask_stride) > MOST_MASKS {
@@ -181,19 +155,11 @@ impl GatherTables {
         }
         self.masks = vec![0; members.len() * self.mask_stride];
         let groups_per_panel = width.div_ceil(GROUP);
-        for (row, &step) in self
-            .masks
-            .chunks_exact_mut(self.mask_stride.max(1))
-            .zip(&members)
-        {
+        for (row, &step) in self.masks.chunks_exact_mut(self.mask_stride.max(1)).zip(&members) {
             for lane in 0..lanes {
-                let inside = checks.iter().all(|check| {
-                    if self.lanes_along_k {
-                        check.inside(step, lane)
-                    } else {
-                        check.inside(lane, step)
-                    }
-                });
+                let inside = checks
+                    .iter()
+                    .all(|check| if self.lanes_along_k { check.inside(step, lane) } else { check.inside(lane, step) });
                 if inside {
                     let (panel, within) = (lane / width, lane % width);
                     row[panel * groups_per_panel + within / GROUP] |= 1 << (within % GROUP);
@@ -207,35 +173,27 @@ impl GatherTables {
 
     /// How many distinct packed copies the batches need.
     pub(crate) fn packed_copies(&self) -> usize {
-        self.packed_batch
-            .iter()
-            .max()
-            .map_or(0, |last| *last as usize + 1)
+        self.packed_batch.iter().max().map_or(0, |last| *last as usize + 1)
     }
 
     /// How packing reads this operand.
     pub(crate) fn describe(&self) -> String {
-        let lanes = if self.lanes_along_k {
-            self.k.len()
-        } else {
-            self.free.len()
-        };
+        let lanes = if self.lanes_along_k { self.k.len() } else { self.free.len() };
         let run = lanes as f64 / self.segments.len().max(1) as f64;
-        let how = if self.lanes_along_k {
-            "transpose"
-        } else {
-            "copy"
-        };
+        let how = if self.lanes_along_k { "transpose" } else { "copy" };
         let checked = if self.checked { ", checked" } else { "" };
         format!("{how} runs of {run:.1}{checked}")
     }
 }
 
 impl OutTables {
-    pub(crate) fn new(batch: Vec<i32>, m: Vec<i32>, n: &[i32], nr: usize) -> Self {
+    pub(crate) fn new(batch: Vec<i32>, first: i64, m: Vec<i32>, n: &[i32], nr: usize) -> Self {
         let groups = Groups::new(n, nr);
         Self {
-            batch: batch.into_iter().map(i64::from).collect(),
+            batch: batch
+                .into_iter()
+                .map(|offset| first + i64::from(offset))
+                .collect(),
             m,
             group_start: groups.start,
             segments: groups.segments,
@@ -251,10 +209,7 @@ struct Groups {
 
 impl Groups {
     fn new(offsets: &[i32], width: usize) -> Self {
-        let mut groups = Self {
-            start: vec![0],
-            segments: Vec::new(),
-        };
+        let mut groups = Self { start: vec![0], segments: Vec::new() };
         for panel in offsets.chunks(width) {
             for group in panel.chunks(GROUP) {
                 groups.push(group);
@@ -286,34 +241,20 @@ impl Groups {
 
     /// Loads per element when these are the lanes; a group of many runs is gathered.
     fn cost(&self, lanes: usize) -> f64 {
-        let loads: u32 = self
-            .start
-            .windows(2)
-            .map(|pair| (pair[1] - pair[0]).min(12))
-            .sum();
+        let loads: u32 = self.start.windows(2).map(|pair| (pair[1] - pair[0]).min(12)).sum();
         f64::from(loads) / lanes.max(1) as f64
     }
 }
 
 /// Whether vectors along k are cheaper although they must be transposed.
 fn prefer_k(free: &Groups, k: &Groups, checks: &[Check]) -> bool {
-    let lanes = |groups: &Groups| {
-        groups
-            .segments
-            .iter()
-            .map(|s| s.len as usize)
-            .sum::<usize>()
-    };
+    let lanes = |groups: &Groups| groups.segments.iter().map(|s| s.len as usize).sum::<usize>();
     let (free_len, k_len) = (lanes(free), lanes(k));
     let mut cost_free = free.cost(free_len);
     let mut cost_k = k.cost(k_len) + 0.12;
     if !checks.is_empty() {
         let too_many = |groups: &Groups, steps: usize, steps_are_free: bool| {
-            classes(checks, steps, steps_are_free)
-                .1
-                .len()
-                .saturating_mul(groups.start.len())
-                > MOST_MASKS
+            classes(checks, steps, steps_are_free).1.len().saturating_mul(groups.start.len()) > MOST_MASKS
         };
         if too_many(free, k_len, false) {
             cost_free += 1e3;
@@ -331,16 +272,8 @@ fn classes(checks: &[Check], steps: usize, steps_are_free: bool) -> (Vec<u32>, V
     let mut members = Vec::new();
     let class = (0..steps)
         .map(|step| {
-            let key: Vec<(i64, i64)> = checks
-                .iter()
-                .map(|check| {
-                    if steps_are_free {
-                        check.free[step]
-                    } else {
-                        check.k[step]
-                    }
-                })
-                .collect();
+            let key: Vec<(i64, i64)> =
+                checks.iter().map(|check| if steps_are_free { check.free[step] } else { check.k[step] }).collect();
             *known.entry(key).or_insert_with(|| {
                 members.push(step);
                 members.len() as u32 - 1
@@ -350,13 +283,7 @@ fn classes(checks: &[Check], steps: usize, steps_are_free: bool) -> (Vec<u32>, V
     (class, members)
 }
 
-fn can_be_outside(
-    batch: &[i64],
-    divisor: i64,
-    free: &[(i64, i64)],
-    k: &[(i64, i64)],
-    extent: i64,
-) -> bool {
+fn can_be_outside(batch: &[i64], divisor: i64, free: &[(i64, i64)], k: &[(i64, i64)], extent: i64) -> bool {
     let bounds = |values: &mut dyn Iterator<Item = i64>| {
         values.fold(None, |range: Option<(i64, i64)>, x| {
             Some(range.map_or((x, x), |(low, high)| (low.min(x), high.max(x))))
@@ -371,19 +298,14 @@ fn can_be_outside(
     let [Some(b), Some(f), Some(k)] = quotients else {
         return false;
     };
-    remainders.is_some_and(|(low, high)| low != high)
-        || b.0 + f.0 + k.0 < 0
-        || b.1 + f.1 + k.1 >= extent
+    remainders.is_some_and(|(low, high)| low != high) || b.0 + f.0 + k.0 < 0 || b.1 + f.1 + k.1 >= extent
 }
 
 /// `start + sum of coefficient * index` for every point of a box, last dimension fastest.
 fn sums(extents: &[usize], coefficients: &[i64], start: i64) -> Vec<i64> {
     let mut values = vec![start];
     for (&extent, &coefficient) in extents.iter().zip(coefficients) {
-        values = values
-            .iter()
-            .flat_map(|value| (0..extent as i64).map(move |i| value + i * coefficient))
-            .collect();
+        values = values.iter().flat_map(|value| (0..extent as i64).map(move |i| value + i * coefficient)).collect();
     }
     values
 }
@@ -396,16 +318,7 @@ pub(crate) fn offsets_of(extents: &[usize], strides: &[i64]) -> Result<Vec<i32>,
 fn narrow(offsets: &[i64]) -> Result<Vec<i32>, ContractError> {
     // The margin lets a group's lane 0 lie before its first run.
     let margin = i64::from(i32::MAX) - 64;
-    offsets
-        .iter()
-        .map(|x| {
-            if x.abs() < margin {
-                Ok(*x as i32)
-            } else {
-                Err(ContractError::TooLarge)
-            }
-        })
-        .collect()
+    offsets.iter().map(|x| if x.abs() < margin { Ok(*x as i32) } else { Err(ContractError::TooLarge) }).collect()
 }
 
 /// Numbers batches by what they read.

@@ -3,6 +3,11 @@
     unsafe_op_in_unsafe_fn,
     reason = "vector bodies over raw strips; the contract is stated once on `map`"
 )]
+#![allow(
+    clippy::excessive_precision,
+    clippy::approx_constant,
+    reason = "fitted coefficients, written as they were computed"
+)]
 //! Elementary functions over strips of `f32`, for JITed loops and for epilogues.
 //!
 //! Largest error found against f64 over the whole range (tests hold the bound of 4): exp 1, log 1, tanh 2, erf 1 units
@@ -35,17 +40,7 @@ pub(crate) unsafe fn exp<S: SimdMath>(x: S) -> S {
     // ln 2 in two parts, the first with trailing zero bits so that its product with n is exact.
     let r = n.mul_add(S::splat(-0.693_359_4), x);
     let r = n.mul_add(S::splat(2.121_944_4e-4), r);
-    let p = polynomial(
-        r,
-        [
-            1.989_198_1e-4,
-            1.393_454_2e-3,
-            8.333_310e-3,
-            4.166_645_7e-2,
-            1.666_666_7e-1,
-            0.5,
-        ],
-    );
+    let p = polynomial(r, [1.989_198_1e-4, 1.393_454_2e-3, 8.333_310e-3, 4.166_645_7e-2, 1.666_666_7e-1, 0.5]);
     let p = p.mul_add(r.mul(r), r).add(S::splat(1.0));
     // Two steps, because 2^n itself leaves the range where exp(x) is subnormal or just finite.
     let half = n.mul(S::splat(0.5)).round();
@@ -92,22 +87,10 @@ pub(crate) unsafe fn tanh<S: SimdMath>(x: S) -> S {
     let sign = x.and_bits(0x8000_0000);
     let size = x.and_bits(0x7fff_ffff);
     let z = x.mul(x);
-    let p = polynomial(
-        z,
-        [
-            2.269_501_7e-3,
-            -8.323_187e-3,
-            2.176_250_3e-2,
-            -5.395_846e-2,
-            1.333_33e-1,
-            -3.333_333_3e-1,
-        ],
-    );
+    let p = polynomial(z, [2.269_501_7e-3, -8.323_187e-3, 2.176_250_3e-2, -5.395_846e-2, 1.333_33e-1, -3.333_333_3e-1]);
     let small = p.mul(z).mul_add(x, x);
     let e = exp(S::splat(10.0).min_or_other(size).mul(S::splat(2.0)));
-    let large = S::splat(1.0)
-        .sub(S::splat(2.0).div(e.add(S::splat(1.0))))
-        .or(sign);
+    let large = S::splat(1.0).sub(S::splat(2.0).div(e.add(S::splat(1.0)))).or(sign);
     S::select(size.less(S::splat(0.625)), small, large)
 }
 
@@ -117,15 +100,7 @@ pub(crate) unsafe fn erf<S: SimdMath>(x: S) -> S {
     let size = x.and_bits(0x7fff_ffff);
     let p = polynomial(
         x.mul(x),
-        [
-            8.212_780_5e-5,
-            -8.105_054_5e-4,
-            5.197_685e-3,
-            -2.685_804_2e-2,
-            1.128_367_1e-1,
-            -3.761_263_2e-1,
-            1.128_379_2,
-        ],
+        [8.212_780_5e-5, -8.105_054_5e-4, 5.197_685e-3, -2.685_804_2e-2, 1.128_367_1e-1, -3.761_263_2e-1, 1.128_379_2],
     );
     let small = p.mul(x);
     // log(erfc(x)) is nearly quadratic, and 1 - exp of it needs it to few digits only.
@@ -163,9 +138,7 @@ unsafe fn silu<S: SimdMath>(x: S) -> S {
 #[inline(always)]
 unsafe fn gelu_tanh<S: SimdMath>(x: S) -> S {
     let cube = x.mul(x).mul(x);
-    let inner = cube
-        .mul_add(S::splat(0.044_715), x)
-        .mul(S::splat(0.797_884_6));
+    let inner = cube.mul_add(S::splat(0.044_715), x).mul(S::splat(0.797_884_6));
     x.mul(S::splat(0.5)).mul(S::splat(1.0).add(tanh(inner)))
 }
 
@@ -180,12 +153,7 @@ unsafe fn gelu_erf<S: SimdMath>(x: S) -> S {
 /// # Safety
 /// The processor has the instructions of `S`; `src` and `dst` hold `len` elements and are equal or disjoint.
 #[inline(always)]
-pub(crate) unsafe fn map<S: Simd<Elem = f32>>(
-    src: *const f32,
-    dst: *mut f32,
-    len: usize,
-    f: impl Fn(S) -> S,
-) {
+pub(crate) unsafe fn map<S: Simd<Elem = f32>>(src: *const f32, dst: *mut f32, len: usize, f: impl Fn(S) -> S) {
     let mut i = 0;
     while i + S::LANES <= len {
         f(S::load(src.add(i))).store(dst.add(i));

@@ -69,11 +69,7 @@ impl Simd for F32x4 {
     }
     #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
-        Self(vbslq_f32(
-            vcgtzq_f32(self.0),
-            self.0,
-            vmulq_f32(self.0, alpha.0),
-        ))
+        Self(vbslq_f32(vcgtzq_f32(self.0), self.0, vmulq_f32(self.0, alpha.0)))
     }
 }
 
@@ -102,30 +98,19 @@ impl SimdMath for F32x4 {
     }
     #[inline(always)]
     unsafe fn exponent(self) -> Self {
-        Self(vcvtq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(
-            self.0,
-        ))))
+        Self(vcvtq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(self.0))))
     }
     #[inline(always)]
     unsafe fn and_bits(self, bits: u32) -> Self {
-        Self(vreinterpretq_f32_u32(vandq_u32(
-            vreinterpretq_u32_f32(self.0),
-            vdupq_n_u32(bits),
-        )))
+        Self(vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(self.0), vdupq_n_u32(bits))))
     }
     #[inline(always)]
     unsafe fn or_bits(self, bits: u32) -> Self {
-        Self(vreinterpretq_f32_u32(vorrq_u32(
-            vreinterpretq_u32_f32(self.0),
-            vdupq_n_u32(bits),
-        )))
+        Self(vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(self.0), vdupq_n_u32(bits))))
     }
     #[inline(always)]
     unsafe fn or(self, other: Self) -> Self {
-        let bits = vorrq_u32(
-            vreinterpretq_u32_f32(self.0),
-            vreinterpretq_u32_f32(other.0),
-        );
+        let bits = vorrq_u32(vreinterpretq_u32_f32(self.0), vreinterpretq_u32_f32(other.0));
         Self(vreinterpretq_f32_u32(bits))
     }
     #[inline(always)]
@@ -157,13 +142,7 @@ unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
 /// Single precision: 6 x 16 (24 accumulators of 32 registers).
 pub(crate) static F32: Table<f32> = Table {
     name: "neon-f32",
-    shapes: &[Shape {
-        nr: 16,
-        vectors: 4,
-        rows: &[
-            rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>,
-        ],
-    }],
+    shapes: &[Shape { nr: 16, vectors: 4, rows: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>] }],
     pack: pack_f32,
     activate,
 };

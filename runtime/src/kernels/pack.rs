@@ -81,15 +81,23 @@ unsafe fn pack_transposed<T: Real>(call: &PackCall<'_, T>) {
             };
             for s in *op.group_start.add(group)..*op.group_start.add(group + 1) {
                 let run = *op.segments.add(s as usize);
-                for lane in run.first as usize..run.first as usize + run.len as usize {
-                    let k = group * GROUP + lane;
-                    if k < call.k1 {
-                        let at = from.wrapping_offset(run.offset as isize + lane as isize);
-                        *to.add((k - call.k0) * call.stride) = if inside >> lane & 1 == 1 {
-                            *at
-                        } else {
-                            T::ZERO
-                        };
+                let first = run.first as usize;
+                let k = group * GROUP + first;
+                if k >= call.k1 {
+                    continue;
+                }
+                let len = (run.len as usize).min(call.k1 - k);
+                let at = from.wrapping_offset(run.offset as isize + first as isize);
+                let to = to.add((k - call.k0) * call.stride);
+                if run.mask & inside == run.mask {
+                    for i in 0..len {
+                        *to.add(i * call.stride) = *at.add(i);
+                    }
+                } else {
+                    for i in 0..len {
+                        let exists = inside >> (first + i) & 1 == 1;
+                        *to.add(i * call.stride) =
+                            if exists { *at.wrapping_add(i) } else { T::ZERO };
                     }
                 }
             }

@@ -3,6 +3,10 @@
     unsafe_op_in_unsafe_fn,
     reason = "intrinsics over gather tables; the contract is PackCall's, stated in `pack.rs`"
 )]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "rows and vectors number registers and addresses alike"
+)]
 //! Packing of `f32` panels with AVX-512: runs become masked loads, long strides become gathers, lanes along k go
 //! through a 16 x 16 transpose in registers.
 
@@ -72,9 +76,7 @@ unsafe fn is_dense(call: &PackCall<'_, f32>) -> bool {
     (0..call.valid / GROUP).all(|g| {
         // SAFETY: the panel has these groups.
         let runs = unsafe { runs(call, first + g) };
-        runs.len() == 1
-            && runs[0].mask == u16::MAX
-            && runs[0].offset == start[0].offset + (g * GROUP) as i32
+        runs.len() == 1 && runs[0].mask == u16::MAX && runs[0].offset == start[0].offset + (g * GROUP) as i32
     })
 }
 
@@ -190,11 +192,7 @@ unsafe fn gather_group(call: &PackCall<'_, f32>, g: usize, group: usize) {
     let first = call.panel * op.width + g * GROUP;
     let index = _mm512_maskz_loadu_epi32(lanes, op.free.wrapping_add(first));
     for k in call.k0..call.k1 {
-        let mask = if op.checked {
-            lanes & *class_masks(call, k).add(group)
-        } else {
-            lanes
-        };
+        let mask = if op.checked { lanes & *class_masks(call, k).add(group) } else { lanes };
         let from = call.from.wrapping_offset(*op.k.add(k) as isize);
         let row = _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), mask, index, from.cast());
         _mm512_mask_storeu_ps(to.add((k - call.k0) * call.stride), store, row);
@@ -217,11 +215,7 @@ unsafe fn pack_transposed(call: &PackCall<'_, f32>, g: usize) {
         return zero_group(call, g);
     }
     let first = call.panel * op.width + g * GROUP;
-    let mut rows = Rows {
-        from: [call.from; 16],
-        masks: [op.masks; 16],
-        exist: [0; 16],
-    };
+    let mut rows = Rows { from: [call.from; 16], masks: [op.masks; 16], exist: [0; 16] };
     for r in 0..16 {
         // Rows that do not exist repeat the last one under an empty mask.
         let i = first + r.min(valid - 1);
@@ -297,11 +291,7 @@ unsafe fn gather_rows(call: &PackCall<'_, f32>, rows: &Rows, group: usize) -> [_
     let index = _mm512_maskz_loadu_epi32(lanes, op.k.wrapping_add(group * GROUP));
     let mut block = [_mm512_setzero_ps(); 16];
     for r in 0..16 {
-        let inside = if op.checked {
-            *rows.masks[r].add(group)
-        } else {
-            u16::MAX
-        };
+        let inside = if op.checked { *rows.masks[r].add(group) } else { u16::MAX };
         let mask = lanes & inside & rows.exist[r];
         let zero = _mm512_setzero_ps();
         block[r] = _mm512_mask_i32gather_ps::<4>(zero, mask, index, rows.from[r].cast());
@@ -325,11 +315,7 @@ unsafe fn transpose(r: &[__m512; 16]) -> [__m512; 16] {
             // SAFETY: AVX-512F, as the whole file.
             unsafe {
                 let (x, y) = (_mm512_castps_pd(x), _mm512_castps_pd(y));
-                _mm512_castpd_ps(if high {
-                    _mm512_unpackhi_pd(x, y)
-                } else {
-                    _mm512_unpacklo_pd(x, y)
-                })
+                _mm512_castpd_ps(if high { _mm512_unpackhi_pd(x, y) } else { _mm512_unpacklo_pd(x, y) })
             }
         };
         q[4 * i] = pair(t[4 * i], t[4 * i + 2], false);

@@ -108,9 +108,7 @@ impl SimdMath for Array<f32> {
     #[inline(always)]
     unsafe fn power_of_two(self) -> Self {
         // 2^23 + 127 + n: the low mantissa bits are the biased exponent.
-        self.map2(self, |x, _| {
-            f32::from_bits((x + 8_388_735.0).to_bits() << 23)
-        })
+        self.map2(self, |x, _| f32::from_bits((x + 8_388_735.0).to_bits() << 23))
     }
     #[inline(always)]
     unsafe fn exponent(self) -> Self {
@@ -138,9 +136,7 @@ impl SimdMath for Array<f32> {
     }
     #[inline(always)]
     unsafe fn select(mask: [bool; 8], yes: Self, no: Self) -> Self {
-        Self(std::array::from_fn(|i| {
-            if mask[i] { yes.0[i] } else { no.0[i] }
-        }))
+        Self(std::array::from_fn(|i| if mask[i] { yes.0[i] } else { no.0[i] }))
     }
 }
 
@@ -159,16 +155,7 @@ unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
 /// Single precision: 4 x 8 fills the sixteen 128-bit registers of the x86-64 baseline.
 pub(crate) static F32: Table<f32> = Table {
     name: "portable-f32",
-    shapes: &[Shape {
-        nr: 8,
-        vectors: 1,
-        rows: &[
-            rows::<f32, 1>,
-            rows::<f32, 2>,
-            rows::<f32, 3>,
-            rows::<f32, 4>,
-        ],
-    }],
+    shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f32, 1>, rows::<f32, 2>, rows::<f32, 3>, rows::<f32, 4>] }],
     pack: pack_panel::<f32>,
     activate,
 };
@@ -176,11 +163,7 @@ pub(crate) static F32: Table<f32> = Table {
 /// Double precision.
 pub(crate) static F64: Table<f64> = Table {
     name: "portable-f64",
-    shapes: &[Shape {
-        nr: 8,
-        vectors: 1,
-        rows: &[rows::<f64, 1>, rows::<f64, 2>],
-    }],
+    shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f64, 1>, rows::<f64, 2>] }],
     pack: pack_panel::<f64>,
     activate: math::activate_f64,
 };

@@ -1,7 +1,4 @@
-#![allow(
-    unsafe_code,
-    reason = "declares the unsafe vector operations; implementations state theirs"
-)]
+#![allow(unsafe_code, reason = "declares the unsafe vector operations; implementations state theirs")]
 //! The vector operations micro-kernels and strip functions are written in, once for every instruction set.
 //!
 //! Every method is `unsafe` for one reason: the processor must have the instructions of the implementing type, and

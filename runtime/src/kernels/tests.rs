@@ -1,8 +1,4 @@
-#![allow(
-    unsafe_code,
-    clippy::unwrap_used,
-    reason = "tests call the entry points and may panic"
-)]
+#![allow(unsafe_code, clippy::unwrap_used, reason = "tests call the entry points and may panic")]
 //! Every level against the definition: sums over loop points in f64.
 
 mod cases;

@@ -3,6 +3,10 @@
     unsafe_op_in_unsafe_fn,
     reason = "inner loops over raw panels; the contract is TileCall's, stated once on `tile`"
 )]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "rows and vectors number registers and addresses alike"
+)]
 //! The micro-kernel: one `R x nr` block of the output, accumulated in registers.
 
 use super::abi::{GROUP, Segment, TileCall};
@@ -64,8 +68,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
     let groups = (V * S::LANES).div_ceil(GROUP);
     let mut one_run_each = call.activation <= LEAKY_RELU;
     for g in 0..groups {
-        one_run_each &= *call.group_start.add(g + 1) - *call.group_start.add(g) <= 1
-            || g * GROUP >= call.columns;
+        one_run_each &= *call.group_start.add(g + 1) - *call.group_start.add(g) <= 1 || g * GROUP >= call.columns;
     }
     if one_run_each {
         store_runs::<S, R, V>(&mut acc, call);
@@ -81,11 +84,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
 }
 
 #[inline(always)]
-unsafe fn step<S: Simd, const R: usize, const V: usize>(
-    acc: &mut [[S; V]; R],
-    a: *const S::Elem,
-    b: *const S::Elem,
-) {
+unsafe fn step<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V]; R], a: *const S::Elem, b: *const S::Elem) {
     let mut columns = [S::splat(S::Elem::ZERO); V];
     for v in 0..V {
         columns[v] = S::load(b.add(v * S::LANES));
@@ -100,10 +99,7 @@ unsafe fn step<S: Simd, const R: usize, const V: usize>(
 
 /// `(acc + bias) * scale`
 #[inline(always)]
-unsafe fn scale_and_shift<S: Simd, const R: usize, const V: usize>(
-    acc: &mut [[S; V]; R],
-    call: &TileCall<S::Elem>,
-) {
+unsafe fn scale_and_shift<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V]; R], call: &TileCall<S::Elem>) {
     if !call.bias_m.is_null() {
         for r in 0..R {
             let bias = S::splat(*call.bias_m.add(r));
@@ -142,10 +138,7 @@ unsafe fn scale_and_shift<S: Simd, const R: usize, const V: usize>(
 
 /// The common end: every group of columns is one run in memory.
 #[inline(always)]
-unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(
-    acc: &mut [[S; V]; R],
-    call: &TileCall<S::Elem>,
-) {
+unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V]; R], call: &TileCall<S::Elem>) {
     let full = ((1u32 << S::LANES) - 1) as u16;
     let mut offset = [0isize; V];
     let mut mask = [0u16; V];
@@ -153,9 +146,7 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(
     for v in 0..V {
         let lane = v * S::LANES;
         if lane < call.columns {
-            let run = *call
-                .segments
-                .add(*call.group_start.add(lane / GROUP) as usize);
+            let run = *call.segments.add(*call.group_start.add(lane / GROUP) as usize);
             offset[v] = run.offset as isize + (lane % GROUP) as isize;
             mask[v] = (run.mask >> (lane % GROUP)) & full;
         }
@@ -249,9 +240,7 @@ unsafe fn for_each_run<T>(call: &TileCall<T>, groups: usize, mut body: impl FnMu
 pub(crate) unsafe fn copy_short<T: Copy>(from: *const T, to: *mut T, len: usize) {
     let mut i = 0;
     while i + 4 <= len {
-        to.add(i)
-            .cast::<[T; 4]>()
-            .write_unaligned(from.add(i).cast::<[T; 4]>().read_unaligned());
+        to.add(i).cast::<[T; 4]>().write_unaligned(from.add(i).cast::<[T; 4]>().read_unaligned());
         i += 4;
     }
     while i < len {

@@ -24,7 +24,7 @@ pub struct Tiling {
 }
 
 /// Multiply-adds that one tile should have at least.
-const TILE_WORK: usize = 1 << 20;
+const TILE_WORK: usize = 1 << 21;
 /// Row panels of one k block fit half of a 1 MiB second-level cache.
 const ROW_BLOCK: usize = 96 * 1024;
 /// Longest k block.
@@ -37,7 +37,7 @@ pub fn plan_tiles(g: usize, m: usize, n: usize, k: usize, mr: usize, nr: usize) 
     let wanted = if work <= TILE_WORK {
         1
     } else {
-        (work / TILE_WORK).clamp(8, 64)
+        (work / TILE_WORK).clamp(8, 32)
     };
 
     let k_blocks = k.div_ceil(LONGEST_K);

@@ -381,7 +381,7 @@ pub(super) fn point_of(map: &Map, at: &[Index], extents: &[usize]) -> Vec<Index>
 }
 
 /// Whether a member costs enough to be kept for a later stage instead of being computed again.
-pub(super) fn is_expensive(map: &Map) -> bool {
+pub fn is_expensive(map: &Map) -> bool {
     fn expensive(expr: &ScalarExpr) -> bool {
         use kiln_ir::scalar::BinaryFn;
         let own = match expr.node() {

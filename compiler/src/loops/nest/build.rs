@@ -24,11 +24,10 @@ struct State {
     numbers: HashMap<(ExprNode, DType), Expr>,
 }
 
-impl NestBuilder {
-    /// A nest without anything.
-    pub fn new(name: impl Into<String>) -> NestBuilder {
+impl State {
+    fn new(name: String) -> State {
         let nest = LoopNest {
-            name: name.into(),
+            name,
             buffers: Vec::new(),
             scratch: Vec::new(),
             helpers: Vec::new(),
@@ -38,7 +37,14 @@ impl NestBuilder {
             exprs: Vec::new(),
             body: Vec::new(),
         };
-        NestBuilder { state: RefCell::new(State { nest, numbers: HashMap::new() }) }
+        State { nest, numbers: HashMap::new() }
+    }
+}
+
+impl NestBuilder {
+    /// A nest without anything.
+    pub fn new(name: impl Into<String>) -> NestBuilder {
+        NestBuilder { state: RefCell::new(State::new(name.into())) }
     }
 
     /// Declares the next buffer.
@@ -234,9 +240,10 @@ impl NestBuilder {
         Stmt::Call { helper, args }
     }
 
-    /// The nest.
-    pub fn finish(self, tiles: u64, body: Vec<Stmt>) -> LoopNest {
-        LoopNest { tiles, body, ..self.state.into_inner().nest }
+    /// The nest; the builder is as new.
+    pub fn finish(&self, tiles: u64, body: Vec<Stmt>) -> LoopNest {
+        let state = self.state.replace(State::new(String::new()));
+        LoopNest { tiles, body, ..state.nest }
     }
 
     fn element(&self, place: Place) -> DType {

@@ -3,7 +3,7 @@
 use crate::attribute::Ints;
 use crate::body::{Affine, Body, Combine, Map, Monoid, Read};
 use crate::builder::to_ints;
-use crate::op::rule::{inverse, other_dims, permuted, resolve_dims};
+use crate::op::dims::{inverse, other_dims, permuted, resolve_dims};
 use crate::op::{Dot, Fault, Faults, Gradient, OpSpec, Types, Vjp};
 use crate::scalar::ScalarExpr;
 use crate::types::{DType, Dim, Extents, TensorType};

@@ -1,7 +1,8 @@
 //! `concat`.
 
 use crate::body::{Affine, Body, Combine, Map, Read};
-use crate::op::rule::{resolve_dim, slice_dim};
+use crate::op::dims::slice_dim;
+use crate::op::rules::dimension;
 use crate::op::{Concat, Fault, Faults, Gradient, OpSpec, Types, Vjp};
 use crate::scalar::{Number, ScalarExpr, lt};
 use crate::types::{DType, Dim, Extents, Shape, TensorType};
@@ -10,7 +11,7 @@ use crate::types::{DType, Dim, Extents, Shape, TensorType};
 /// 2. `concat.C2`: the operands agree in element type and in every extent but that of `dim`.
 impl OpSpec for Concat {
     fn infer(&self, operands: &[TensorType]) -> Result<Types, Vec<Fault>> {
-        let Some((first, dim)) = operands.first().and_then(|x| Some((x, resolve_dim(self.dim, x.rank())?))) else {
+        let Some((first, dim)) = operands.first().and_then(|x| Some((x, dimension(self.dim, x.rank())?))) else {
             let of = operands.first().map_or("no operands".to_owned(), |x| format!("operands like {x}"));
             return Err(vec![
                 Fault::new("concat.C1", format!("{of} have no dimension {}", self.dim))
@@ -43,7 +44,7 @@ impl OpSpec for Concat {
     fn body(&self, operands: &[TensorType], results: &[TensorType]) -> Body {
         let parallel = results[0].extents();
         let dtype = results[0].dtype;
-        let dim = resolve_dim(self.dim, parallel.len()).unwrap_or(0);
+        let dim = dimension(self.dim, parallel.len()).unwrap_or(0);
         let starts = starts(operands, dim);
         let reads = starts.iter().enumerate().map(|(operand, &start)| {
             let index = (0..parallel.len()).map(|i| Affine::new([(i, 1)], if i == dim { -start } else { 0 }));
@@ -61,7 +62,7 @@ impl OpSpec for Concat {
 
     fn vjp(&self, cx: &Vjp<'_>) -> Gradient {
         let types: Vec<TensorType> = cx.operands.iter().map(|x| x.ty()).collect();
-        let (Some(dy), Some(dim)) = (&cx.cotangents[0], resolve_dim(self.dim, types[0].rank())) else {
+        let (Some(dy), Some(dim)) = (&cx.cotangents[0], dimension(self.dim, types[0].rank())) else {
             return Gradient::Operands(vec![None; cx.operands.len()]);
         };
         let parts = starts(&types, dim).into_iter().zip(&types);

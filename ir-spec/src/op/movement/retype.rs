@@ -2,7 +2,7 @@
 
 use super::map;
 use crate::body::{Affine, Body, Map, Read};
-use crate::op::rule::{element_count, other_dims, permuted, resolve_dims};
+use crate::op::dims::{element_count, other_dims, permuted, resolve_dims};
 use crate::op::{Broadcast, Cast, Fault, Faults, Gradient, OpSpec, Relayout, Reshape, Types, Vjp};
 use crate::scalar::ScalarExpr;
 use crate::types::TensorType;

@@ -1,7 +1,8 @@
 //! Largest and smallest elements with their index.
 
 use crate::body::{Affine, Body, Combine, Map, Read};
-use crate::op::rule::{other_dims, positions, repeat_along, resolve_dim};
+use crate::op::dims::{other_dims, positions, repeat_along};
+use crate::op::rules::dimension;
 use crate::op::{ArgMax, ArgMin, Elementwise, Fault, Faults, Gradient, OpSpec, Types, Vjp};
 use crate::scalar::ScalarExpr;
 use crate::types::{DType, Shape, TensorType};
@@ -9,7 +10,7 @@ use crate::types::{DType, Shape, TensorType};
 fn infer(x: &TensorType, dim: i64, labels: [&'static str; 3]) -> Result<Types, Vec<Fault>> {
     let [exists, dtype, empty] = labels;
     let mut faults = Faults::default();
-    let resolved = resolve_dim(dim, x.rank());
+    let resolved = dimension(dim, x.rank());
     faults.require(resolved.is_some(), || {
         Fault::new(exists, format!("{} has no dimension {dim}", x.shape))
             .help(format!("`x` has {} dimensions", x.rank()))
@@ -32,7 +33,7 @@ fn infer(x: &TensorType, dim: i64, labels: [&'static str; 3]) -> Result<Types, V
 
 fn body(x: &TensorType, dim: i64, combine: Combine) -> Body {
     let mut parallel = x.extents();
-    let dim = resolve_dim(dim, x.rank()).unwrap_or(0);
+    let dim = dimension(dim, x.rank()).unwrap_or(0);
     let extent = parallel.remove(dim);
     let last = parallel.len();
     let index = (0..x.rank()).map(|d| match d.cmp(&dim) {
@@ -52,7 +53,7 @@ fn body(x: &TensorType, dim: i64, combine: Combine) -> Body {
 /// The cotangent of the value goes to the element at the index.
 fn vjp(cx: &Vjp<'_>, dim: i64) -> Gradient {
     let x = &cx.operands[0];
-    let dim = resolve_dim(dim, x.rank()).unwrap_or(0);
+    let dim = dimension(dim, x.rank()).unwrap_or(0);
     let dx = cx.cotangents[0].as_ref().map(|dy| {
         let index = repeat_along(&cx.results[1], x, &[dim]);
         let hit = positions(x, dim).elementwise(Elementwise::Eq, &[&index]);

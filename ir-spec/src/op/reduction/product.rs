@@ -5,7 +5,7 @@
 //! differentiated again.
 
 use crate::builder::{Tensor, to_ints};
-use crate::op::rule::{inverse, other_dims, permuted, slice_dim};
+use crate::op::dims::{inverse, other_dims, permuted, slice_dim};
 use crate::op::{Concat, Gradient, Pad, Vjp};
 
 pub(super) fn vjp(cx: &Vjp<'_>, dims: &[usize]) -> Gradient {

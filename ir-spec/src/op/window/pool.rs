@@ -3,6 +3,7 @@
 use super::geometry::{Window, labels};
 use crate::body::{Body, Combine, Map, Monoid, Read};
 use crate::builder::Tensor;
+use crate::op::rules::compose;
 use crate::op::{AvgPool, Fault, Faults, Gradient, OpSpec, SumPool, SumPoolGrad, Types, Vjp};
 use crate::scalar::{Number, ScalarExpr};
 use crate::types::{Dim, Shape, TensorType};
@@ -140,7 +141,7 @@ impl OpSpec for AvgPool {
     }
 
     fn body(&self, operands: &[TensorType], _: &[TensorType]) -> Body {
-        Body::composite(operands, |operands| {
+        compose(&["x"], operands, |operands| {
             let x = &operands[0];
             let sums = x.builder().apply(self.sum(), &[x]);
             vec![self.divided(&sums, x)]

@@ -1,6 +1,6 @@
 //! Contractions as the compiler would describe them, and their meaning by loops.
 
-use super::super::{Activation, AffineDim, AffineRead, ContractSpec, Element, Epilogue, Packed};
+use super::super::{Activation, AffineDim, AffineRead, ContractSpec, Element, Epilogue};
 
 /// A 2-D convolution, all three directions.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +77,7 @@ impl Conv {
             left: weights,
             right: x,
             out_strides: vec![o as i64 * plane, plane, image, ow as i64, 1],
-            epilogue: Epilogue::default(),
-            packed: Packed::default(),
+            ..ContractSpec::default()
         }
     }
 
@@ -112,8 +111,7 @@ impl Conv {
             left: weights,
             right: dy,
             out_strides: vec![c as i64 * plane, plane, image, w as i64, 1],
-            epilogue: Epilogue::default(),
-            packed: Packed::default(),
+            ..ContractSpec::default()
         }
     }
 
@@ -157,8 +155,7 @@ impl Conv {
                 kw as i64,
                 1,
             ],
-            epilogue: Epilogue::default(),
-            packed: Packed::default(),
+            ..ContractSpec::default()
         }
     }
 
@@ -202,7 +199,7 @@ pub(super) fn dot(b: usize, m: usize, n: usize, k: usize, ta: bool, tb: bool) ->
             activation: Activation::None,
             ..Epilogue::default()
         },
-        packed: Packed::default(),
+        ..ContractSpec::default()
     }
 }
 

@@ -40,9 +40,13 @@ fn from_bytes(bytes: &[u8], element: Element) -> Vec<f64> {
     }
 }
 
-/// Runs `spec` and compares with the loops; returns the kernel's name.
-fn check(spec: &ContractSpec, kernels: &Kernels) -> String {
-    let plan = ContractPlan::new(spec, kernels).unwrap();
+/// Runs `spec` and compares with the loops.
+fn check(spec: &ContractSpec, kernels: &Kernels) {
+    check_parts(spec, std::slice::from_ref(spec), kernels);
+}
+
+/// Runs `parts`, which together compute `spec`, and compares with the loops of `spec`.
+fn check_parts(spec: &ContractSpec, parts: &[ContractSpec], kernels: &Kernels) {
     let left = numbers(read_len(&spec.left), 1);
     let right = numbers(read_len(&spec.right), 2);
     let [m, n] = [&spec.m, &spec.n].map(|e| e.iter().product::<usize>());
@@ -63,32 +67,32 @@ fn check(spec: &ContractSpec, kernels: &Kernels) -> String {
     let (bias_bytes, scale_bytes) = (bytes(&bias), bytes(&scale));
     let residual_bytes = bytes(&residual);
     let mut out = bytes(&untouched);
-    let mut packed = [
-        buffer(plan.packed_bytes(Side::Left)),
-        buffer(plan.packed_bytes(Side::Right)),
-    ];
-    let mut partials = buffer(plan.partial_bytes());
-    let mut scratch = buffer(plan.scratch_bytes());
-    let mut operands = [left_bytes.as_ptr(), right_bytes.as_ptr()];
-    for (i, side) in [Side::Left, Side::Right].into_iter().enumerate() {
-        if [spec.packed.left, spec.packed.right][i] {
-            // SAFETY: the buffer has the plan's size and the operand is the spec's.
-            unsafe { plan.pack(side, operands[i], packed[i].as_mut_ptr().cast()) };
-            operands[i] = packed[i].as_ptr().cast();
+    for part in parts {
+        let plan = ContractPlan::new(part, kernels).unwrap();
+        let mut packed = [Side::Left, Side::Right].map(|side| buffer(plan.packed_bytes(side)));
+        let mut partials = buffer(plan.partial_bytes());
+        let mut scratch = buffer(plan.scratch_bytes());
+        let mut operands = [left_bytes.as_ptr(), right_bytes.as_ptr()];
+        for (i, side) in [Side::Left, Side::Right].into_iter().enumerate() {
+            if [spec.packed.left, spec.packed.right][i] {
+                // SAFETY: the buffer has the plan's size and the operand is the spec's.
+                unsafe { plan.pack(side, operands[i], packed[i].as_mut_ptr().cast()) };
+                operands[i] = packed[i].as_ptr().cast();
+            }
         }
+        let arguments = Arguments {
+            left: operands[0],
+            right: operands[1],
+            out: out.as_mut_ptr(),
+            bias: bias_bytes.as_ptr(),
+            scale: scale_bytes.as_ptr(),
+            residual: residual_bytes.as_ptr(),
+            partials: partials.as_mut_ptr().cast(),
+            scratch: scratch.as_mut_ptr().cast(),
+        };
+        // SAFETY: all buffers have the sizes that the spec and the plan state.
+        unsafe { plan.run(&arguments) };
     }
-    let arguments = Arguments {
-        left: operands[0],
-        right: operands[1],
-        out: out.as_mut_ptr(),
-        bias: bias_bytes.as_ptr(),
-        scale: scale_bytes.as_ptr(),
-        residual: residual_bytes.as_ptr(),
-        partials: partials.as_mut_ptr().cast(),
-        scratch: scratch.as_mut_ptr().cast(),
-    };
-    // SAFETY: all buffers have the sizes that the spec and the plan state.
-    unsafe { plan.run(&arguments) };
 
     let actual = from_bytes(&out, spec.element);
     let mut expected = untouched;
@@ -120,12 +124,11 @@ fn check(spec: &ContractSpec, kernels: &Kernels) -> String {
         assert!(
             difference <= owned,
             "{} {spec:?}: out[{i}] is {}, not {}",
-            plan.kernel(),
+            kernels.level,
             actual[i],
             expected[i],
         );
     }
-    plan.kernel().to_owned()
 }
 
 fn check_all(spec: &ContractSpec) {
@@ -306,6 +309,40 @@ fn convolutions_forward() {
 fn convolutions_backward_data() {
     for conv in convolutions() {
         check_all(&conv.backward_data());
+    }
+}
+
+#[test]
+fn phases_divide_nowhere_and_give_the_same_sums() {
+    let mut divided = 0;
+    for conv in convolutions() {
+        let mut spec = conv.backward_data();
+        spec.epilogue.bias = Some(Along::M);
+        spec.epilogue.residual = true;
+        let parts = spec.phases();
+        assert!(
+            parts
+                .iter()
+                .all(|p| p.right.dims.iter().all(|d| d.divisor == 1))
+        );
+        divided += usize::from(parts.len() == conv.stride * conv.stride && conv.stride > 1);
+        for kernels in levels() {
+            check_parts(&spec, &parts, kernels);
+        }
+    }
+    assert_eq!(divided, 3);
+    // A 1 x 1 kernel leaves three of four phases without taps.
+    let conv = Conv {
+        stride: 2,
+        kernel: (1, 1),
+        ..CONV
+    };
+    for kernels in levels() {
+        check_parts(
+            &conv.backward_data(),
+            &conv.backward_data().phases(),
+            kernels,
+        );
     }
 }
 

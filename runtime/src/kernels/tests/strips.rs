@@ -15,7 +15,7 @@ fn ulps(actual: f32, exact: f64) -> f64 {
     (f64::from(actual) - exact).abs() / unit
 }
 
-/// Every 1009th f32, and the special ones.
+/// Every 10007th f32, and the special ones.
 fn inputs() -> Vec<f32> {
     let special = [
         0.0,
@@ -37,7 +37,7 @@ fn inputs() -> Vec<f32> {
         0.625,
         0.92,
     ];
-    let sweep = (0..u32::MAX).step_by(1009).map(f32::from_bits);
+    let sweep = (0..u32::MAX).step_by(10_007).map(f32::from_bits);
     special.into_iter().chain(sweep).collect()
 }
 
@@ -58,12 +58,7 @@ fn check(name: &str, pick: fn(&Kernels) -> StripFn, exact: fn(f64) -> f64) {
             }
         }
         println!("{name} {level}: {:.2} ulp at {:e}", worst.0, worst.1);
-        assert!(
-            worst.0 <= 4.0,
-            "{name} {level}: {} ulp at {:e}",
-            worst.0,
-            worst.1
-        );
+        assert!(worst.0 <= 4.0, "{name} {level}: {} ulp at {:e}", worst.0, worst.1);
     }
 }
 
@@ -89,22 +84,13 @@ fn erf_within_four_ulp() {
 
 #[test]
 fn sigmoid_within_four_ulp() {
-    check(
-        "sigmoid",
-        |k| k.strips.sigmoid,
-        |x| 1.0 / (1.0 + (-x).exp()),
-    );
+    check("sigmoid", |k| k.strips.sigmoid, |x| 1.0 / (1.0 + (-x).exp()));
 }
 
 /// Published values (Abramowitz and Stegun, table 7.1).
 #[test]
 fn the_reference_erf_is_erf() {
-    for (x, y) in [
-        (0.5, 0.520_499_877_8),
-        (1.0, 0.842_700_792_9),
-        (2.0, 0.995_322_265_0),
-        (3.0, 0.999_977_909_5),
-    ] {
+    for (x, y) in [(0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0), (3.0, 0.999_977_909_5)] {
         assert!((erf_f64(x) - y).abs() < 1e-10);
     }
 }
@@ -120,12 +106,7 @@ fn strips_in_place_and_of_any_length() {
             let guard = data[len];
             // SAFETY: `data` holds one element more than `len`.
             unsafe { (kernels.strips.exp)(data.as_ptr(), data.as_mut_ptr(), len as u64) };
-            assert!(
-                data[..len]
-                    .iter()
-                    .enumerate()
-                    .all(|(i, y)| ulps(*y, (i as f64 / 8.0).exp()) < 4.0)
-            );
+            assert!(data[..len].iter().enumerate().all(|(i, y)| ulps(*y, (i as f64 / 8.0).exp()) < 4.0));
             assert_eq!(data[len], guard);
         }
     }

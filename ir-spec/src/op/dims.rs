@@ -1,19 +1,13 @@
-//! What the rules of several ops share: dimension numbers, labels, permutations.
+//! Lists of dimensions: resolved, permuted, repeated along, sliced.
 
 use crate::builder::{Tensor, to_ints};
 use crate::op;
+use crate::op::rules::dimension;
 use crate::types::{Dim, DimError, TensorType};
-
-/// Dimension number of `dim`, which counts from the end if negative; `None` if there is no such dimension.
-pub(crate) fn resolve_dim(dim: i64, rank: usize) -> Option<usize> {
-    let rank = i64::try_from(rank).ok()?;
-    let from_start = if dim < 0 { dim + rank } else { dim };
-    (0..rank).contains(&from_start).then_some(from_start as usize)
-}
 
 /// Dimension numbers of `dims`; `None` unless all exist and differ.
 pub(crate) fn resolve_dims(dims: &[i64], rank: usize) -> Option<Vec<usize>> {
-    let resolved: Vec<usize> = dims.iter().map(|&d| resolve_dim(d, rank)).collect::<Option<_>>()?;
+    let resolved: Vec<usize> = dims.iter().map(|&d| dimension(d, rank)).collect::<Option<_>>()?;
     let distinct = resolved.iter().enumerate().all(|(i, d)| !resolved[..i].contains(d));
     distinct.then_some(resolved)
 }

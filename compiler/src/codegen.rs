@@ -1,0 +1,94 @@
+//! Machine code for loop nests.
+//!
+//! [`emit`] turns one nest into position-independent bytes, [`jit`] makes the bytes of many nests executable. Codegen
+//! knows no op names and no graph: a [`LoopNest`] says everything.
+//!
+//! # The kernel ABI
+//!
+//! A kernel is `extern "C" fn(table: *const *mut u8, begin: u64, end: u64)`: it runs the tiles `begin..end`. The caller
+//! fills the table as [`CompiledKernel::table`] says: slot 0 is the worker's scratch (64-byte aligned,
+//! [`CompiledKernel::scratch_bytes`] long), slot 1 the worker's status (three `i64` words, all zero before the run; the
+//! first is 0 as long as nothing failed), then the buffers, the helpers' addresses and the kernel's constants. There are
+//! no relocations, so the bytes may be copied, cached and shared.
+//!
+//! **The caller executes `vzeroupper` before entering** (x86-64): Cranelift moves registers with legacy SSE
+//! instructions, which cost 4.4 times as much while upper halves are dirty. Helpers that use wider registers end in it.
+
+pub mod emit;
+pub mod jit;
+pub mod math;
+mod target;
+
+use thiserror::Error;
+
+use crate::loops::nest::LoopNest;
+
+pub use target::Target;
+
+/// A kernel that could not be made: always a defect in Kiln, never the fault of a model.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("defect: kernel `{kernel}`: {reason}")]
+pub struct CodegenError {
+    /// Name of the nest.
+    pub kernel: String,
+    /// What was refused, and by whom.
+    pub reason: String,
+}
+
+/// What a slot of a kernel's table points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TableSlot {
+    /// The worker's scratch memory.
+    Scratch,
+    /// The worker's status words.
+    Status,
+    /// Buffer of the nest with this number.
+    Buffer(u32),
+    /// Helper of the nest with this number.
+    Helper(u32),
+    /// A function of [`math`], see [`math::MathFn::address`].
+    Math(math::MathFn),
+    /// The kernel's own constants, see [`jit::JitCode::constants`].
+    Constants,
+}
+
+/// Which texts to keep beside the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// Cranelift's intermediate form.
+    pub clif: bool,
+    /// Disassembly.
+    pub asm: bool,
+}
+
+/// Bytes of one kernel and what is needed to enter them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompiledKernel {
+    /// Name of the nest it was made from.
+    pub name: String,
+    /// What the caller puts in each slot.
+    pub table: Vec<TableSlot>,
+    /// Size of the worker's scratch memory.
+    pub scratch_bytes: usize,
+    /// Position-independent machine code; the entry is the first byte.
+    pub code: Vec<u8>,
+    /// Least alignment of the code in bytes.
+    pub alignment: u64,
+    /// What [`TableSlot::Constants`] points to; empty if there is no such slot.
+    pub constants: Vec<[u8; 16]>,
+    /// Number of Cranelift instructions, for metrics.
+    pub instructions: usize,
+    /// Cranelift's intermediate form, if asked for.
+    pub clif: Option<String>,
+    /// Disassembly, if asked for.
+    pub asm: Option<String>,
+}
+
+/// Something that makes machine code of loop nests.
+pub trait Emit {
+    /// Makes the code of one nest.
+    ///
+    /// # Errors
+    /// If the nest breaks a rule, uses an element type without arithmetic (`bf16`, `f16`), or the machine cannot.
+    fn emit(&self, nest: &LoopNest) -> Result<CompiledKernel, CodegenError>;
+}

@@ -1,0 +1,400 @@
+//! From a module to executables: passes, schedule, loops, memory plan, code.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use kiln_ir::attribute::Literal;
+use kiln_ir::graph::{Graph, Value};
+use kiln_ir::op::Op;
+use kiln_ir::scalar::Number;
+use kiln_ir::types::{DType, Name, TensorType};
+use kiln_ir::{Diagnostic, Module};
+use kiln_rt::executable::{Binding, Executable, Launch, Site, Slot};
+use kiln_rt::kernels::{self, Kernels, Level};
+
+use crate::codegen::jit::JitCode;
+use crate::codegen::{CompiledKernel, TableSlot, Texts};
+use crate::loops::nest::LoopNest;
+use crate::lower::{self, BufferUse, Lowered};
+use crate::memory;
+use crate::pass::Remarks;
+use crate::pass::specialize::Mode;
+use crate::pipeline::{Pipeline, Step};
+use crate::placement::{Home, Placement, place};
+use crate::schedule::{Schedule, schedule};
+
+/// How to compile.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Micro-kernels that may be called.
+    pub level: Level,
+    /// Forces training or inference; `None` decides per graph.
+    pub mode: Option<Mode>,
+    /// Passes; `None` is the standard pipeline.
+    pub passes: Option<String>,
+    /// Whether the verifier runs after every pass.
+    pub verify_each: bool,
+    /// Budget of the exact memory search, in nodes.
+    pub exact_nodes: u64,
+    /// Texts to keep.
+    pub texts: Texts,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            level: level_from_environment(),
+            mode: None,
+            passes: None,
+            verify_each: cfg!(debug_assertions),
+            exact_nodes: 2_000,
+            texts: Texts::default(),
+        }
+    }
+}
+
+/// The level that `KILN_KERNELS` caps, or the best the machine has.
+pub fn level_from_environment() -> Level {
+    let best = kernels::detect();
+    match std::env::var("KILN_KERNELS").ok().and_then(|name| Level::from_name(&name)) {
+        Some(level) if level.available() => level.min(best),
+        _ => best,
+    }
+}
+
+/// Why a module cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The program is at fault.
+    #[error("the program has {} error(s)", .0.len())]
+    Program(Vec<Diagnostic>),
+    /// The pipeline's text names no pass.
+    #[error("{0}")]
+    Pipeline(String),
+    /// Kiln is at fault.
+    #[error("defect in Kiln: {0}; please report it with the script")]
+    Defect(String),
+}
+
+/// A compiled module.
+#[derive(Debug)]
+pub struct Program {
+    /// The module after all passes.
+    pub module: Module,
+    /// Its graphs, compiled.
+    pub graphs: IndexMap<Name, Compiled>,
+    /// What the passes decided.
+    pub remarks: Remarks,
+    /// Time of each pass.
+    pub times: Vec<(&'static str, Duration)>,
+}
+
+/// A compiled graph with everything that an inspector asks for.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Ready to run.
+    pub executable: Arc<Executable>,
+    /// Order of kernels.
+    pub schedule: Schedule,
+    /// Kernels as loops.
+    pub lowered: Vec<Lowered>,
+    /// Memory.
+    pub placement: Placement,
+    /// Code of all graphs of the program.
+    pub code: Arc<JitCode>,
+    /// Which of its kernels are the launches of this graph, in order.
+    pub launches: std::ops::Range<usize>,
+}
+
+/// Compiles every graph of a bound module.
+///
+/// # Errors
+/// [`CompileError::Program`] with all diagnostics; [`CompileError::Defect`] for what only Kiln can have done wrong.
+pub fn compile(module: &Module, options: &Options) -> Result<Program, CompileError> {
+    compile_observed(module, options, &mut |_| {})
+}
+
+/// As [`compile`]; `observe` sees the module after every pass.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_observed(
+    module: &Module,
+    options: &Options,
+    observe: &mut dyn FnMut(&Step<'_>),
+) -> Result<Program, CompileError> {
+    let mut module = module.clone();
+    let mut remarks = Remarks::default();
+    let mut times = Vec::new();
+    let pipeline = match &options.passes {
+        Some(text) => Pipeline::parse(text, options.mode).map_err(CompileError::Pipeline)?,
+        None => Pipeline::standard(options.mode),
+    };
+    pipeline
+        .run(&mut module, &mut remarks, options.verify_each, &mut |step| {
+            times.push((step.pass, step.time));
+            observe(step);
+        })
+        .map_err(CompileError::Program)?;
+    let graphs = generate(&module, options)?;
+    Ok(Program { module, graphs, remarks, times })
+}
+
+/// Graphs on their way to code.
+struct Draft<'a> {
+    graph: &'a Graph,
+    schedule: Schedule,
+    lowered: Vec<Lowered>,
+    placement: Placement,
+    copies: Vec<LoopNest>,
+}
+
+fn generate(module: &Module, options: &Options) -> Result<IndexMap<Name, Compiled>, CompileError> {
+    let kernels = Kernels::for_level(options.level);
+    let drafts: Vec<Draft<'_>> =
+        module.graphs.values().map(|graph| draft(graph, kernels, options)).collect::<Result<_, _>>()?;
+    let nests: Vec<LoopNest> = drafts.iter().flat_map(Draft::nests).cloned().collect();
+    let code = JitCode::compile(&nests, options.texts).map_err(|error| CompileError::Defect(error.to_string()))?;
+    let code = Arc::new(code);
+    let mut first = 0;
+    let mut graphs = IndexMap::new();
+    for draft in drafts {
+        let executable = assemble(module, &draft, first, &code, options)?;
+        let launches = first..first + draft.nests().count();
+        first = launches.end;
+        graphs.insert(
+            Name::from(draft.graph.name()),
+            Compiled {
+                executable: Arc::new(executable),
+                schedule: draft.schedule,
+                lowered: draft.lowered,
+                placement: draft.placement,
+                code: code.clone(),
+                launches,
+            },
+        );
+    }
+    Ok(graphs)
+}
+
+impl Draft<'_> {
+    fn nests(&self) -> impl Iterator<Item = &LoopNest> {
+        self.lowered.iter().flat_map(|l| l.launches.iter().map(|(nest, _)| nest)).chain(&self.copies)
+    }
+}
+
+fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> Result<Draft<'a>, CompileError> {
+    let schedule = schedule(graph);
+    let lowered: Vec<Lowered> = schedule
+        .kernels
+        .iter()
+        .map(|kernel| {
+            lower::lower(graph, kernel, kernels).map_err(|declined| {
+                let name = graph.value_name(kernel.results[0]);
+                CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
+    let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
+    let copies = placement
+        .copies
+        .iter()
+        .map(|copy| {
+            let ty = graph.ty(copy.value);
+            lower::copy(&format!("copy.{}", graph.value_name(copy.value)), ty.dtype, ty.elements())
+        })
+        .collect();
+    Ok(Draft { graph, schedule, lowered, placement, copies })
+}
+
+fn assemble(
+    module: &Module,
+    draft: &Draft<'_>,
+    first: usize,
+    jit: &Arc<JitCode>,
+    options: &Options,
+) -> Result<Executable, CompileError> {
+    let graph = draft.graph;
+    let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new(), jit };
+    let mut launches = Vec::new();
+    let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
+    let mut sites = Vec::new();
+    let mut entries = first..;
+    for (step, lowered) in draft.lowered.iter().enumerate() {
+        for plan in &lowered.contractions {
+            keep.push(plan.clone());
+        }
+        for (nest, uses) in &lowered.launches {
+            let Some(entry) = entries.next() else { continue };
+            let kernel = jit.kernel(entry);
+            let homes = uses.iter().map(|what| linker.buffer(step, *what));
+            let homes = homes.collect::<Vec<Slot>>();
+            let slots = linker.slots(kernel, entry, nest, &homes);
+            launches.push(Launch {
+                name: nest.name.clone(),
+                entry,
+                slots,
+                tiles: nest.tiles,
+                scratch_bytes: kernel.scratch_bytes,
+                flops: lowered.flops / lowered.launches.len().max(1) as u64,
+                bytes: traffic(graph, &draft.schedule, step),
+                source: lowered.provenance.source.as_ref().map(ToString::to_string),
+            });
+        }
+        sites.extend(lowered.checks.iter().enumerate().map(|(number, check)| Site {
+            code: number as u64 + 1,
+            op: check.mnemonic.to_owned(),
+            source: check.provenance.source.as_ref().map(ToString::to_string),
+            what: format!("index of `{}`", check.mnemonic),
+            limit: check.limit.max(0) as u64,
+        }));
+    }
+    for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
+        let Some(entry) = entries.next() else { continue };
+            let kernel = jit.kernel(entry);
+        let homes = [linker.home(&copy.from), linker.home(&copy.to)];
+        let slots = linker.slots(kernel, entry, nest, &homes);
+        let bytes = 2 * graph.ty(copy.value).bytes() as u64;
+        launches.push(Launch {
+            name: nest.name.clone(),
+            entry,
+            slots,
+            tiles: nest.tiles,
+            scratch_bytes: kernel.scratch_bytes,
+            flops: 0,
+            bytes,
+            source: None,
+        });
+    }
+    let binding = |value: Value, below| Binding { below, ..Binding::new(graph.value_name(value).clone(), graph.ty(value).clone()) };
+    let constants = std::mem::take(&mut linker.constants);
+    Ok(Executable {
+        name: graph.name().into(),
+        inputs: graph.params().iter().map(|p| binding(p.value, p.below)).collect(),
+        outputs: graph.returns().iter().map(|&v| binding(v, None)).collect(),
+        states: draft.placement.states.iter().map(|name| state_binding(module, name)).collect::<Result<_, _>>()?,
+        launches,
+        constants,
+        arena_bytes: draft.placement.plan.peak as usize,
+        code: jit.clone(),
+        keep,
+        sites,
+        fingerprint: fingerprint(draft, options),
+    })
+}
+
+fn state_binding(module: &Module, name: &Name) -> Result<Binding, CompileError> {
+    let state = module.states.get(name);
+    let state = state.ok_or_else(|| CompileError::Defect(format!("state @{name} is not declared")))?;
+    Ok(Binding::new(name.clone(), state.ty.clone()))
+}
+
+/// Hash of what decides the bits: the kernels' loops and the micro-kernels they call.
+fn fingerprint(draft: &Draft<'_>, options: &Options) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    options.level.name().hash(&mut hasher);
+    draft.nests().for_each(|nest| nest.hash(&mut hasher));
+    for plan in draft.lowered.iter().flat_map(|l| &l.contractions) {
+        plan.kernel().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Bytes that a kernel must at least move.
+fn traffic(graph: &Graph, schedule: &Schedule, step: usize) -> u64 {
+    let kernel = &schedule.kernels[step];
+    kernel.operands.iter().chain(&kernel.results).map(|&v| graph.ty(v).bytes() as u64).sum()
+}
+
+/// Resolves buffers to slots.
+struct Linker<'a> {
+    draft: &'a Draft<'a>,
+    constants: Vec<u8>,
+    offsets: IndexMap<Value, usize>,
+    jit: &'a JitCode,
+}
+
+impl Linker<'_> {
+    fn buffer(&mut self, step: usize, what: BufferUse) -> Slot {
+        let kernel = &self.draft.schedule.kernels[step];
+        let placement = &self.draft.placement;
+        match what {
+            BufferUse::Operand(number) => self.home(placement.home(kernel.operands[number])),
+            BufferUse::Result(number) => self.home(placement.home(kernel.results[number])),
+            BufferUse::Workspace => {
+                let buffer = placement.workspaces[step].unwrap_or(0);
+                Slot::Arena(placement.plan.offsets[buffer] as usize)
+            }
+            BufferUse::Descriptor(phase) => {
+                let plan = self.draft.lowered[step].contractions.get(phase);
+                Slot::Address(plan.map_or(0, |plan| plan.descriptor() as usize))
+            }
+        }
+    }
+
+    fn home(&mut self, home: &Home) -> Slot {
+        let placement = &self.draft.placement;
+        match home {
+            Home::Input(number) => Slot::Input(*number),
+            Home::Output(number) => Slot::Output(*number),
+            Home::State(name) => Slot::State(placement.states.iter().position(|s| s == name).unwrap_or(0)),
+            Home::Constant(value) => Slot::Constant(self.constant(*value)),
+            Home::Buffer(buffer) => Slot::Arena(placement.plan.offsets[*buffer] as usize),
+        }
+    }
+
+    fn constant(&mut self, value: Value) -> usize {
+        if let Some(&offset) = self.offsets.get(&value) {
+            return offset;
+        }
+        let offset = self.constants.len().next_multiple_of(64);
+        self.constants.resize(offset, 0);
+        if let Some((_, data)) = self.draft.graph.producer(value) {
+            if let Op::Const(constant) = &data.op {
+                write_constant(&mut self.constants, &constant.ty, &constant.value);
+            }
+        }
+        self.offsets.insert(value, offset);
+        offset
+    }
+
+    /// The table of a kernel, without the two slots that belong to the worker.
+    fn slots(&self, kernel: &CompiledKernel, entry: usize, nest: &LoopNest, homes: &[Slot]) -> Vec<Slot> {
+        let slot = |slot: &TableSlot| match slot {
+            TableSlot::Scratch | TableSlot::Status => None,
+            TableSlot::Buffer(number) => Some(homes[*number as usize]),
+            TableSlot::Helper(number) => Some(Slot::Address(helper_address(&nest.helpers[*number as usize].name))),
+            TableSlot::Math(function) => Some(Slot::Address(function.address() as usize)),
+            TableSlot::Constants => Some(Slot::Address(self.jit.constants(entry) as usize)),
+        };
+        kernel.table.iter().filter_map(slot).collect()
+    }
+}
+
+fn helper_address(name: &str) -> usize {
+    match name {
+        lower::CONTRACT_TILES => kernels::entry::contract_tiles_entry as *const () as usize,
+        lower::CONTRACT_REDUCE => kernels::entry::contract_reduce_entry as *const () as usize,
+        _ => 0,
+    }
+}
+
+fn write_constant(bytes: &mut Vec<u8>, ty: &TensorType, literal: &Literal) {
+    for position in 0..ty.elements() {
+        let number = literal.at(position).unwrap_or(Number::Int(0));
+        let (float, int) = (number.to_f64(), number.to_i64());
+        match ty.dtype {
+            DType::F32 => bytes.extend((float as f32).to_le_bytes()),
+            DType::F64 => bytes.extend(float.to_le_bytes()),
+            DType::Bf16 => bytes.extend(((float as f32).to_bits() >> 16).to_le_bytes()[..2].iter()),
+            DType::F16 => bytes.extend([0, 0]),
+            DType::I8 | DType::U8 | DType::Bool => bytes.push(int as u8),
+            DType::I32 | DType::U32 => bytes.extend((int as u32).to_le_bytes()),
+            DType::I64 => bytes.extend(int.to_le_bytes()),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Contractions with an epilogue: what one call of a micro-kernel covers.
+//!
+//! A contraction is a sum of products of two affine reads. Each parallel dimension belongs to the left operand (m), to
+//! the right one (n) or to both (batch); the summed ones are k. dot, conv and both gradients of conv have this form.
+
+use kiln_ir::body::{Affine, Body, IndexExpr, Map, Read};
+use kiln_ir::graph::{Def, Graph, NodeData, Value};
+use kiln_ir::op::{Elementwise, Op};
+use kiln_ir::types::{DType, Extents, row_major_strides};
+use kiln_rt::kernels::{Activation, AffineDim, AffineRead, Along, ContractSpec, Element, Epilogue, Packed};
+
+use super::body_of;
+
+/// A region that one micro-kernel covers. Operands are parameters of the region, by position.
+#[derive(Clone, Debug)]
+pub struct ContractForm {
+    /// For the kernel's plan.
+    pub spec: ContractSpec,
+    /// Left operand.
+    pub left: usize,
+    /// Right operand.
+    pub right: usize,
+    /// Vector that is added.
+    pub bias: Option<usize>,
+    /// Vector that is multiplied.
+    pub scale: Option<usize>,
+    /// Tensor that is added.
+    pub residual: Option<usize>,
+}
+
+/// Whether a node is a contraction that a micro-kernel can do.
+pub fn is_contraction(graph: &Graph, data: &NodeData) -> bool {
+    if matches!(data.op, Op::Elementwise(_)) {
+        return false;
+    }
+    match body_of(graph, data) {
+        Body::Map(map) => {
+            let float = matches!(graph.ty(data.results[0]).dtype, DType::F32 | DType::F64);
+            float && map.as_contract().is_some_and(|(a, b)| reads_zero_outside(a) && reads_zero_outside(b))
+        }
+        _ => false,
+    }
+}
+
+fn reads_zero_outside(read: &Read) -> bool {
+    read.outside.is_none_or(|value| value.to_f64() == 0.0)
+}
+
+/// The form of a region whose first contraction is its root.
+///
+/// # Errors
+/// Why the members after the root are no epilogue that the kernels have.
+pub fn contract_form(region: &Graph) -> Option<Result<ContractForm, &'static str>> {
+    let (_, root) = region.nodes().find(|(_, data)| is_contraction(region, data))?;
+    Some(form(region, root))
+}
+
+fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
+    let Body::Map(map) = body_of(region, root) else { return Err("the root has no map body") };
+    let Some((a, b)) = map.as_contract() else { return Err("the root is no contraction") };
+    let param = |read: &Read| match region.value(root.operands[read.operand]).def {
+        Def::Param(number) => Ok(number),
+        Def::Result(..) => Err("an operand of the contraction is computed inside"),
+    };
+    let (left, right) = (param(a)?, param(b)?);
+    let dims = Dims::of(&map, a, b)?;
+    let extents = |read: &Read| read.view.clone().unwrap_or_else(|| region.ty(root.operands[read.operand]).extents());
+    let strides = row_major_strides(&map.parallel);
+    let order = dims.order();
+    let outer = dims.batch.len() + dims.m.len() + dims.n.len();
+    let spec = ContractSpec {
+        element: if region.ty(root.results[0]).dtype == DType::F64 { Element::F64 } else { Element::F32 },
+        batch: dims.pick(&map, &dims.batch),
+        m: dims.pick(&map, &dims.m),
+        n: dims.pick(&map, &dims.n),
+        k: dims.pick(&map, &dims.k),
+        left: affine_read(a, &extents(a), &order),
+        right: affine_read(b, &extents(b), &order),
+        out_strides: order[..outer].iter().map(|&d| strides[d] as i64).collect(),
+        out_offset: 0,
+        epilogue: Epilogue::default(),
+        packed: Packed::default(),
+    };
+    let mut form = ContractForm { spec, left, right, bias: None, scale: None, residual: None };
+    epilogue(region, root, &dims, &mut form)?;
+    Ok(form)
+}
+
+/// Dimensions of the body by class.
+struct Dims {
+    batch: Vec<usize>,
+    m: Vec<usize>,
+    n: Vec<usize>,
+    k: Vec<usize>,
+}
+
+impl Dims {
+    fn of(map: &Map, a: &Read, b: &Read) -> Result<Dims, &'static str> {
+        let mut dims = Dims { batch: Vec::new(), m: Vec::new(), n: Vec::new(), k: Vec::new() };
+        for d in 0..map.parallel.len() {
+            match (uses(a, d), uses(b, d)) {
+                (true, true) => dims.batch.push(d),
+                (false, true) => dims.n.push(d),
+                (_, false) => dims.m.push(d),
+            }
+        }
+        dims.k = (map.parallel.len()..map.parallel.len() + map.reduce.len()).collect();
+        Ok(dims)
+    }
+
+    fn order(&self) -> Vec<usize> {
+        [&self.batch, &self.m, &self.n, &self.k].into_iter().flatten().copied().collect()
+    }
+
+    fn pick(&self, map: &Map, dims: &[usize]) -> Vec<usize> {
+        let extents: Extents = map.extents();
+        dims.iter().map(|&d| extents[d]).collect()
+    }
+}
+
+fn uses(read: &Read, dim: usize) -> bool {
+    read.index.iter().any(|index| matches!(index, IndexExpr::Affine(a) if a.coefficient(dim) != 0))
+}
+
+fn affine_read(read: &Read, extents: &[usize], order: &[usize]) -> AffineRead {
+    let strides = row_major_strides(extents);
+    let position = |dim: usize| order.iter().position(|&d| d == dim).unwrap_or(0);
+    let dims = read.index.iter().enumerate().map(|(d, index)| {
+        let constant = Affine::constant(0);
+        let affine = match index {
+            IndexExpr::Affine(affine) => affine,
+            IndexExpr::Load { .. } => &constant,
+        };
+        AffineDim {
+            terms: affine.terms.iter().map(|&(dim, c)| (position(dim), c)).collect(),
+            offset: affine.offset,
+            divisor: affine.divisor,
+            extent: extents[d],
+            stride: strides[d] as i64,
+        }
+    });
+    AffineRead { dims: dims.collect() }
+}
+
+/// Follows the chain from the root to the result: bias, scale, residual, activation, each at most once, in this order.
+fn epilogue(region: &Graph, root: &NodeData, dims: &Dims, form: &mut ContractForm) -> Result<(), &'static str> {
+    let users = region.users();
+    let mut current = root.results[0];
+    let mut stage = 0;
+    while region.returns() != [current] {
+        let [user] = users[current.index()].as_slice() else {
+            return Err("a value before the end of the chain is used more than once");
+        };
+        let data = region.node(*user);
+        let next = step(region, data, current, dims, form)?;
+        if next < stage || (next == stage && stage > 0) {
+            return Err("the kernels apply bias, scale, residual and activation in this order, once each");
+        }
+        stage = next;
+        current = data.results[0];
+    }
+    Ok(())
+}
+
+/// Takes one member into the epilogue; returns its place in the order.
+fn step(
+    region: &Graph,
+    data: &NodeData,
+    current: Value,
+    dims: &Dims,
+    form: &mut ContractForm,
+) -> Result<u8, &'static str> {
+    let other = |data: &NodeData| data.operands.iter().copied().find(|&v| v != current);
+    let set = |form: &mut ContractForm, activation| {
+        form.spec.epilogue.activation = activation;
+        Ok(4)
+    };
+    match &data.op {
+        Op::Elementwise(op @ (Elementwise::Add | Elementwise::Mul)) => {
+            let other = other(data).ok_or("both operands are the contraction")?;
+            match (op, operand(region, other, dims)?) {
+                (Elementwise::Add, Operand::Vector(param, along)) => {
+                    form.bias = Some(param);
+                    form.spec.epilogue.bias = Some(along);
+                    Ok(1)
+                }
+                (_, Operand::Vector(param, along)) => {
+                    form.scale = Some(param);
+                    form.spec.epilogue.scale = Some(along);
+                    Ok(2)
+                }
+                (Elementwise::Add, Operand::Tensor(param)) => {
+                    form.residual = Some(param);
+                    form.spec.epilogue.residual = true;
+                    Ok(3)
+                }
+                _ => Err("the kernels have no product with a whole tensor"),
+            }
+        }
+        Op::Elementwise(Elementwise::Relu) => set(form, Activation::Relu),
+        Op::Elementwise(Elementwise::Gelu) => set(form, Activation::GeluErf),
+        Op::Elementwise(Elementwise::GeluTanh) => set(form, Activation::GeluTanh),
+        Op::Elementwise(Elementwise::Silu) => set(form, Activation::Silu),
+        Op::Elementwise(Elementwise::Sigmoid) => set(form, Activation::Sigmoid),
+        Op::Elementwise(Elementwise::Tanh) => set(form, Activation::Tanh),
+        Op::LeakyRelu(op) => set(form, Activation::LeakyRelu(op.slope)),
+        _ => Err("the kernels have no such epilogue"),
+    }
+}
+
+enum Operand {
+    Vector(usize, Along),
+    Tensor(usize),
+}
+
+/// The other operand of a member: a whole tensor, or a vector along m or n.
+fn operand(region: &Graph, value: Value, dims: &Dims) -> Result<Operand, &'static str> {
+    match region.value(value).def {
+        Def::Param(param) => Ok(Operand::Tensor(param)),
+        Def::Result(node, _) => {
+            let data = region.node(node);
+            let Op::Broadcast(broadcast) = &data.op else {
+                return Err("an operand of the epilogue is computed inside");
+            };
+            let Def::Param(param) = region.value(data.operands[0]).def else {
+                return Err("an operand of the epilogue is computed inside");
+            };
+            let source = region.ty(data.operands[0]).extents();
+            let target = region.ty(value).extents();
+            let onto: Vec<usize> = broadcast.dims.iter().map(|&d| d as usize).collect();
+            let whole = onto.iter().zip(&source).all(|(&d, &e)| target[d] == e);
+            match whole {
+                true if !onto.is_empty() && onto == dims.m => Ok(Operand::Vector(param, Along::M)),
+                true if !onto.is_empty() && onto == dims.n => Ok(Operand::Vector(param, Along::N)),
+                _ => Err("a vector of the epilogue runs along neither the rows nor the columns"),
+            }
+        }
+    }
+}

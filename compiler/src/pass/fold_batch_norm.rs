@@ -1,0 +1,65 @@
+//! Pass `fold_batch_norm`: in inference, a normalisation after a convolution is a convolution with other weights.
+//!
+//! ```text
+//! %h: f32[1, 4, 2, 2] = conv %x, %w {strides = [1, 1], padding = [0, 0, 0, 0], dilation = [1, 1], groups = 1}
+//! %y: f32[1, 4, 2, 2] = batch_norm_inference %h, %scale, %offset, %mean, %variance {epsilon = 1e-5}
+//! return %y
+//! ```
+//! becomes `conv %x, w * factor + (offset - mean * factor)` with `factor = scale / sqrt(variance + epsilon)`, per output
+//! channel. The new weights depend on states only, so `hoist` moves their computation to `@prepare`. A bias between
+//! the convolution and the normalisation is folded too.
+
+use kiln_ir::builder::Tensor;
+use kiln_ir::op::Op;
+
+use crate::rewrite::{Declined, Match, Patch, Pattern, Rewrite, Rules};
+
+/// The pass.
+pub fn fold_batch_norm() -> Rules {
+    Rules::new("fold_batch_norm", vec![Box::new(FoldBatchNorm { bias: false }), Box::new(FoldBatchNorm { bias: true })])
+}
+
+struct FoldBatchNorm {
+    bias: bool,
+}
+
+impl Rewrite for FoldBatchNorm {
+    fn name(&self) -> &'static str {
+        "fold_batch_norm"
+    }
+
+    fn pattern(&self) -> Pattern {
+        let conv = Pattern::op("conv", [Pattern::any("x"), Pattern::any("w")]).named("conv");
+        let bias = Pattern::op("broadcast", [Pattern::any("bias")]).named("spread");
+        let input = if self.bias { (conv + bias).named("sum") } else { conv };
+        let vectors = ["scale", "offset", "mean", "variance"].map(Pattern::any);
+        Pattern::op("batch_norm_inference", std::iter::once(input).chain(vectors)).named("norm")
+    }
+
+    fn apply(&self, found: &Match<'_>, patch: &Patch<'_>) -> Result<Tensor, Declined> {
+        if patch.uses(found.value("conv")) > 1 || self.bias && patch.uses(found.value("sum")) > 1 {
+            return Err(Declined::new("multiple_uses", "the convolution's result is needed without the normalisation"));
+        }
+        let (Some(norm), Some(conv)) = (found.node("norm"), found.node("conv")) else {
+            return Err(Declined::new("form", "not a node"));
+        };
+        let Op::BatchNormInference(op) = &norm.op else { return Err(Declined::new("form", "not a normalisation")) };
+        if self.bias && !spreads_channels(found) {
+            return Err(Declined::new("form", "the sum is not a bias per channel"));
+        }
+        let [w, scale, offset, mean, variance] =
+            ["w", "scale", "offset", "mean", "variance"].map(|name| patch.tensor(found.value(name)));
+        let factor = &scale * &(&variance + op.epsilon).rsqrt();
+        let shift = if self.bias { &patch.tensor(found.value("bias")) - &mean } else { mean.neg() };
+        let bias = &(&shift * &factor) + &offset;
+        let weight = &w * &factor.broadcast(w.shape(), &[0]);
+        let x = patch.tensor(found.value("x"));
+        let sum = patch.builder().apply(conv.op.clone(), &[&x, &weight]);
+        let spread = bias.broadcast(sum.shape(), &[1]);
+        Ok(&sum + &spread)
+    }
+}
+
+fn spreads_channels(found: &Match<'_>) -> bool {
+    matches!(found.node("spread").map(|data| &data.op), Some(Op::Broadcast(op)) if op.dims.as_slice() == [1])
+}

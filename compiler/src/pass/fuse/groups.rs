@@ -1,0 +1,218 @@
+//! Growing groups in program order.
+
+use std::collections::HashSet;
+
+use kiln_ir::body::{Body, IndexExpr};
+use kiln_ir::graph::{Graph, Node, NodeData, Value};
+use kiln_ir::op::Op;
+use petgraph::algo::toposort;
+use petgraph::graph::{DiGraph, NodeIndex};
+use smallvec::SmallVec;
+
+use super::Verdict;
+use super::region::{is_leaf, reads_memory, with_uses};
+use crate::loops::build::contract::{contract_form, is_contraction};
+use crate::loops::build::{body_of, is_expensive, row_form};
+use crate::pass::{Remark, Remarks};
+
+/// Members of one kernel at most: keeps the search for a form linear in the graph.
+const MOST_MEMBERS: usize = 64;
+/// Kernels that the search for a cycle looks at, at most.
+const MOST_VISITED: usize = 256;
+
+/// A partition of the nodes into kernels.
+#[derive(Debug)]
+pub struct Groups {
+    /// Group of each node.
+    of: Vec<usize>,
+    /// Members of each group in program order; empty if it was merged into another.
+    members: Vec<Vec<Node>>,
+}
+
+/// What a node is to this pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Copied to its readers.
+    Leaf,
+    /// Joins nobody: states, tables of constants, views.
+    Alone,
+    Scatter,
+    Contraction,
+    Map,
+}
+
+fn kind_of(graph: &Graph, data: &NodeData) -> Kind {
+    if is_leaf(data) {
+        return Kind::Leaf;
+    }
+    if matches!(data.op, Op::State(_) | Op::Const(_) | Op::Reshape(_) | Op::Relayout(_) | Op::Fused(_)) {
+        return Kind::Alone;
+    }
+    match body_of(graph, data) {
+        Body::Scatter(_) => Kind::Scatter,
+        Body::Map(_) if is_contraction(graph, data) => Kind::Contraction,
+        Body::Map(_) => Kind::Map,
+        _ => Kind::Alone,
+    }
+}
+
+impl Groups {
+    /// Forms the groups of a graph.
+    pub fn form(graph: &Graph, remarks: &mut Remarks) -> Groups {
+        let kinds: Vec<Kind> = graph.nodes().map(|(_, data)| kind_of(graph, data)).collect();
+        let users = graph.users();
+        let mut groups =
+            Groups { of: (0..kinds.len()).collect(), members: graph.nodes().map(|(node, _)| vec![node]).collect() };
+        for (node, data) in graph.nodes() {
+            if matches!(kinds[node.index()], Kind::Leaf | Kind::Alone) {
+                continue;
+            }
+            for value in producers(graph, data) {
+                let Some((producer, _)) = graph.producer(value) else { continue };
+                if kinds[producer.index()] == Kind::Alone || groups.of[producer.index()] == groups.of[node.index()] {
+                    continue;
+                }
+                let verdict = groups.join(graph, &kinds, &users, value, node);
+                remarks.push(Remark {
+                    pass: "fuse",
+                    graph: graph.name().into(),
+                    value: graph.value_name(data.results[0]).clone(),
+                    code: verdict.code(),
+                    message: format!("with %{}: {}", graph.value_name(value), verdict.text()),
+                });
+            }
+        }
+        groups
+    }
+
+    /// Merges the group that defines `value` with the group of `node`, if the union is one kernel.
+    fn join(
+        &mut self,
+        graph: &Graph,
+        kinds: &[Kind],
+        users: &[SmallVec<[Node; 2]>],
+        value: Value,
+        node: Node,
+    ) -> Verdict {
+        let Some((producer, _)) = graph.producer(value) else { return Verdict::Cycle };
+        let (from, to) = (self.of[producer.index()], self.of[node.index()]);
+        let mut union: Vec<Node> = self.members[from].iter().chain(&self.members[to]).copied().collect();
+        union.sort_unstable();
+        let has = |kind| union.iter().any(|n| kinds[n.index()] == kind);
+        let verdict = if kinds[node.index()] == Kind::Contraction {
+            Verdict::ContractionOperand
+        } else if has(Kind::Scatter) {
+            Verdict::Scatter
+        } else if union.len() > MOST_MEMBERS {
+            Verdict::Size
+        } else if repeats_expensive(graph, value, node, &self.members[from]) {
+            Verdict::Recompute
+        } else if self.is_cyclic(graph, &union) {
+            Verdict::Cycle
+        } else {
+            let kernel = with_uses(graph, &union, users);
+            if has(Kind::Contraction) {
+                match contract_form(&kernel.region) {
+                    Some(Ok(_)) => Verdict::Fused,
+                    Some(Err(reason)) => Verdict::Epilogue(reason),
+                    None => Verdict::Epilogue("the root is no contraction"),
+                }
+            } else {
+                row_form(&kernel.region).map_or_else(Verdict::Form, |_| Verdict::Fused)
+            }
+        };
+        if verdict == Verdict::Fused {
+            union.iter().for_each(|n| self.of[n.index()] = from);
+            self.members[to].clear();
+            self.members[from] = union;
+        }
+        verdict
+    }
+
+    /// Whether a path leaves `union` and comes back.
+    fn is_cyclic(&self, graph: &Graph, union: &[Node]) -> bool {
+        let inside: HashSet<Node> = union.iter().copied().collect();
+        let Some(first) = union.first() else { return false };
+        let mut seen: HashSet<usize> = HashSet::new();
+        let mut work: Vec<Node> = Vec::new();
+        let outside = |node: Node, work: &mut Vec<Node>| {
+            for value in producers(graph, graph.node(node)) {
+                if let Some((producer, _)) = graph.producer(value) {
+                    work.push(producer);
+                }
+            }
+        };
+        for &node in union {
+            let mut direct = Vec::new();
+            outside(node, &mut direct);
+            work.extend(direct.into_iter().filter(|p| !inside.contains(p)));
+        }
+        while let Some(node) = work.pop() {
+            if inside.contains(&node) {
+                return true;
+            }
+            let group = self.of[node.index()];
+            let behind = self.members[group].last().is_none_or(|last| last < first);
+            if behind || !seen.insert(group) {
+                continue;
+            }
+            if seen.len() > MOST_VISITED {
+                return true;
+            }
+            self.members[group].iter().for_each(|&n| outside(n, &mut work));
+        }
+        false
+    }
+
+    /// The kernels in an order in which operands come first; leaves are kernels of their own, dropped if unread.
+    pub fn ordered(&self, graph: &Graph) -> Vec<Vec<Node>> {
+        let mut dag: DiGraph<usize, ()> = DiGraph::new();
+        let mut index = vec![NodeIndex::default(); self.members.len()];
+        // Later groups are added first: petgraph's sort then keeps program order where it is free to.
+        for group in (0..self.members.len()).rev().filter(|&g| !self.members[g].is_empty()) {
+            index[group] = dag.add_node(group);
+        }
+        for (node, data) in graph.nodes() {
+            let own = self.of[node.index()];
+            let direct = data.operands.iter().copied();
+            for value in direct.chain(producers(graph, data)) {
+                if let Some((producer, _)) = graph.producer(value) {
+                    let other = self.of[producer.index()];
+                    if other != own {
+                        dag.update_edge(index[other], index[own], ());
+                    }
+                }
+            }
+        }
+        let order = toposort(&dag, None).unwrap_or_else(|_| dag.node_indices().collect());
+        order.into_iter().map(|i| self.members[dag[i]].clone()).collect()
+    }
+}
+
+/// Values that a node reads, looking through leaves that are copied to it.
+fn producers(graph: &Graph, data: &NodeData) -> Vec<Value> {
+    let mut found = Vec::new();
+    let through = !reads_memory(graph, data);
+    let mut work: Vec<Value> = data.operands.iter().rev().copied().collect();
+    while let Some(value) = work.pop() {
+        match graph.producer(value) {
+            Some((_, leaf)) if through && is_leaf(leaf) => work.extend(&leaf.operands),
+            Some(_) if !found.contains(&value) => found.push(value),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether `node` reads each element of `value` several times and the group computes something expensive for it.
+fn repeats_expensive(graph: &Graph, value: Value, node: Node, group: &[Node]) -> bool {
+    let data = graph.node(node);
+    let Body::Map(map) = body_of(graph, data) else { return true };
+    let elements: usize = map.extents().iter().product();
+    let loads = map.reads.iter().any(|read| read.index.iter().any(|i| matches!(i, IndexExpr::Load { .. })));
+    let repeated = data.operands.contains(&value) && (loads || elements > graph.ty(value).elements());
+    repeated
+        && group.iter().any(|&member| {
+            matches!(body_of(graph, graph.node(member)), Body::Map(map) if is_expensive(&map) || !map.reduce.is_empty())
+        })
+}

@@ -1,0 +1,147 @@
+//! The order of passes, as a table of contents, and the one hook that watches them.
+
+use std::time::{Duration, Instant};
+
+use kiln_ir::verify::{Bound, verify};
+use kiln_ir::{Diagnostic, Module};
+
+use crate::autodiff::Autodiff;
+use crate::pass::canonicalize::Canonicalize;
+use crate::pass::decompose::Decompose;
+use crate::pass::eliminate_common::EliminateCommon;
+use crate::pass::eliminate_dead::EliminateDead;
+use crate::pass::fold_batch_norm::fold_batch_norm;
+use crate::pass::fold_constants::FoldConstants;
+use crate::pass::fuse::Fuse;
+use crate::pass::hoist::Hoist;
+use crate::pass::optimizer::Optimizer;
+use crate::pass::specialize::{Mode, Specialize};
+use crate::pass::{Changed, Pass, Remarks};
+
+/// Passes in order.
+pub struct Pipeline(Vec<Box<dyn Pass>>);
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+impl Pipeline {
+    /// From an expanded module to kernels. `mode` forces training or inference on every graph.
+    pub fn standard(mode: Option<Mode>) -> Pipeline {
+        Pipeline(vec![
+            Box::new(Specialize { mode }),
+            Box::new(Autodiff),
+            // After autodiff: an update reads gradients.
+            Box::new(Optimizer),
+            Box::new(Canonicalize),
+            Box::new(FoldConstants),
+            Box::new(EliminateCommon),
+            // Before decompose: what is dead need not be written out.
+            Box::new(EliminateDead),
+            // Before decompose: it looks for normalisations by name.
+            Box::new(fold_batch_norm()),
+            Box::new(Decompose),
+            // Decompositions bring constants, casts and common parts of their own.
+            Box::new(Canonicalize),
+            Box::new(FoldConstants),
+            Box::new(EliminateCommon),
+            Box::new(EliminateDead),
+            // After everything that makes values of states alone.
+            Box::new(Hoist),
+            // Last: only the schedule reads groups.
+            Box::new(Fuse),
+        ])
+    }
+
+    /// A pipeline by pass names, separated by commas.
+    ///
+    /// # Errors
+    /// The first name that is no pass, with all names there are.
+    pub fn parse(text: &str, mode: Option<Mode>) -> Result<Pipeline, String> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(|name| by_name(name, mode)).collect::<Result<_, _>>().map(Pipeline)
+    }
+
+    /// Names in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|pass| pass.name()).collect()
+    }
+
+    /// Adds a pass at the end.
+    pub fn push(&mut self, pass: Box<dyn Pass>) {
+        self.0.push(pass);
+    }
+
+    /// Runs every pass; `observe` sees the module after each.
+    ///
+    /// # Errors
+    /// What a pass cannot do with the program, or what the verifier finds after a pass: then the pass is at fault.
+    pub fn run(
+        &self,
+        module: &mut Module,
+        remarks: &mut Remarks,
+        verify_each: bool,
+        observe: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), Vec<Diagnostic>> {
+        for pass in &self.0 {
+            let start = Instant::now();
+            let changed = pass.run(module, remarks)?;
+            observe(&Step { pass: pass.name(), changed, time: start.elapsed(), module });
+            if verify_each && changed == Changed::Yes {
+                let found = verify(module, Bound::Yes);
+                if !found.is_empty() {
+                    let blame = |d: Diagnostic| d.note(format!("after pass `{}`: a defect in Kiln", pass.name()));
+                    return Err(found.into_iter().map(blame).collect());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an observer sees after a pass.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// Name of the pass.
+    pub pass: &'static str,
+    /// Whether it changed anything.
+    pub changed: Changed,
+    /// How long it took.
+    pub time: Duration,
+    /// The module after it.
+    pub module: &'a Module,
+}
+
+/// Every pass that a pipeline can name.
+pub const PASSES: [&str; 11] = [
+    "specialize",
+    "autodiff",
+    "optimizer",
+    "canonicalize",
+    "fold_constants",
+    "eliminate_common",
+    "eliminate_dead",
+    "fold_batch_norm",
+    "decompose",
+    "hoist",
+    "fuse",
+];
+
+fn by_name(name: &str, mode: Option<Mode>) -> Result<Box<dyn Pass>, String> {
+    Ok(match name {
+        "specialize" => Box::new(Specialize { mode }),
+        "autodiff" => Box::new(Autodiff),
+        "optimizer" => Box::new(Optimizer),
+        "canonicalize" => Box::new(Canonicalize),
+        "fold_constants" => Box::new(FoldConstants),
+        "eliminate_common" => Box::new(EliminateCommon),
+        "eliminate_dead" => Box::new(EliminateDead),
+        "fold_batch_norm" => Box::new(fold_batch_norm()),
+        "decompose" => Box::new(Decompose),
+        "hoist" => Box::new(Hoist),
+        "fuse" => Box::new(Fuse),
+        _ => return Err(format!("there is no pass `{name}`; there are: {}", PASSES.join(", "))),
+    })
+}

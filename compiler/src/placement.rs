@@ -1,0 +1,350 @@
+//! Where every value lies while a graph runs: in an input, an output, a state or the arena.
+//!
+//! Results are computed where they are wanted if nothing still needs what lies there; else they get a buffer in the
+//! arena and, at the end, a copy. The arena's buffers go to [`crate::memory`]; its checker replays the trace that is
+//! recorded here.
+
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
+use kiln_ir::graph::{Graph, Value};
+use kiln_ir::types::Name;
+
+use crate::lower::{BufferUse, Lowered};
+use crate::memory::check::Access;
+use crate::memory::{Buffer, Options, Plan, Problem};
+use crate::schedule::{Origin, Schedule};
+
+/// Memory of one value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Home {
+    /// Input of the program.
+    Input(usize),
+    /// Output of the program.
+    Output(usize),
+    /// State, by name.
+    State(Name),
+    /// Table of constants.
+    Constant(Value),
+    /// Buffer of the memory problem.
+    Buffer(usize),
+}
+
+/// A copy at the end of the run.
+#[derive(Clone, Debug)]
+pub struct EndCopy {
+    /// From.
+    pub from: Home,
+    /// To.
+    pub to: Home,
+    /// Value that is copied.
+    pub value: Value,
+}
+
+/// Where everything lies.
+#[derive(Debug)]
+pub struct Placement {
+    /// Home of every origin, by value index; views share their origin's.
+    homes: HashMap<Origin, Home>,
+    origins: Vec<Origin>,
+    /// Buffer of each kernel's workspace.
+    pub workspaces: Vec<Option<usize>>,
+    /// Copies after the last kernel.
+    pub copies: Vec<EndCopy>,
+    /// States in the order of the program's signature.
+    pub states: Vec<Name>,
+    /// The arena as a problem, with its plan.
+    pub problem: Problem,
+    /// Offsets.
+    pub plan: Plan,
+    /// What each launch reads and writes, for the checker.
+    pub trace: Vec<Access>,
+}
+
+impl Placement {
+    /// Home of a value.
+    pub fn home(&self, value: Value) -> &Home {
+        &self.homes[&self.origins[value.index()]]
+    }
+}
+
+/// Step at which end copies run.
+fn end_step(lowered: &[Lowered]) -> u32 {
+    lowered.len() as u32
+}
+
+/// Chooses a home for every value.
+///
+/// # Errors
+/// What the checker or the problem's own rules find: a defect.
+pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &Options) -> Result<Placement, String> {
+    let mut cx = Placer::new(graph, schedule, lowered);
+    cx.fixed();
+    cx.results();
+    cx.updates();
+    cx.arena();
+    let end = end_step(lowered);
+    for copy in &cx.copies {
+        if let Home::Buffer(buffer) = copy.from {
+            cx.buffers[buffer].upper = cx.buffers[buffer].upper.max(end + 1);
+        }
+    }
+    let problem = Problem::new(cx.buffers).map_err(|faults| format!("{faults:?}"))?;
+    let plan = crate::memory::plan(&problem, options);
+    let faults = crate::memory::check::check(&problem, &plan.offsets, plan.peak, &cx.trace);
+    if let Some(fault) = faults.first() {
+        return Err(format!("the memory plan does not hold: {}", fault.message));
+    }
+    Ok(Placement {
+        homes: cx.homes,
+        origins: schedule.origins.clone(),
+        workspaces: cx.workspaces,
+        copies: cx.copies,
+        states: cx.states,
+        problem,
+        plan,
+        trace: cx.trace,
+    })
+}
+
+struct Placer<'a> {
+    graph: &'a Graph,
+    schedule: &'a Schedule,
+    lowered: &'a [Lowered],
+    homes: HashMap<Origin, Home>,
+    /// Step that computes an origin, and the last step that reads it.
+    made: HashMap<Origin, u32>,
+    read: HashMap<Origin, u32>,
+    buffers: Vec<Buffer>,
+    workspaces: Vec<Option<usize>>,
+    copies: Vec<EndCopy>,
+    states: Vec<Name>,
+    trace: Vec<Access>,
+}
+
+impl<'a> Placer<'a> {
+    fn new(graph: &'a Graph, schedule: &'a Schedule, lowered: &'a [Lowered]) -> Placer<'a> {
+        let mut made = HashMap::new();
+        let mut read: HashMap<Origin, u32> = HashMap::new();
+        for (step, kernel) in schedule.kernels.iter().enumerate() {
+            let step = step as u32;
+            kernel.results.iter().for_each(|&v| {
+                made.insert(Origin::Computed(v), step);
+            });
+            for operand in &kernel.operands {
+                read.insert(schedule.origins[operand.index()].clone(), step);
+            }
+        }
+        let mut states: IndexMap<Name, ()> = IndexMap::new();
+        for origin in &schedule.origins {
+            if let Origin::State(name) = origin {
+                states.insert(name.clone(), ());
+            }
+        }
+        graph.updates().iter().for_each(|u| {
+            states.insert(u.state.clone(), ());
+        });
+        Placer {
+            graph,
+            schedule,
+            lowered,
+            homes: HashMap::new(),
+            made,
+            read,
+            buffers: Vec::new(),
+            workspaces: Vec::new(),
+            copies: Vec::new(),
+            states: states.into_keys().collect(),
+            trace: Vec::new(),
+        }
+    }
+
+    fn origin(&self, value: Value) -> Origin {
+        self.schedule.origins[value.index()].clone()
+    }
+
+    /// Inputs, states and constants lie where they lie.
+    fn fixed(&mut self) {
+        for origin in &self.schedule.origins {
+            let home = match origin {
+                Origin::Input(number) => Home::Input(*number),
+                Origin::State(name) => Home::State(name.clone()),
+                Origin::Constant(value) => Home::Constant(*value),
+                Origin::Computed(_) => continue,
+            };
+            self.homes.insert(origin.clone(), home);
+        }
+    }
+
+    /// A returned value is computed in its output, if it is computed and no other output has it.
+    fn results(&mut self) {
+        for (number, &value) in self.graph.returns().iter().enumerate() {
+            let origin = self.origin(value);
+            if self.homes.contains_key(&origin) {
+                self.copy_later(origin, Home::Output(number), value);
+            } else {
+                self.homes.insert(origin, Home::Output(number));
+            }
+        }
+    }
+
+    /// An updated state is computed in place, if nothing reads the old value afterwards.
+    fn updates(&mut self) {
+        let copied_states: Vec<Name> = self
+            .copies
+            .iter()
+            .filter_map(|c| match &c.from {
+                Home::State(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        let moved: Vec<Name> = self
+            .graph
+            .updates()
+            .iter()
+            .filter_map(|u| match self.origin(u.value) {
+                Origin::State(name) if name != u.state => Some(name),
+                _ => None,
+            })
+            .collect();
+        for update in self.graph.updates() {
+            let origin = self.origin(update.value);
+            let home = Home::State(update.state.clone());
+            if self.homes.get(&origin) == Some(&home) {
+                continue;
+            }
+            let needed_at_end = copied_states.contains(&update.state) || moved.contains(&update.state);
+            let free = !self.homes.contains_key(&origin) && !needed_at_end;
+            if free && self.may_overwrite(&origin, &update.state) {
+                self.homes.insert(origin, home);
+            } else {
+                self.copy_later(origin, home, update.value);
+            }
+        }
+    }
+
+    /// Whether the kernel that makes `origin` may write over a state.
+    fn may_overwrite(&self, origin: &Origin, state: &Name) -> bool {
+        let Some(&step) = self.made.get(origin) else { return false };
+        let old = Origin::State(state.clone());
+        match self.read.get(&old) {
+            None => true,
+            Some(&last) if last < step => true,
+            Some(&last) if last > step => false,
+            Some(_) => self.pairs(step).any(|(operand, result)| operand == old && result == *origin),
+        }
+    }
+
+    /// `(operand, result)` origins that a kernel may compute in place.
+    fn pairs(&self, step: u32) -> impl Iterator<Item = (Origin, Origin)> + '_ {
+        let kernel = &self.schedule.kernels[step as usize];
+        let resolve = move |&(operand, result): &(usize, usize)| {
+            let operand = kernel.operands.get(operand)?;
+            // The operand must be one buffer of the kernel: two views of it would be read at other places.
+            let origin = self.origin(*operand);
+            let once = kernel.operands.iter().filter(|v| self.origin(**v) == origin).count() == 1;
+            once.then(|| (origin, self.origin(kernel.results[result])))
+        };
+        self.lowered[step as usize].in_place.iter().filter_map(resolve)
+    }
+
+    /// A copy at the end; a state that is updated itself is saved first.
+    fn copy_later(&mut self, origin: Origin, to: Home, value: Value) {
+        let from = match self.homes.get(&origin) {
+            Some(home) => home.clone(),
+            None => {
+                let home = self.new_buffer(&origin);
+                self.homes.insert(origin.clone(), home.clone());
+                home
+            }
+        };
+        let overwritten = matches!(&from, Home::State(name) if self.graph.updates().iter().any(|u| u.state == *name));
+        let to_state = matches!(to, Home::State(_));
+        if overwritten && to_state {
+            let end = end_step(self.lowered);
+            let bytes = self.graph.ty(value).bytes() as u64;
+            let name = format!("{}.saved", self.graph.value_name(value));
+            self.buffers.push(Buffer::new(name, bytes, end, end + 2));
+            let saved = Home::Buffer(self.buffers.len() - 1);
+            self.copies.insert(0, EndCopy { from, to: saved.clone(), value });
+            self.copies.push(EndCopy { from: saved, to, value });
+        } else {
+            self.copies.push(EndCopy { from, to, value });
+        }
+        let end = end_step(self.lowered);
+        self.read.insert(origin, end);
+    }
+
+    fn new_buffer(&mut self, origin: &Origin) -> Home {
+        let Origin::Computed(value) = origin else { return Home::Input(0) };
+        let lower = self.made.get(origin).copied().unwrap_or(0);
+        let upper = self.read.get(origin).copied().unwrap_or(lower).max(lower) + 1;
+        let bytes = self.graph.ty(*value).bytes() as u64;
+        self.buffers.push(Buffer::new(self.graph.value_name(*value).to_string(), bytes, lower, upper));
+        Home::Buffer(self.buffers.len() - 1)
+    }
+
+    /// Everything else gets a buffer; a result may take over the buffer of an operand that dies with it.
+    fn arena(&mut self) {
+        for step in 0..self.schedule.kernels.len() {
+            let step = step as u32;
+            let kernel = &self.schedule.kernels[step as usize];
+            let mut taken: Vec<Origin> = Vec::new();
+            for &result in &kernel.results {
+                let origin = Origin::Computed(result);
+                if self.homes.contains_key(&origin) {
+                    continue;
+                }
+                let home = self.new_buffer(&origin);
+                let candidate = self
+                    .pairs(step)
+                    .filter(|(_, r)| *r == origin)
+                    .map(|(operand, _)| operand)
+                    .find(|operand| self.read.get(operand) == Some(&step) && !taken.contains(operand));
+                if let (Some(operand), Home::Buffer(own)) = (candidate, &home) {
+                    if let Some(Home::Buffer(other)) = self.homes.get(&operand) {
+                        let size = self.buffers[*other].size;
+                        if size == self.buffers[*own].size {
+                            self.buffers[*own].alias_of = Some(*other);
+                            taken.push(operand);
+                        }
+                    }
+                }
+                self.homes.insert(origin, home);
+            }
+            let lowered = &self.lowered[step as usize];
+            let uses = lowered.launches.iter().flat_map(|(_, uses)| uses);
+            let workspace =
+                (lowered.workspace_bytes > 0 && uses.into_iter().any(|u| *u == BufferUse::Workspace)).then(|| {
+                    let name = format!("{}.partials", lowered.name);
+                    self.buffers.push(Buffer::new(name, lowered.workspace_bytes as u64, step, step + 1));
+                    self.buffers.len() - 1
+                });
+            self.workspaces.push(workspace);
+            self.record(step, workspace);
+        }
+        let end = end_step(self.lowered);
+        for copy in &self.copies {
+            if let Home::Buffer(buffer) = copy.from {
+                self.trace.push(Access::read(end, buffer));
+            }
+        }
+    }
+
+    fn record(&mut self, step: u32, workspace: Option<usize>) {
+        let kernel = &self.schedule.kernels[step as usize];
+        for &operand in &kernel.operands {
+            if let Some(Home::Buffer(buffer)) = self.homes.get(&self.origin(operand)) {
+                self.trace.push(Access::read(step, *buffer));
+            }
+        }
+        for &result in &kernel.results {
+            if let Some(Home::Buffer(buffer)) = self.homes.get(&self.origin(result)) {
+                self.trace.push(Access::write(step, *buffer));
+            }
+        }
+        if let Some(buffer) = workspace {
+            self.trace.push(Access::write(step, buffer));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The order of kernels: what runs, one after the other, and what each reads and writes.
+//!
+//! `fuse` has formed the kernels; the schedule only lists them. States, tables of constants and reshapes are no
+//! kernels: they are names for memory that exists.
+
+use std::fmt;
+
+use kiln_ir::attribute::Literal;
+use kiln_ir::graph::{Def, Graph, Node, Value};
+use kiln_ir::op::Op;
+use kiln_ir::types::Name;
+use smallvec::SmallVec;
+
+use crate::loops::build::kernel_operands;
+
+/// Kernels of one graph in order.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// Name of the graph.
+    pub name: Name,
+    /// Kernels in order.
+    pub kernels: Vec<Scheduled>,
+    /// Where the memory of every value comes from, by [`Value::index`].
+    pub origins: Vec<Origin>,
+    text: String,
+}
+
+/// One kernel.
+#[derive(Clone, Debug)]
+pub struct Scheduled {
+    /// The node, `fused` or a single op.
+    pub node: Node,
+    /// Values read, in the order of the region's parameters.
+    pub operands: SmallVec<[Value; 4]>,
+    /// Values defined.
+    pub results: SmallVec<[Value; 3]>,
+}
+
+/// The memory behind a value: views share their operand's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Parameter of the graph.
+    Input(usize),
+    /// Value of a state at the start of the run.
+    State(Name),
+    /// Table of constants, defined by this value.
+    Constant(Value),
+    /// Result of a kernel, this value.
+    Computed(Value),
+}
+
+/// Lists the kernels of a graph in program order.
+pub fn schedule(graph: &Graph) -> Schedule {
+    let mut origins: Vec<Origin> = Vec::with_capacity(graph.value_count());
+    let mut kernels = Vec::new();
+    for value in graph.values() {
+        let origin = match graph.value(value).def {
+            Def::Param(number) => Origin::Input(number),
+            Def::Result(node, _) => {
+                let data = graph.node(node);
+                match &data.op {
+                    Op::State(state) => Origin::State(state.name.clone()),
+                    Op::Const(constant) if matches!(constant.value, Literal::Dense(_)) => Origin::Constant(value),
+                    Op::Reshape(_) | Op::Relayout(_) => origins[data.operands[0].index()].clone(),
+                    _ => Origin::Computed(value),
+                }
+            }
+        };
+        origins.push(origin);
+    }
+    for (node, data) in graph.nodes() {
+        let computes = data.results.iter().any(|v| origins[v.index()] == Origin::Computed(*v));
+        if computes {
+            kernels.push(Scheduled { node, operands: kernel_operands(data), results: data.results.clone() });
+        }
+    }
+    let text = render(graph, &kernels);
+    Schedule { name: graph.name().into(), kernels, origins, text }
+}
+
+fn render(graph: &Graph, kernels: &[Scheduled]) -> String {
+    let mut text = format!("schedule @{} {{\n", graph.name());
+    let name = |v: &Value| format!("%{}: {}", graph.value_name(*v), graph.ty(*v));
+    for (step, kernel) in kernels.iter().enumerate() {
+        let data = graph.node(kernel.node);
+        let results: Vec<String> = kernel.results.iter().map(name).collect();
+        let operands: Vec<String> = kernel.operands.iter().map(|v| format!("%{}", graph.value_name(*v))).collect();
+        let what = match data.regions.as_slice() {
+            [region] => {
+                let members: Vec<&str> = region.nodes().map(|(_, d)| d.op.mnemonic()).collect();
+                format!("fused({})", members.join(" "))
+            }
+            _ => data.op.mnemonic().to_owned(),
+        };
+        text.push_str(&format!("  {step}: {} = {what} {}\n", results.join(", "), operands.join(", ")));
+    }
+    text.push_str("}\n");
+    text
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}

@@ -1,0 +1,40 @@
+#![allow(unsafe_code, reason = "entry points of the kernels for JITed code: raw pointers from its table")]
+//! What JITed tile loops call: the arguments of [`super::Arguments`] one by one, as a nest can pass them.
+
+use super::{Arguments, Descriptor, contract_reduce, contract_tiles};
+
+macro_rules! entry {
+    ($(#[$doc:meta])* $name:ident -> $target:ident) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// As the function it calls: pointers as the plan behind `descriptor` asks for them.
+        #[allow(clippy::too_many_arguments, reason = "a nest passes pointers one by one")]
+        pub unsafe extern "C" fn $name(
+            descriptor: *const Descriptor,
+            left: *const u8,
+            right: *const u8,
+            out: *mut u8,
+            bias: *const u8,
+            scale: *const u8,
+            residual: *const u8,
+            partials: *mut u8,
+            scratch: *mut u8,
+            begin: u64,
+            end: u64,
+        ) {
+            let arguments = Arguments { left, right, out, bias, scale, residual, partials, scratch };
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { $target(descriptor, &arguments, begin, end) }
+        }
+    };
+}
+
+entry! {
+    /// Tiles `begin..end` of a contraction.
+    contract_tiles_entry -> contract_tiles
+}
+entry! {
+    /// Sums partial results of tiles `begin..end`.
+    contract_reduce_entry -> contract_reduce
+}
