@@ -48,10 +48,7 @@ pub(crate) fn assemble(program: Program) -> Result<Module, Vec<Diagnostic>> {
     let Program { builder, predict, loss, metrics, training, weights } = program;
     let (states, pending) = (builder.states(), builder.pending_updates());
     let mut faults = Vec::new();
-    let forward = match builder.finish() {
-        Ok(forward) => forward,
-        Err(found) => return Err(found),
-    };
+    let forward = builder.finish()?;
     let reported: Vec<&Root> = loss.iter().chain(&metrics).collect();
     check_reported(&forward, &reported, &mut faults);
     if predict.is_none() && loss.is_none() {

@@ -21,8 +21,7 @@ fn f64s(extents: &[usize]) -> Array {
 fn dot_in_any_order_of_dimensions() {
     let plain = Dot { a_contract: ints(&[1]), b_contract: ints(&[0]), a_batch: ints(&[]), b_batch: ints(&[]) };
     check_gradient(plain, &[f64s(&[2, 3]), f64s(&[3, 4])]);
-    let mixed =
-        Dot { a_contract: ints(&[3, 0]), b_contract: ints(&[0, 2]), a_batch: ints(&[2]), b_batch: ints(&[-1]) };
+    let mixed = Dot { a_contract: ints(&[3, 0]), b_contract: ints(&[0, 2]), a_batch: ints(&[2]), b_batch: ints(&[-1]) };
     check_gradient(mixed, &[f64s(&[3, 2, 2, 4]), f64s(&[4, 2, 3, 2])]);
     let outer = Dot { a_contract: ints(&[]), b_contract: ints(&[]), a_batch: ints(&[]), b_batch: ints(&[]) };
     check_gradient(outer, &[f64s(&[2]), f64s(&[3])]);
