@@ -211,7 +211,7 @@ pub fn entry(mnemonic: &str) -> Option<&'static LayerEntry> {
 
 impl Layer {
     /// Appends the layer; states are named after `name`, or after the layer and a counter.
-    /// Faults are reported to the operands' builder, under `<layer>.C<n>`.
+    /// Faults are reported to the operands' builder, under `<layer>.L<n>`, since `<op>.C<n>` are those of the op.
     #[track_caller]
     pub fn apply(&self, builder: &GraphBuilder, operands: &[&Tensor], name: Option<&str>) -> Tensor {
         let invalid = builder.tensor(Value::INVALID);
@@ -251,15 +251,10 @@ impl Call {
         &self.operands[i]
     }
 
-    /// Name of this instance: as given, or the layer and a counter.
-    fn instance(&self) -> Name {
-        self.name.clone().unwrap_or_else(|| self.builder.next_instance(self.kind))
-    }
-
-    /// Declares `instance.name`, a state of f32, and reads it.
-    fn state(&self, instance: &str, name: &str, shape: impl Into<Shape>, role: Role, init: Initializer) -> Tensor {
-        let ty = TensorType::new(DType::F32, shape);
-        self.builder.scope(instance, || self.builder.new_state(name, State { ty, role, init, source: None }))
+    /// This instance: named as given, or by the layer and a counter.
+    fn instance(&self) -> Instance {
+        let name = self.name.clone().unwrap_or_else(|| self.builder.next_instance(self.kind));
+        Instance { builder: self.builder.clone(), path: self.builder.scoped(&name), name }
     }
 
     /// Reports a fault under `<layer>.<label>` and gives the value that keeps later calls quiet.
@@ -270,6 +265,37 @@ impl Call {
         }
         self.builder.report(fault);
         self.builder.tensor(Value::INVALID)
+    }
+}
+
+/// Elements of one state: no machine holds more, and byte sizes stay far from overflow.
+const STATE_LIMIT: usize = 1 << 40;
+
+/// A layer with states: what they and its values are named after.
+struct Instance {
+    builder: GraphBuilder,
+    /// Within the current scope: `conv1`.
+    name: Name,
+    /// With the scope: `residual1.conv1`.
+    path: Name,
+}
+
+impl Instance {
+    /// Declares the state `path.name` of f32 and reads it.
+    fn state(&self, name: &str, shape: impl Into<Shape>, role: Role, init: Initializer) -> Tensor {
+        let ty = TensorType::new(DType::F32, shape);
+        let elements = ty.extents().iter().try_fold(1_usize, |product, &n| product.checked_mul(n));
+        if elements.is_none_or(|n| n > STATE_LIMIT) {
+            let message = format!("the state `{}` of type {ty} has more than 2^40 elements", self.value(name));
+            self.builder.report(Diagnostic::error("layer.L1", message));
+            return self.builder.tensor(Value::INVALID);
+        }
+        self.builder.scope(&self.name, || self.builder.new_state(name, State { ty, role, init, source: None }))
+    }
+
+    /// `path.part`, the name of a value.
+    fn value(&self, part: &str) -> String {
+        format!("{}.{part}", self.path)
     }
 }
 
@@ -307,3 +333,6 @@ impl<'a> Fields<'a> {
         Some(converted)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,7 @@ struct Roots {
     loss: Option<Root>,
     metrics: Vec<Root>,
     training: Option<Train>,
-    weights: Vec<AttrValue>,
+    weights: Vec<(Name, AttrValue)>,
 }
 
 impl Model {
@@ -124,7 +124,7 @@ impl Model {
 
     /// A state's name in weights made elsewhere, `transposed` if the matrix there is `[units, features]`.
     pub fn foreign_weight(&self, state: &str, foreign: &str, transposed: bool) {
-        self.roots.borrow_mut().weights.push(assemble::foreign_weight(state, foreign, transposed));
+        self.roots.borrow_mut().weights.push(assemble::foreign_weight(&state.into(), &foreign.into(), transposed));
     }
 
     /// The module: states, `@predict`, `@eval`, `@step0` and the recipe.

@@ -8,7 +8,7 @@
 //! depth, `S9` arithmetic, `S10` something given twice, `S11` statement in the wrong place, `S12` declared type, `S13`
 //! unknown state, `S14` shapes that do not repeat to each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use indexmap::IndexMap;
 
@@ -62,9 +62,14 @@ pub fn expand(source: &ast::Source, bindings: &Bindings) -> Result<Module, Vec<D
     Ok(merge(given, expanded))
 }
 
+/// The graph form, with the names that are bound.
 fn lower(source: &ast::Source, bindings: &Bindings) -> Result<Module, Vec<Diagnostic>> {
-    let _ = (source, bindings);
-    Err(vec![Diagnostic::error("script", "the graph form is not read yet")])
+    let (module, faults) = crate::text::lower(source, HashSet::new(), false);
+    match faults.is_empty() {
+        true if bindings.is_empty() => Ok(module),
+        true => module.bind(bindings),
+        false => Err(in_order(faults)),
+    }
 }
 
 /// States and graphs of the graph form first, then what the script made.
@@ -103,6 +108,8 @@ struct Expander<'a> {
     uses: Vec<(Name, u32)>,
     /// Statements expanded so far.
     expanded: usize,
+    /// How often the author gave each name: `%h` is `h`, then `h.1`, `h.2`.
+    names: BTreeMap<Name, usize>,
     faults: Vec<Diagnostic>,
     predict: Option<Root>,
     loss: Option<Root>,
@@ -123,6 +130,7 @@ impl<'a> Expander<'a> {
             dimensions: BTreeSet::new(),
             uses: Vec::new(),
             expanded: 0,
+            names: BTreeMap::new(),
             faults: Vec::new(),
             predict: None,
             loss: None,
@@ -251,7 +259,7 @@ impl<'a> Expander<'a> {
     }
 
     /// `weights {state = "foreign", state = "foreign" transposed}`.
-    fn weights(&mut self, record: &ast::Record) -> Vec<AttrValue> {
+    fn weights(&mut self, record: &ast::Record) -> Vec<(Name, AttrValue)> {
         let mut entries = Vec::new();
         for field in &record.fields {
             let state = &field.key.name;
@@ -313,3 +321,6 @@ impl FaultRef<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

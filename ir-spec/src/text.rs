@@ -86,6 +86,7 @@ mod printer;
 pub mod suggest;
 
 pub use format::format;
+pub(crate) use lower::lower;
 pub use lower::{recipe, tensor_type};
 pub use parser::DEPTH_LIMIT;
 pub use printer::{PrintOptions, print, print_graph, print_node};

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use crate::attribute::{AttrValue, Attribute, Ints};
 use crate::module::Initializer;
 use crate::op::{self, Elementwise, Op};
+use crate::types::Name;
 
 /// An attribute of a layer: knows the words it accepts.
 pub trait LayerAttribute: Attribute {
@@ -266,7 +267,7 @@ impl Init {
     }
 }
 
-/// `word`, or the record `word {key = value}`, which is the list `[word, [key, value], ...]`.
+/// `word`, or the record `word {key = value}`.
 impl Attribute for Init {
     const KIND: &'static str = "an initialiser: glorot, he, fan_in, zeros, ones, normal {mean, deviation}, \
                                 uniform {low, high} or constant {value}";
@@ -280,23 +281,18 @@ impl Attribute for Init {
             Init::Constant(value) => ("constant", vec![value]),
         };
         let names = INITS.iter().find(|(name, _)| *name == word).map_or(&[][..], |(_, known)| known);
-        let pair =
-            |(name, value): (&str, f64)| AttrValue::List(vec![AttrValue::Word(name.into()), AttrValue::Float(value)]);
-        let pairs = names.iter().zip(parameters).map(|((name, _), value)| pair((name, value)));
-        AttrValue::List(std::iter::once(AttrValue::Word(word.into())).chain(pairs).collect())
+        let pairs = names.iter().zip(parameters).map(|((name, _), value)| (Name::from(*name), AttrValue::Float(value)));
+        match names {
+            [] => AttrValue::Word(word.into()),
+            _ => AttrValue::Record(word.into(), pairs.collect()),
+        }
     }
     fn from_value(value: &AttrValue) -> Option<Init> {
         match value {
             AttrValue::Word(word) => Init::parse(word, &[]),
-            AttrValue::List(items) => {
-                let (AttrValue::Word(word), pairs) = items.split_first()? else { return None };
-                let mut given = Vec::new();
-                for pair in pairs {
-                    let AttrValue::List(pair) = pair else { return None };
-                    let [AttrValue::Word(key), value] = pair.as_slice() else { return None };
-                    given.push((&**key, f64::from_value(value)?));
-                }
-                Init::parse(word, &given)
+            AttrValue::Record(word, fields) => {
+                let given = fields.iter().map(|(key, value)| Some((&**key, f64::from_value(value)?)));
+                Init::parse(word, &given.collect::<Option<Vec<_>>>()?)
             }
             _ => None,
         }

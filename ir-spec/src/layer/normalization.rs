@@ -7,6 +7,8 @@ use crate::module::{Initializer, Role, State};
 use crate::op;
 use crate::types::{DType, TensorType};
 
+/// - batch_norm.L1: `x` has rank 2 or more.
+/// - batch_norm.L2: the number of channels is known.
 impl LayerSpec for BatchNorm {
     fn expand(&self, call: &Call) -> Tensor {
         let x = call.operand(0);
@@ -19,16 +21,16 @@ impl LayerSpec for BatchNorm {
             },
         };
         let Some(channels) = channels else {
-            return call.fault("C2", "the number of channels is not known", "bind the name with --bind");
+            return call.fault("L2", "the number of channels is not known", "bind the name with --bind");
         };
         let instance = call.instance();
-        let state = |name, role, value| call.state(&instance, name, [channels], role, Initializer::Constant(value));
+        let state = |name, role, value| instance.state(name, [channels], role, Initializer::Constant(value));
         let scale = state("scale", Role::Param, 1.0);
         let offset = state("offset", Role::Param, 0.0);
         let mean = state("mean", Role::Statistic, 0.0);
         let variance = state("variance", Role::Statistic, 1.0);
         let op = op::BatchNorm { epsilon: self.epsilon, momentum: self.momentum };
-        let names = [&*instance, &format!("{instance}.mean.next"), &format!("{instance}.variance.next")];
+        let names = [&*instance.path, &instance.value("mean.next"), &instance.value("variance.next")];
         let results = call.builder.apply_all(op, &[x, &scale, &offset, &mean, &variance], &names);
         let [y, next_mean, next_variance] = results.as_slice() else { return x.clone() };
         call.builder.pend_update(&mean, next_mean);
@@ -37,27 +39,29 @@ impl LayerSpec for BatchNorm {
     }
 }
 
+/// - layer_norm.L1: `x` has a last extent, which is known.
 impl LayerSpec for LayerNorm {
     fn expand(&self, call: &Call) -> Tensor {
         let x = call.operand(0);
         let Some(features) = x.shape().dims().last().and_then(|dim| dim.known()) else {
             let message = format!("the last extent of {} is not known", x.ty());
-            return call.fault("C1", message, "give the input a number there, or bind the name with --bind");
+            return call.fault("L1", message, "give the input a number there, or bind the name with --bind");
         };
         let instance = call.instance();
-        let scale = call.state(&instance, "scale", [features], Role::Param, Initializer::Constant(1.0));
-        let offset = call.state(&instance, "offset", [features], Role::Param, Initializer::Constant(0.0));
-        call.builder.apply_named(op::LayerNorm { epsilon: self.epsilon }, &[x, &scale, &offset], &instance)
+        let scale = instance.state("scale", [features], Role::Param, Initializer::Constant(1.0));
+        let offset = instance.state("offset", [features], Role::Param, Initializer::Constant(0.0));
+        call.builder.apply_named(op::LayerNorm { epsilon: self.epsilon }, &[x, &scale, &offset], &instance.path)
     }
 }
 
+/// - dropout.L1: `0 <= rate < 1`.
 impl LayerSpec for Dropout {
     fn expand(&self, call: &Call) -> Tensor {
         if !(0.0..1.0).contains(&self.rate) {
             let message = format!("`rate` is {}, not a fraction", self.rate);
-            return call.fault("C1", message, "it is the fraction to drop, at least 0 and below 1");
+            return call.fault("L1", message, "it is the fraction to drop, at least 0 and below 1");
         }
-        let instance = call.builder.scoped(&call.instance());
+        let instance = call.instance().path;
         let counter = draw_counter(&call.builder);
         let op = op::Dropout { rate: self.rate, stream: instance.clone() };
         call.builder.apply_named(op, &[call.operand(0), &counter], &instance)

@@ -25,11 +25,11 @@ pub(super) fn resolve_window(
     let spatial = &shape.dims()[2..];
     let Some(strides) = strides.sizes(spatial.len()) else {
         let message = format!("`strides` must have one size, or one for each of {} dimensions", spatial.len());
-        return Err(call.fault("C3", message, "one number stands for all"));
+        return Err(call.fault("L3", message, "one number stands for all"));
     };
     if strides.iter().chain(dilation).chain(kernel).any(|&n| n < 1) {
         let message = format!("window {kernel:?} with strides {strides:?} and dilation {dilation:?}");
-        return Err(call.fault("C3", message, "every size is at least 1"));
+        return Err(call.fault("L3", message, "every size is at least 1"));
     }
     let padding = match padding {
         Padding::Valid => Ints::from_elem(0, 2 * spatial.len()),
@@ -40,7 +40,7 @@ pub(super) fn resolve_window(
             ints => {
                 let message = format!("`padding` has {} numbers for {} spatial dimensions", ints.len(), spatial.len());
                 return Err(call.fault(
-                    "C4",
+                    "L4",
                     message,
                     "give one number, or [before, after] for each dimension in order",
                 ));
@@ -53,7 +53,7 @@ pub(super) fn resolve_window(
     };
     if !spatial.iter().enumerate().all(fits) {
         let message = format!("a window of {kernel:?} does not fit into {shape}");
-        return Err(call.fault("C7", message, "make it smaller, or give `padding = same`"));
+        return Err(call.fault("L7", message, "make it smaller, or give `padding = same`"));
     }
     Ok(Window { strides, padding })
 }
@@ -78,7 +78,7 @@ fn same_padding(
             }
             (stride, None) => {
                 let message = format!("`same` padding with stride {stride} has no value before `{dim}` is known");
-                return Err(call.fault("C4", message, "bind the name with --bind, or give the padding in numbers"));
+                return Err(call.fault("L4", message, "bind the name with --bind, or give the padding in numbers"));
             }
         };
         padding.extend([total / 2, total - total / 2]);
@@ -91,7 +91,7 @@ pub(super) fn known_channels(call: &Call) -> Result<usize, Tensor> {
     let shape = spatial_shape(call)?;
     shape.dims()[1].known().ok_or_else(|| {
         let message = format!("the number of channels, {}, is not known", shape.dims()[1]);
-        call.fault("C2", message, "give the input a number there, or bind the name with --bind")
+        call.fault("L2", message, "give the input a number there, or bind the name with --bind")
     })
 }
 
@@ -101,7 +101,7 @@ fn spatial_shape(call: &Call) -> Result<Shape, Tensor> {
         return Ok(shape);
     }
     let message = format!("`{}` takes x: [N, C, spatial...], not {shape}", call.kind);
-    Err(call.fault("C1", message, "an image without channels gets one by `reshape`"))
+    Err(call.fault("L1", message, "an image without channels gets one by `reshape`"))
 }
 
 /// Window and strides of a pool, where unset strides are the window's size.
@@ -109,13 +109,17 @@ fn pool(call: &Call, size: &Spatial, strides: &Spatial, padding: &Padding) -> Re
     let rank = spatial_shape(call)?.rank() - 2;
     let Some(window) = size.sizes(rank) else {
         let message = format!("`size` must have one number, or one for each of {rank} dimensions");
-        return Err(call.fault("C3", message, "one number stands for all"));
+        return Err(call.fault("L3", message, "one number stands for all"));
     };
     let strides = if strides.is_unset() { size } else { strides };
     let resolved = resolve_window(call, &window, strides, &Ints::from_elem(1, rank), padding)?;
     Ok((window, resolved))
 }
 
+/// - max_pool.L1: `x` has rank 3 or more.
+/// - max_pool.L3: size and strides are at least 1, one size for all dimensions or one for each.
+/// - max_pool.L4: as conv.L4.
+/// - max_pool.L7: the window fits into the padded extents.
 impl LayerSpec for MaxPool {
     fn expand(&self, call: &Call) -> Tensor {
         let (window, Window { strides, padding }) = match pool(call, &self.size, &self.strides, &self.padding) {
@@ -127,6 +131,7 @@ impl LayerSpec for MaxPool {
     }
 }
 
+/// avg_pool.L1, L3, L4 and L7: as those of `max_pool`.
 impl LayerSpec for AvgPool {
     fn expand(&self, call: &Call) -> Tensor {
         let (window, Window { strides, padding }) = match pool(call, &self.size, &self.strides, &self.padding) {
@@ -138,6 +143,7 @@ impl LayerSpec for AvgPool {
     }
 }
 
+/// - global_avg_pool.L1: `x` has rank 3 or more.
 impl LayerSpec for GlobalAvgPool {
     fn expand(&self, call: &Call) -> Tensor {
         match spatial_shape(call) {
@@ -147,6 +153,7 @@ impl LayerSpec for GlobalAvgPool {
     }
 }
 
+/// - global_max_pool.L1: `x` has rank 3 or more.
 impl LayerSpec for GlobalMaxPool {
     fn expand(&self, call: &Call) -> Tensor {
         match spatial_shape(call) {
@@ -156,12 +163,14 @@ impl LayerSpec for GlobalMaxPool {
     }
 }
 
+/// - flatten.L1: `x` has rank 1 or more.
+/// - flatten.L2: the product of the extents is a size.
 impl LayerSpec for Flatten {
     fn expand(&self, call: &Call) -> Tensor {
         let x = call.operand(0);
         let shape = x.shape();
         let Some((first, rest)) = shape.dims().split_first() else {
-            return call.fault("C1", "`flatten` takes x: [N, D...], not a scalar", "there is nothing to flatten");
+            return call.fault("L1", "`flatten` takes x: [N, D...], not a scalar", "there is nothing to flatten");
         };
         let product = rest.iter().try_fold(Dim::from(1), |product, dim| product.mul(dim));
         match product {
@@ -169,7 +178,7 @@ impl LayerSpec for Flatten {
                 let ty = x.ty().with_shape(Shape::from_iter([first.clone(), product]));
                 call.builder.apply_named(op::Reshape { ty }, &[x], "flatten")
             }
-            Err(error) => call.fault("C2", error.to_string(), "bind the names with --bind"),
+            Err(error) => call.fault("L2", error.to_string(), "bind the names with --bind"),
         }
     }
 }

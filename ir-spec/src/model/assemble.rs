@@ -30,16 +30,17 @@ pub(crate) struct Program {
     pub(crate) loss: Option<Root>,
     pub(crate) metrics: Vec<Root>,
     pub(crate) training: Option<Train>,
-    pub(crate) weights: Vec<AttrValue>,
+    pub(crate) weights: Vec<(Name, AttrValue)>,
 }
 
-/// Entry of the recipe's `weights`: `[state, foreign]`, or `[state, foreign, transposed]`.
-pub(crate) fn foreign_weight(state: &str, foreign: &str, transposed: bool) -> AttrValue {
-    let mut entry = vec![AttrValue::Text(state.into()), AttrValue::Text(foreign.into())];
-    if transposed {
-        entry.push(AttrValue::Word("transposed".into()));
-    }
-    AttrValue::List(entry)
+/// Entry of the recipe's `weights`: a state's name in weights made elsewhere.
+pub(crate) fn foreign_weight(state: &Name, foreign: &Name, transposed: bool) -> (Name, AttrValue) {
+    let foreign = AttrValue::Text(foreign.clone());
+    let value = match transposed {
+        true => AttrValue::List(vec![foreign, AttrValue::Word("transposed".into())]),
+        false => foreign,
+    };
+    (state.clone(), value)
 }
 
 /// The module of a program, or everything that is wrong with it.
@@ -47,10 +48,7 @@ pub(crate) fn assemble(program: Program) -> Result<Module, Vec<Diagnostic>> {
     let Program { builder, predict, loss, metrics, training, weights } = program;
     let (states, pending) = (builder.states(), builder.pending_updates());
     let mut faults = Vec::new();
-    let forward = match builder.finish() {
-        Ok(forward) => forward,
-        Err(found) => return Err(found),
-    };
+    let forward = builder.finish()?;
     let reported: Vec<&Root> = loss.iter().chain(&metrics).collect();
     check_reported(&forward, &reported, &mut faults);
     if predict.is_none() && loss.is_none() {
@@ -87,7 +85,7 @@ pub(crate) fn assemble(program: Program) -> Result<Module, Vec<Diagnostic>> {
         recipe.entries.extend(train.entries.clone());
     }
     if !weights.is_empty() {
-        recipe.entries.insert("weights".into(), AttrValue::List(weights));
+        recipe.entries.insert("weights".into(), AttrValue::Record("".into(), weights));
     }
     if !recipe.entries.is_empty() {
         module.recipe = Some(recipe);
@@ -105,21 +103,23 @@ fn global(name: &str) -> AttrValue {
 fn check_reported(forward: &Graph, reported: &[&Root], faults: &mut Vec<Diagnostic>) {
     let mut names = BTreeSet::new();
     for root in reported {
-        let ty = forward.ty(root.value);
-        if ty.rank() != 0 || !ty.dtype.is_float() {
-            let message = format!(
-                "`{}` must be a float scalar, the mean over the batch; %{} is {ty}",
-                root.name,
-                forward.value_name(root.value)
-            );
-            let fault = Diagnostic::error("model.C4", message).at(root.at.clone());
-            faults.push(fault.help("take the mean: `reduce_mean %x {dims = [0]}`"));
-        }
+        faults.extend(not_reportable(forward, root));
         if !names.insert(&root.name) {
             let fault = Diagnostic::error("model.C5", format!("`{}` is reported twice", root.name));
             faults.push(fault.at(root.at.clone()).help("give one of the values another name first"));
         }
     }
+}
+
+/// Why a value cannot be a loss or a metric.
+pub(crate) fn not_reportable(forward: &Graph, root: &Root) -> Option<Diagnostic> {
+    let ty = forward.ty(root.value);
+    if ty.rank() == 0 && ty.dtype.is_float() {
+        return None;
+    }
+    let name = forward.value_name(root.value);
+    let message = format!("`{}` must be a float scalar, the mean over the batch; %{name} is {ty}", root.name);
+    Some(Diagnostic::error("model.C4", message).at(root.at.clone()).help("take the mean: `reduce_mean %x`"))
 }
 
 /// Which parameters a copy has.
@@ -225,7 +225,7 @@ fn step_graph(
 
     let builder = GraphBuilder::over(forward);
     builder.set_provenance(Some(Provenance { source: train.at.clone(), derived: Some("train".into()) }));
-    let step = counter(&builder, module, "step");
+    let step = counter(&builder, module, "step", &train.at);
     let rate = rate(&builder, train, &step);
     let weights: Vec<Tensor> = parameters.iter().map(|(_, value)| builder.tensor(*value)).collect();
     let loss = builder.tensor(returns[0]);
@@ -241,7 +241,7 @@ fn step_graph(
     }
     let increment = |value: &Tensor, name: &str| {
         let add = Op::Elementwise(Elementwise::Add);
-        builder.apply_named(add, &[value, &value.full_like(1)], &format!("{name}.next"))
+        builder.apply_named(add, &[value, &value.full_like(1).named("one")], &format!("{name}.next"))
     };
     let statistics = pending.iter().filter_map(|u| Some((u.state.clone(), builder.tensor(map.try_get(u.value)?))));
     updates.extend(statistics);
@@ -256,9 +256,9 @@ fn step_graph(
 }
 
 /// Reads a counter state, declaring it.
-fn counter(builder: &GraphBuilder, module: &mut Module, name: &str) -> Tensor {
+fn counter(builder: &GraphBuilder, module: &mut Module, name: &str, at: &Option<Location>) -> Tensor {
     let ty = TensorType::scalar(DType::I64);
-    let state = State { ty: ty.clone(), role: Role::Counter, init: Initializer::Constant(0.0), source: None };
+    let state = State { ty: ty.clone(), role: Role::Counter, init: Initializer::Constant(0.0), source: at.clone() };
     module.states.insert(name.into(), state);
     builder.read_state(name, ty)
 }

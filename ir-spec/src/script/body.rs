@@ -2,6 +2,7 @@
 
 use super::{Expander, Root, Scope};
 use crate::builder::Tensor;
+use crate::model::assemble::not_reportable;
 use crate::text::ast::*;
 use crate::text::suggest::did_you_mean;
 use crate::types::{Name, TensorType};
@@ -38,22 +39,24 @@ impl Expander<'_> {
             match &statement.kind {
                 StatementKind::Define { results, value, .. } => self.define(&mut scope, results, value),
                 StatementKind::Predict(value) => {
-                    let root = self.root(&scope, statement.span, value, None);
+                    let root = self.root(&scope, value, None);
                     if self.predict.is_some() {
                         self.fault(statement.span, "script.S10", "`predict` is given twice");
                     }
                     self.predict = root.or(self.predict.take());
                 }
                 StatementKind::Loss(value) => {
-                    let root = self.root(&scope, statement.span, value, Some("loss"));
+                    let root = self.root(&scope, value, Some("loss"));
                     if self.loss.is_some() {
                         self.fault(statement.span, "script.S10", "`loss` is given twice")
                             .help("add the terms up and give one".to_owned());
                     }
+                    self.reportable(value, root.as_ref());
                     self.loss = root.or(self.loss.take());
                 }
                 StatementKind::Metric(value) => {
-                    let root = self.root(&scope, statement.span, value, None);
+                    let root = self.root(&scope, value, None);
+                    self.reportable(value, root.as_ref());
                     self.metrics.extend(root);
                 }
                 StatementKind::Return { .. } | StatementKind::Yield(_) => {
@@ -65,19 +68,25 @@ impl Expander<'_> {
     }
 
     /// A value that leaves the model: under `name`, or the value's or the callee's.
-    fn root(&mut self, scope: &Scope, span: Span, value: &Applied, name: Option<&str>) -> Option<Root> {
-        let (own, place) = match value {
-            Applied::Value(ident) => (&ident.name, ident.span),
-            Applied::Call(call) => (&call.callee.name, call.callee.span),
-        };
+    fn root(&mut self, scope: &Scope, value: &Applied, name: Option<&str>) -> Option<Root> {
+        let (Applied::Value(own) | Applied::Call(Call { callee: own, .. })) = value;
         let results = self.apply(scope, value, &[]);
         let first = results.first()?;
         if first.is_invalid() {
             return None;
         }
-        let name = name.map_or_else(|| own.clone(), Name::from);
-        let at = self.location(if place.line == 0 { span } else { place });
+        let name = name.map_or_else(|| own.name.clone(), Name::from);
+        let at = self.location(own.span);
         Some(Root { name, value: first.value(), at })
+    }
+
+    /// Reports here what `assemble` would only see in a model without other faults.
+    fn reportable(&mut self, value: &Applied, root: Option<&Root>) {
+        let Some(root) = root else { return };
+        if let Some(fault) = self.builder.with_graph(|g| not_reportable(g, root)) {
+            let (Applied::Value(ident) | Applied::Call(Call { callee: ident, .. })) = value;
+            self.faults.push(fault.width(ident.span.width));
+        }
     }
 
     fn define(&mut self, scope: &mut Scope, results: &[ResultItem], value: &Applied) {
@@ -101,12 +110,20 @@ impl Expander<'_> {
                 }
                 // An alias keeps the name it has.
                 if value.value().index() >= before {
-                    let name = self.builder.scoped(&result.name.name);
+                    let name = self.fresh_name(&result.name.name);
                     self.builder.rename(&value, &name);
                 }
             }
             scope.values.insert(result.name.name.clone(), value);
         }
+    }
+
+    /// The author's name under the current blocks, with a counter from its second use on.
+    fn fresh_name(&mut self, name: &str) -> Name {
+        let name = self.builder.scoped(name);
+        let count = self.names.entry(name.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 { name } else { format!("{name}.{}", *count - 1).into() }
     }
 
     /// Results of a value, an op, a layer or a block. `declared` are the types on the definition line.
