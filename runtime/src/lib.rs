@@ -14,6 +14,7 @@ pub mod profile;
 pub mod session;
 pub mod states;
 pub mod tensor;
+pub mod train;
 pub mod weights;
 
 pub use error::{LoadError, RunError};
