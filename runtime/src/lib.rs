@@ -1,6 +1,7 @@
 //! The machine room of Kiln: it only computes.
 
 pub mod arena;
+pub mod atomic_file;
 pub mod data;
 pub mod error;
 pub mod executable;
@@ -13,6 +14,8 @@ pub mod profile;
 pub mod session;
 pub mod states;
 pub mod tensor;
+pub mod train;
+pub mod weights;
 
 pub use error::{LoadError, RunError};
 pub use executable::{Binding, Code, Executable, KernelFn, Launch, Site, Slot, Status};
@@ -21,3 +24,4 @@ pub use profile::Profile;
 pub use session::{ProgramId, Session};
 pub use states::StateStore;
 pub use tensor::{Element, Tensor, TensorError};
+pub use weights::Weights;

@@ -1,0 +1,476 @@
+//! Checkpoints: everything that the rest of a training depends on, in one file.
+//!
+//! ```text
+//! magic "KILNCKPT", version u32, length of the file u64
+//! identity: count u32, then (name, u64) each
+//! position: epoch, step in epoch, step, examples in epoch, each u64; sums f64s; first losses f64s
+//! history:  names of the train and test series; epochs u64, then the f64s of train and test each
+//! states:   count u32, then (name, dtype, extents u64s, bytes) each
+//! CRC-32 of all the above
+//! ```
+//! Numbers are little-endian; texts, lists and bytes start with their length as u64. Elements of states are in the
+//! machine's order: Kiln runs on little-endian machines only.
+
+use std::io::Write;
+use std::path::Path;
+
+use kiln_ir::{DType, Name, Shape, TensorType};
+
+use super::report::{EpochSummary, History};
+use crate::atomic_file::{WriteError, write_atomically};
+use crate::error::LoadError;
+use crate::session::Session;
+use crate::states::StateStore;
+use crate::tensor::Tensor;
+
+const MAGIC: &[u8; 8] = b"KILNCKPT";
+const VERSION: u32 = 1;
+/// Magic, version and length.
+const HEADER: usize = 20;
+
+/// A checkpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file cannot be read.
+    #[error("{file}: {source}; check the path given to --resume")]
+    Io {
+        /// The file.
+        file: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Another kind of file.
+    #[error("{file}: this is no checkpoint; give --resume a file that --checkpoint wrote")]
+    NotACheckpoint {
+        /// The file.
+        file: String,
+    },
+    /// Written by another version of Kiln.
+    #[error("{file}: the checkpoint has format {found}, this Kiln reads {VERSION}; resume with the Kiln that wrote it")]
+    Version {
+        /// The file.
+        file: String,
+        /// Its version.
+        found: u32,
+    },
+    /// Some of it is missing.
+    #[error("{file}: the checkpoint was cut short, it has {found} of {expected} bytes; resume from another copy")]
+    Truncated {
+        /// The file.
+        file: String,
+        /// Its length.
+        found: u64,
+        /// The length it should have.
+        expected: u64,
+    },
+    /// It was changed after it was written.
+    #[error("{file}: the checkpoint is damaged, its checksum does not match; resume from another copy")]
+    Damaged {
+        /// The file.
+        file: String,
+    },
+    /// It belongs to another training.
+    #[error("{file}: the checkpoint was made with another {part}; {help}")]
+    Differs {
+        /// The file.
+        file: String,
+        /// What differs.
+        part: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// It has no such state.
+    #[error("{file}: the checkpoint has no state @{state}; resume with the script that it was made with")]
+    MissingState {
+        /// The file.
+        file: String,
+        /// The state.
+        state: Name,
+    },
+    /// A state of another type.
+    #[error("{file}: {source}")]
+    State {
+        /// The file.
+        file: String,
+        /// What differs.
+        source: LoadError,
+    },
+}
+
+/// What must be the same for a training to go on bit by bit, in the order in which it is compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity(pub Vec<(Name, u64)>);
+
+/// What to do if a part of the [`Identity`] differs.
+fn help(part: &str) -> &'static str {
+    match part {
+        "script" => "resume with the script that it was made with, or start anew without --resume",
+        "data" => "resume with the data that it was made with, or start anew without --resume",
+        "seed" => "give the same --seed",
+        "batch size" => "give the same --batch",
+        "order of examples" => "give --no-shuffle, or leave it out, as before",
+        "test split" => "give the same --test-fold",
+        _ => "resume with the same Kiln, processor and options, since they choose kernels that round differently",
+    }
+}
+
+/// Where a training stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Position {
+    /// Complete epochs.
+    pub epoch: u64,
+    /// Complete steps of the current epoch.
+    pub step_in_epoch: u64,
+    /// Complete steps in all.
+    pub step: u64,
+    /// Examples of the current epoch that are done.
+    pub examples: u64,
+    /// Sums over those examples, one per training series.
+    pub sums: Vec<f64>,
+    /// Losses of the first steps.
+    pub losses: Vec<f64>,
+    /// Means of the complete epochs.
+    pub history: History,
+}
+
+/// A checkpoint in memory.
+#[derive(Debug)]
+pub struct Checkpoint {
+    file: String,
+    /// What it belongs to.
+    pub identity: Identity,
+    /// Where it stands.
+    pub position: Position,
+    states: Vec<(Name, Tensor)>,
+}
+
+/// Writes a checkpoint, atomically.
+///
+/// # Errors
+/// [`WriteError`]; an older checkpoint then stays.
+pub fn save(path: &Path, identity: &Identity, position: &Position, states: &StateStore) -> Result<(), WriteError> {
+    let bytes = encode(identity, position, states);
+    write_atomically(path, |out| out.write_all(&bytes))
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint and checks that it is whole.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
+        let file = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|source| CheckpointError::Io { file: file.clone(), source })?;
+        Checkpoint::decode(file, &bytes)
+    }
+
+    fn decode(file: String, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
+        let found = bytes.len() as u64;
+        if !bytes.starts_with(MAGIC) && !(bytes.len() < MAGIC.len() && MAGIC.starts_with(bytes)) {
+            return Err(CheckpointError::NotACheckpoint { file });
+        }
+        let mut header = Reader { rest: bytes.get(MAGIC.len()..).unwrap_or_default() };
+        let expected = HEADER as u64;
+        let (Some(version), Some(length)) = (header.u32(), header.u64()) else {
+            return Err(CheckpointError::Truncated { file, found, expected });
+        };
+        if version != VERSION {
+            return Err(CheckpointError::Version { file, found: version });
+        }
+        if found < length {
+            return Err(CheckpointError::Truncated { file, found, expected: length });
+        }
+        let body = bytes.split_last_chunk::<4>().filter(|_| found == length);
+        let Some((body, checksum)) = body.filter(|(body, crc)| crc32fast::hash(body) == u32::from_le_bytes(**crc))
+        else {
+            return Err(CheckpointError::Damaged { file });
+        };
+        let _ = checksum;
+        let mut reader = Reader { rest: body.get(HEADER..).unwrap_or_default() };
+        match (reader.identity(), reader.position(), reader.states()) {
+            (Some(identity), Some(position), Some(states)) if reader.rest.is_empty() => {
+                Ok(Checkpoint { file, identity, position, states })
+            }
+            _ => Err(CheckpointError::Damaged { file }),
+        }
+    }
+
+    /// Checks part by part that this checkpoint belongs to the training with that identity.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Differs`] with the first part that does not.
+    pub fn check(&self, identity: &Identity) -> Result<(), CheckpointError> {
+        for (part, value) in &identity.0 {
+            let own = self.identity.0.iter().find(|(name, _)| name == part).map(|(_, value)| value);
+            if own != Some(value) {
+                let (file, part) = (self.file.clone(), part.to_string());
+                return Err(CheckpointError::Differs { file, help: help(&part), part });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets every state of the session.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MissingState`], [`CheckpointError::State`].
+    pub fn restore(&self, session: &mut Session) -> Result<(), CheckpointError> {
+        let names: Vec<Name> = session.states().iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let Some((_, tensor)) = self.states.iter().find(|(other, _)| *other == name) else {
+                return Err(CheckpointError::MissingState { file: self.file.clone(), state: name });
+            };
+            let set = session.set_state(&name, tensor);
+            set.map_err(|source| CheckpointError::State { file: self.file.clone(), source })?;
+        }
+        Ok(())
+    }
+}
+
+fn encode(identity: &Identity, position: &Position, states: &StateStore) -> Vec<u8> {
+    let mut out = Writer { bytes: Vec::with_capacity(states.bytes() + 4096) };
+    out.bytes.extend(MAGIC);
+    out.u32(VERSION);
+    out.u64(0);
+    out.u32(identity.0.len() as u32);
+    for (name, value) in &identity.0 {
+        out.text(name);
+        out.u64(*value);
+    }
+    for value in [position.epoch, position.step_in_epoch, position.step, position.examples] {
+        out.u64(value);
+    }
+    out.floats(&position.sums);
+    out.floats(&position.losses);
+    out.history(&position.history);
+    out.u32(states.len() as u32);
+    for (name, tensor) in states.iter() {
+        out.text(name);
+        out.text(tensor.dtype().name());
+        let extents = tensor.ty().extents();
+        out.u64(extents.len() as u64);
+        extents.iter().for_each(|&extent| out.u64(extent as u64));
+        out.data(tensor.bytes());
+    }
+    let length = out.bytes.len() as u64 + 4;
+    if let Some(field) = out.bytes.get_mut(HEADER - 8..HEADER) {
+        field.copy_from_slice(&length.to_le_bytes());
+    }
+    let checksum = crc32fast::hash(&out.bytes);
+    out.u32(checksum);
+    out.bytes
+}
+
+struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    fn u32(&mut self, value: u32) {
+        self.bytes.extend(value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.bytes.extend(value.to_le_bytes());
+    }
+
+    fn data(&mut self, data: &[u8]) {
+        self.u64(data.len() as u64);
+        self.bytes.extend(data);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.data(text.as_bytes());
+    }
+
+    fn floats(&mut self, values: &[f64]) {
+        self.u64(values.len() as u64);
+        values.iter().for_each(|value| self.u64(value.to_bits()));
+    }
+
+    fn history(&mut self, history: &History) {
+        for names in [&history.train_names, &history.test_names] {
+            self.u64(names.len() as u64);
+            names.iter().for_each(|name| self.text(name));
+        }
+        self.u64(history.epochs.len() as u64);
+        for epoch in &history.epochs {
+            self.floats(&epoch.train);
+            self.floats(&epoch.test);
+        }
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, bytes: u64) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(usize::try_from(bytes).ok()?)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn data(&mut self) -> Option<&'a [u8]> {
+        let bytes = self.u64()?;
+        self.take(bytes)
+    }
+
+    fn text(&mut self) -> Option<Name> {
+        std::str::from_utf8(self.data()?).ok().map(Name::from)
+    }
+
+    /// A list with its length in front. Nothing is reserved: the length may be a lie.
+    fn list<T>(&mut self, item: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let length = self.u64()?;
+        (0..length).map(|_| item(self)).collect()
+    }
+
+    fn floats(&mut self) -> Option<Vec<f64>> {
+        self.list(|reader| reader.u64().map(f64::from_bits))
+    }
+
+    fn identity(&mut self) -> Option<Identity> {
+        let count = self.u32()?;
+        (0..count).map(|_| Some((self.text()?, self.u64()?))).collect::<Option<_>>().map(Identity)
+    }
+
+    fn position(&mut self) -> Option<Position> {
+        Some(Position {
+            epoch: self.u64()?,
+            step_in_epoch: self.u64()?,
+            step: self.u64()?,
+            examples: self.u64()?,
+            sums: self.floats()?,
+            losses: self.floats()?,
+            history: History {
+                train_names: self.list(Reader::text)?,
+                test_names: self.list(Reader::text)?,
+                epochs: self.list(|reader| Some(EpochSummary { train: reader.floats()?, test: reader.floats()? }))?,
+            },
+        })
+    }
+
+    fn states(&mut self) -> Option<Vec<(Name, Tensor)>> {
+        let count = self.u32()?;
+        (0..count).map(|_| self.state()).collect()
+    }
+
+    fn state(&mut self) -> Option<(Name, Tensor)> {
+        let name = self.text()?;
+        let dtype = DType::parse(&self.text()?)?;
+        let extents = self.list(|reader| usize::try_from(reader.u64()?).ok())?;
+        let data = self.data()?;
+        let size = extents.iter().try_fold(dtype.bytes(), |size, &extent| size.checked_mul(extent))?;
+        if size != data.len() {
+            return None;
+        }
+        let ty = TensorType::new(dtype, Shape::from(&extents[..]));
+        Some((name, Tensor::from_bytes(ty, data).ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+    use super::*;
+
+    fn example() -> (Identity, Position, Session) {
+        let identity = Identity(vec![("script".into(), 7), ("data".into(), 8), ("seed".into(), 1)]);
+        let history = History {
+            train_names: vec!["loss".into()],
+            test_names: vec!["loss".into()],
+            epochs: vec![EpochSummary { train: vec![0.1], test: vec![f64::NAN] }],
+        };
+        let losses = vec![1.5, 0.1 + 0.2];
+        let position =
+            Position { epoch: 1, step_in_epoch: 2, step: 9, examples: 64, sums: vec![3.25], losses, history };
+        let mut session = Session::new(1).unwrap();
+        session.put_state("w", Tensor::from_vec([2, 2], vec![1.0_f32, -0.0, f32::NAN, 3.0]).unwrap()).unwrap();
+        session.put_state("step", Tensor::scalar(9_i64).unwrap()).unwrap();
+        (identity, position, session)
+    }
+
+    #[test]
+    fn what_is_saved_is_restored() {
+        let (identity, position, session) = example();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.ckpt");
+        save(&path, &identity, &position, session.states()).unwrap();
+        let checkpoint = Checkpoint::read(&path).unwrap();
+        checkpoint.check(&identity).unwrap();
+        // NaN is unequal to itself, its text is not.
+        assert_eq!(format!("{:?}", checkpoint.position), format!("{position:?}"));
+        let mut other = Session::new(1).unwrap();
+        other.put_state("step", Tensor::scalar(0_i64).unwrap()).unwrap();
+        other.put_state("w", Tensor::from_vec([2, 2], vec![0.0_f32; 4]).unwrap()).unwrap();
+        checkpoint.restore(&mut other).unwrap();
+        assert!(session.states().iter().all(|(name, tensor)| other.states().get(name) == Some(tensor)));
+    }
+
+    #[test]
+    fn a_cut_checkpoint_is_refused_at_any_length() {
+        let (identity, position, session) = example();
+        let whole = encode(&identity, &position, session.states());
+        for length in 0..whole.len() {
+            let error = Checkpoint::decode("c".into(), &whole[..length]).unwrap_err();
+            assert!(matches!(error, CheckpointError::Truncated { .. }), "{length}: {error}");
+        }
+        let mut longer = whole.clone();
+        longer.push(0);
+        assert!(matches!(Checkpoint::decode("c".into(), &longer), Err(CheckpointError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_changed_byte_is_noticed_anywhere() {
+        let (identity, position, session) = example();
+        let whole = encode(&identity, &position, session.states());
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                assert!(Checkpoint::decode("c".into(), &bytes).is_err(), "byte {at}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn lies_with_a_valid_checksum_are_refused() {
+        let (identity, position, session) = example();
+        let whole = encode(&identity, &position, session.states());
+        for at in HEADER..whole.len() - 4 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xff;
+            let end = bytes.len() - 4;
+            let checksum = crc32fast::hash(&bytes[..end]).to_le_bytes();
+            bytes[end..].copy_from_slice(&checksum);
+            // Values may differ; nothing may panic or exhaust memory.
+            let _ = Checkpoint::decode("c".into(), &bytes);
+        }
+    }
+
+    #[test]
+    fn the_part_that_differs_is_named() {
+        let (identity, position, session) = example();
+        let whole = encode(&identity, &position, session.states());
+        let checkpoint = Checkpoint::decode("c.ckpt".into(), &whole).unwrap();
+        for (i, (part, _)) in identity.0.iter().enumerate() {
+            let mut other = identity.clone();
+            other.0[i].1 += 1;
+            let message = checkpoint.check(&other).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("c.ckpt: the checkpoint was made with another {part}; ")),
+                "{message}"
+            );
+        }
+    }
+}

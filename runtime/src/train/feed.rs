@@ -1,0 +1,146 @@
+//! Buffers of a training: the tensors of a batch and of the results, one set per batch size.
+
+use std::collections::BTreeMap;
+
+use kiln_ir::{Name, TensorType};
+
+use super::error::TrainError;
+use super::options::TrainPrograms;
+use crate::data::Dataset;
+use crate::session::{ProgramId, Session};
+use crate::tensor::Tensor;
+
+/// Runs programs on batches.
+pub(crate) struct Feed {
+    by_batch: BTreeMap<usize, Buffers>,
+}
+
+struct Buffers {
+    /// One per distinct input of the programs.
+    batch: Vec<(Name, Tensor)>,
+    steps: Vec<Runner>,
+    eval: Option<Runner>,
+}
+
+struct Runner {
+    id: ProgramId,
+    /// Indices into the batch, in the order of the program's inputs.
+    inputs: Vec<usize>,
+    outputs: Vec<Tensor>,
+    names: Vec<Name>,
+}
+
+/// Which programs to run on a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Step,
+    Eval,
+}
+
+impl Feed {
+    pub(crate) fn new(session: &Session, programs: &TrainPrograms) -> Result<Feed, TrainError> {
+        let mut by_batch = BTreeMap::new();
+        for (&size, programs) in &programs.by_batch {
+            let mut batch = Vec::new();
+            let several = programs.steps.len() > 1;
+            let steps = programs.steps.iter().map(|&id| Runner::new(session, id, size, &mut batch, several));
+            let steps = steps.collect::<Result<_, _>>()?;
+            let eval = programs.eval.map(|id| Runner::new(session, id, size, &mut batch, false)).transpose()?;
+            by_batch.insert(size, Buffers { batch, steps, eval });
+        }
+        Ok(Feed { by_batch })
+    }
+
+    /// Names of the results, in the order of [`Feed::run`]'s values.
+    pub(crate) fn names(&self, kind: Kind) -> Vec<Name> {
+        let runners = self.by_batch.values().map(|buffers| buffers.runners(kind)).find(|runners| !runners.is_empty());
+        runners.unwrap_or_default().iter().flat_map(|runner| runner.names.iter().cloned()).collect()
+    }
+
+    /// Runs the programs of a kind on the examples `indices`, and stores their results in `values`.
+    pub(crate) fn run(
+        &mut self,
+        session: &mut Session,
+        data: &Dataset,
+        kind: Kind,
+        indices: &[usize],
+        values: &mut Vec<f64>,
+    ) -> Result<(), TrainError> {
+        let size = indices.len();
+        let missing = || {
+            let kind = if kind == Kind::Step { "step" } else { "eval" };
+            TrainError::MissingProgram { kind, size }
+        };
+        let buffers = self.by_batch.get_mut(&size).ok_or_else(missing)?;
+        for (input, tensor) in &mut buffers.batch {
+            data.fill(input, indices, tensor)?;
+        }
+        let Buffers { batch, steps, eval } = buffers;
+        let runners = match kind {
+            Kind::Step => &mut steps[..],
+            Kind::Eval => eval.as_mut_slice(),
+        };
+        if runners.is_empty() {
+            return Err(missing());
+        }
+        values.clear();
+        for runner in runners {
+            let inputs: Vec<&Tensor> = runner.inputs.iter().filter_map(|&i| Some(&batch.get(i)?.1)).collect();
+            session.run(runner.id, &inputs, &mut runner.outputs)?;
+            values.extend(runner.outputs.iter().map(|output| output.get(0).unwrap_or(f64::NAN)));
+        }
+        Ok(())
+    }
+}
+
+impl Buffers {
+    fn runners(&self, kind: Kind) -> &[Runner] {
+        match kind {
+            Kind::Step => &self.steps,
+            Kind::Eval => self.eval.as_slice(),
+        }
+    }
+}
+
+impl Runner {
+    /// Prepares a program, adding tensors to `batch` for inputs that it has not yet. If there are `several` step
+    /// programs, each result is named after its program too.
+    fn new(
+        session: &Session,
+        id: ProgramId,
+        size: usize,
+        batch: &mut Vec<(Name, Tensor)>,
+        several: bool,
+    ) -> Result<Runner, TrainError> {
+        let executable = session.executable(id)?;
+        let signature = |value: &Name, ty: &TensorType, wanted: String| TrainError::Signature {
+            program: executable.name.clone(),
+            value: value.clone(),
+            ty: ty.to_string(),
+            wanted,
+        };
+        let mut inputs = Vec::new();
+        for input in &executable.inputs {
+            if input.ty.extents().first() != Some(&size) {
+                return Err(signature(&input.name, &input.ty, format!("the batch has {size} examples")));
+            }
+            let known = batch.iter().position(|(name, tensor)| *name == input.name && *tensor.ty() == input.ty);
+            inputs.push(known.unwrap_or(batch.len()));
+            if known.is_none() {
+                batch.push((input.name.clone(), Tensor::zeros(input.ty.clone()).map_err(crate::RunError::from)?));
+            }
+        }
+        let mut names = Vec::new();
+        for output in &executable.outputs {
+            if output.ty.elements() != 1 {
+                let wanted = "loss and metrics are scalars, means over the batch".into();
+                return Err(signature(&output.name, &output.ty, wanted));
+            }
+            names.push(match several {
+                true => format!("{}.{}", executable.name, output.name).into(),
+                false => output.name.clone(),
+            });
+        }
+        Ok(Runner { id, inputs, outputs: session.outputs(id)?, names })
+    }
+}
