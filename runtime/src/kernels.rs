@@ -74,7 +74,7 @@ pub enum Level {
     Neon,
     /// 256-bit vectors with FMA.
     Avx2,
-    /// 512-bit vectors (F, DQ, BW, VL).
+    /// 512-bit vectors (F, DQ, BW, VL) with FMA and BMI2.
     Avx512,
 }
 
@@ -112,6 +112,7 @@ impl Level {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi2")
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 => false,
