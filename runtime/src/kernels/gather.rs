@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::abi::{GROUP, Segment};
-use super::contract::{AffineRead, ContractError};
+use super::spec::{AffineRead, ContractError};
 
 /// The loop dimensions an operand sees, and their numbers.
 pub(crate) struct Read {
@@ -275,20 +275,21 @@ fn leading_run(offsets: &[i32], longest_step: i64) -> (i64, usize) {
 fn prefer_k(free: &Groups, k: &Groups, checks: &[Check]) -> bool {
     let lanes = |groups: &Groups| groups.segments.iter().map(|s| s.len as usize).sum::<usize>();
     let (free_len, k_len) = (lanes(free), lanes(k));
-    let mut cost_free = free.cost(free_len);
-    let mut cost_k = k.cost(k_len) + 0.12;
-    if !checks.is_empty() {
-        let too_many = |groups: &Groups, steps: usize, steps_are_free: bool| {
-            classes(checks, steps, steps_are_free).1.len().saturating_mul(groups.start.len()) > MOST_MASKS
-        };
-        if too_many(free, k_len, false) {
-            cost_free += 1e3;
-        }
-        if too_many(k, free_len, true) {
-            cost_k += 1e3;
-        }
+    let cheaper = k.cost(k_len) + 0.12 < free.cost(free_len);
+    // Classes are counted for the favourite only: telling thousands of steps apart takes longer than all else here.
+    let too_many = |groups: &Groups, steps: usize, steps_are_free: bool| {
+        !checks.is_empty()
+            && classes(checks, steps, steps_are_free)
+                .1
+                .len()
+                .saturating_mul(groups.start.len())
+                > MOST_MASKS
+    };
+    if cheaper {
+        !too_many(k, free_len, true)
+    } else {
+        too_many(free, k_len, false)
     }
-    cost_k < cost_free
 }
 
 /// The class of every step and one member of each: steps that no check tells apart share a class.
