@@ -1,8 +1,4 @@
-#![allow(
-    unsafe_code,
-    clippy::unwrap_used,
-    reason = "a timing program: calls entry points, may panic"
-)]
+#![allow(unsafe_code, clippy::unwrap_used, reason = "a timing program: calls entry points, may panic")]
 //! GFLOP/s of the contraction kernels on one thread, next to the FMA peak measured in the same run.
 //!
 //! `cargo bench -p kiln-rt [-- part-of-a-name] [KILN_KERNELS=avx2]`
@@ -11,18 +7,13 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use kiln_rt::kernels::{
-    Activation, AffineDim, AffineRead, Along, Arguments, ContractPlan, ContractSpec, Element,
-    Epilogue, Kernels, Level, Packed, Side, detect,
+    Activation, AffineDim, AffineRead, Along, Arguments, ContractPlan, ContractSpec, Element, Epilogue, Kernels, Level,
+    Packed, Side, detect,
 };
 
 fn main() {
-    let filter = std::env::args()
-        .skip(1)
-        .find(|a| !a.starts_with('-'))
-        .unwrap_or_default();
-    let level = std::env::var("KILN_KERNELS")
-        .ok()
-        .and_then(|name| Level::from_name(&name));
+    let filter = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+    let level = std::env::var("KILN_KERNELS").ok().and_then(|name| Level::from_name(&name));
     let kernels = Kernels::for_level(level.unwrap_or_else(detect)).unwrap();
     let peak = peak_gflops();
     println!("level {}, FMA peak {peak:.1} GFLOP/s", kernels.level);
@@ -69,35 +60,16 @@ fn best(mut body: impl FnMut()) -> f64 {
 
 fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
     let begin = Instant::now();
-    let plans: Vec<ContractPlan> = spec
-        .phases()
-        .iter()
-        .map(|part| ContractPlan::new(part, kernels).unwrap())
-        .collect();
+    let plans: Vec<ContractPlan> = spec.phases().iter().map(|part| ContractPlan::new(part, kernels).unwrap()).collect();
     let planning = begin.elapsed().as_secs_f64();
     let plan = &plans[0];
     let most = |bytes: fn(&ContractPlan) -> usize| plans.iter().map(bytes).max().unwrap_or(0);
-    let read_len = |read: &AffineRead| {
-        1 + read
-            .dims
-            .iter()
-            .map(|d| (d.extent - 1) * d.stride as usize)
-            .sum::<usize>()
-    };
+    let read_len = |read: &AffineRead| 1 + read.dims.iter().map(|d| (d.extent - 1) * d.stride as usize).sum::<usize>();
     let extents = || spec.batch.iter().chain(&spec.m).chain(&spec.n);
-    let out_len = 1 + extents()
-        .zip(&spec.out_strides)
-        .map(|(e, s)| (e - 1) * *s as usize)
-        .sum::<usize>();
+    let out_len = 1 + extents().zip(&spec.out_strides).map(|(e, s)| (e - 1) * *s as usize).sum::<usize>();
     let left = vec![0.5f32; read_len(&spec.left)];
     let right = vec![0.25f32; read_len(&spec.right)];
-    let bias = vec![
-        1.0f32;
-        spec.m
-            .iter()
-            .product::<usize>()
-            .max(spec.n.iter().product())
-    ];
+    let bias = vec![1.0f32; spec.m.iter().product::<usize>().max(spec.n.iter().product())];
     let mut out = vec![0.0f32; out_len];
     let mut scratch = vec![[0u64; 8]; most(ContractPlan::scratch_bytes) / 64 + 2];
     let mut partials = vec![[0u64; 8]; most(ContractPlan::partial_bytes) / 64 + 2];
@@ -156,10 +128,7 @@ fn cases() -> Vec<(String, ContractSpec)> {
     cases.push(("dot 1x1024x1024 nt".into(), dot(1, 1024, 1024, true)));
     for (m, n, k) in [(1, 1024, 1024), (32, 1024, 1024)] {
         let mut spec = dot(m, n, k, true);
-        spec.packed = Packed {
-            left: false,
-            right: true,
-        };
+        spec.packed = Packed { left: false, right: true };
         cases.push((format!("dot {m}x{n}x{k} packed"), spec));
     }
     for (c, size, o, pad, stride) in [
@@ -170,14 +139,7 @@ fn cases() -> Vec<(String, ContractSpec)> {
         (64, 13, 64, 1, 1),
         (64, 28, 128, 1, 2),
     ] {
-        let conv = Conv {
-            b: 32,
-            c,
-            o,
-            size,
-            pad,
-            stride,
-        };
+        let conv = Conv { b: 32, c, o, size, pad, stride };
         let name = |d: &str| format!("conv {c}x{size}->{o} p{pad} s{stride} {d}");
         cases.push((name("fwd"), conv.forward()));
         cases.push((name("data"), conv.backward_data()));
@@ -187,21 +149,10 @@ fn cases() -> Vec<(String, ContractSpec)> {
 }
 
 fn dim(terms: &[(usize, i64)], offset: i64, extent: usize, stride: usize) -> AffineDim {
-    AffineDim {
-        terms: terms.to_vec(),
-        offset,
-        divisor: 1,
-        extent,
-        stride: stride as i64,
-    }
+    AffineDim { terms: terms.to_vec(), offset, divisor: 1, extent, stride: stride as i64 }
 }
 
-fn spec(
-    sizes: [Vec<usize>; 3],
-    left: Vec<AffineDim>,
-    right: Vec<AffineDim>,
-    out: Vec<i64>,
-) -> ContractSpec {
+fn spec(sizes: [Vec<usize>; 3], left: Vec<AffineDim>, right: Vec<AffineDim>, out: Vec<i64>) -> ContractSpec {
     let [m, n, k] = sizes;
     ContractSpec {
         element: Element::F32,
@@ -212,11 +163,7 @@ fn spec(
         left: AffineRead { dims: left },
         right: AffineRead { dims: right },
         out_strides: out,
-        epilogue: Epilogue {
-            bias: Some(Along::M),
-            activation: Activation::Relu,
-            ..Epilogue::default()
-        },
+        epilogue: Epilogue { bias: Some(Along::M), activation: Activation::Relu, ..Epilogue::default() },
         ..ContractSpec::default()
     }
 }
@@ -322,10 +269,7 @@ fn peak_gflops() -> f64 {
 
     #[target_feature(enable = "avx512f")]
     fn wide(rounds: u32) -> f32 {
-        let (a, b) = (
-            _mm512_set1_ps(black_box(0.5)),
-            _mm512_set1_ps(black_box(0.25)),
-        );
+        let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
         // Different starts, or LLVM rotates one chain through the registers.
         let mut sums: [__m512; 12] = std::array::from_fn(|i| _mm512_set1_ps(black_box(i as f32)));
         for _ in 0..rounds {
@@ -338,10 +282,7 @@ fn peak_gflops() -> f64 {
 
     #[target_feature(enable = "avx2,fma")]
     fn narrow(rounds: u32) -> f32 {
-        let (a, b) = (
-            _mm256_set1_ps(black_box(0.5)),
-            _mm256_set1_ps(black_box(0.25)),
-        );
+        let (a, b) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
         let mut sums: [__m256; 12] = std::array::from_fn(|i| _mm256_set1_ps(black_box(i as f32)));
         for _ in 0..rounds {
             for sum in &mut sums {

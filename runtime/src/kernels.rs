@@ -66,8 +66,7 @@ pub use abi::{Arguments, Descriptor};
 pub use contract::ContractPlan;
 pub use drive::{contract_reduce, contract_tiles, pack_operand};
 pub use spec::{
-    Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue,
-    Packed, Side,
+    Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };
 pub use tiling::{Tiling, plan_tiles};
 

@@ -63,12 +63,7 @@ impl ContractPlan {
                 .filter(|product| *product < i32::MAX as usize)
                 .ok_or(ContractError::TooLarge)
         };
-        let sizes = [
-            size(&spec.batch)?,
-            size(&spec.m)?,
-            size(&spec.n)?,
-            size(&spec.k)?,
-        ];
+        let sizes = [size(&spec.batch)?, size(&spec.m)?, size(&spec.n)?, size(&spec.k)?];
         if sizes[..3].contains(&0) {
             return Err(ContractError::Empty);
         }
@@ -88,21 +83,9 @@ impl ContractPlan {
             k_first: b + m + n,
         };
         let left = (&spec.left, side(b..b + m, &spec.m), spec.packed.left);
-        let right = (
-            &spec.right,
-            side(b + m..b + m + n, &spec.n),
-            spec.packed.right,
-        );
-        let (rows, columns) = if swapped {
-            (right, left)
-        } else {
-            (left, right)
-        };
-        let (out_rows, out_columns) = if swapped {
-            (out_n, out_m)
-        } else {
-            (out_m, out_n)
-        };
+        let right = (&spec.right, side(b + m..b + m + n, &spec.n), spec.packed.right);
+        let (rows, columns) = if swapped { (right, left) } else { (left, right) };
+        let (out_rows, out_columns) = if swapped { (out_n, out_m) } else { (out_m, out_n) };
         let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), sizes[3]);
 
         let nr = table.shapes[shape].nr;
@@ -110,30 +93,16 @@ impl ContractPlan {
         let mut tables = Tables {
             rows: GatherTables::new(rows.0, &rows.1, mr)?,
             columns: GatherTables::new(columns.0, &columns.1, nr)?,
-            out: OutTables::new(
-                offsets_of(&spec.batch, strides(0, b))?,
-                spec.out_offset,
-                out_rows,
-                &out_columns,
-                nr,
-            ),
+            out: OutTables::new(offsets_of(&spec.batch, strides(0, b))?, spec.out_offset, out_rows, &out_columns, nr),
         };
         tables.rows.packed = rows.2;
         tables.columns.packed = columns.2;
 
         let align = |elements: usize| elements.next_multiple_of(64 / element_bytes);
-        let row_block = if rows.2 {
-            0
-        } else {
-            tiling.mc.min(m) * tiling.kc
-        };
+        let row_block = if rows.2 { 0 } else { tiling.mc.min(m) * tiling.kc };
         let column_block = if columns.2 { 0 } else { nr * tiling.kc };
         let keeps_partial = tiling.k_splits == 1 && tiling.kc < k;
-        let partial = if keeps_partial {
-            tiling.mc.min(m) * tiling.nc
-        } else {
-            0
-        };
+        let partial = if keeps_partial { tiling.mc.min(m) * tiling.nc } else { 0 };
         let scratch_columns = align(row_block);
         let scratch_partial = scratch_columns + align(column_block);
         let descriptor = Box::new(Descriptor {
@@ -188,11 +157,7 @@ impl ContractPlan {
     /// Count of tiles for `contract_reduce`, to be run after all tiles; 0 when the sum is not split.
     pub fn reduce_tiles(&self) -> u64 {
         let d = &self.descriptor;
-        if d.k_splits > 1 {
-            (d.g * d.m.div_ceil(d.mr)) as u64
-        } else {
-            0
-        }
+        if d.k_splits > 1 { (d.g * d.m.div_ceil(d.mr)) as u64 } else { 0 }
     }
 
     /// Bytes of scratch each worker needs.
@@ -212,16 +177,8 @@ impl ContractPlan {
     /// Bytes of one operand's panels.
     pub fn packed_bytes(&self, side: Side) -> usize {
         let rows = (side == Side::Left) != self.descriptor.swapped;
-        let tables = if rows {
-            &self.tables.rows
-        } else {
-            &self.tables.columns
-        };
-        let free = if rows {
-            self.descriptor.m
-        } else {
-            self.descriptor.n.next_multiple_of(self.descriptor.nr)
-        };
+        let tables = if rows { &self.tables.rows } else { &self.tables.columns };
+        let free = if rows { self.descriptor.m } else { self.descriptor.n.next_multiple_of(self.descriptor.nr) };
         tables.packed_copies() * free * self.descriptor.k * self.element_bytes
     }
 
@@ -243,11 +200,7 @@ impl ContractPlan {
     /// How each operand is packed, for humans: `(left, right)`.
     pub fn packing(&self) -> (String, String) {
         let (rows, columns) = (self.tables.rows.describe(), self.tables.columns.describe());
-        if self.descriptor.swapped {
-            (columns, rows)
-        } else {
-            (rows, columns)
-        }
+        if self.descriptor.swapped { (columns, rows) } else { (rows, columns) }
     }
 
     /// Runs all tiles on this thread.
@@ -282,26 +235,14 @@ struct Choice {
 }
 
 /// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`.
-fn choose_shape<T: Real>(
-    table: &super::abi::Table<T>,
-    out_m: &[i32],
-    out_n: &[i32],
-    k: usize,
-) -> Choice {
+fn choose_shape<T: Real>(table: &super::abi::Table<T>, out_m: &[i32], out_n: &[i32], k: usize) -> Choice {
     // Measured on Zen 5: packing sixteen lanes of one step, storing one run of one row.
     const PACK: f64 = 5.0;
     const STORE: f64 = 2.0;
     let (m, n, k) = (out_m.len(), out_n.len(), k as f64);
-    let runs = out_n
-        .windows(2)
-        .filter(|pair| pair[1] != pair[0].wrapping_add(1))
-        .count();
+    let runs = out_n.windows(2).filter(|pair| pair[1] != pair[0].wrapping_add(1)).count();
     let stores = STORE * (runs + n.div_ceil(GROUP)) as f64 * m as f64;
-    let mut best = Choice {
-        cycles: f64::INFINITY,
-        shape: 0,
-        mr: 1,
-    };
+    let mut best = Choice { cycles: f64::INFINITY, shape: 0, mr: 1 };
     for (shape, candidate) in table.shapes.iter().enumerate() {
         let panels = m.div_ceil(candidate.rows.len());
         let mr = m.div_ceil(panels);

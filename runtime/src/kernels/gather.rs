@@ -192,10 +192,7 @@ impl OutTables {
     pub(crate) fn new(batch: Vec<i32>, first: i64, m: Vec<i32>, n: &[i32], nr: usize) -> Self {
         let groups = Groups::new(n, nr, 1);
         Self {
-            batch: batch
-                .into_iter()
-                .map(|offset| first + i64::from(offset))
-                .collect(),
+            batch: batch.into_iter().map(|offset| first + i64::from(offset)).collect(),
             m,
             group_start: groups.start,
             segments: groups.segments,
@@ -212,10 +209,7 @@ struct Groups {
 impl Groups {
     /// `longest_step` is 2 where the reader can take every other element, else 1.
     fn new(offsets: &[i32], width: usize, longest_step: i64) -> Self {
-        let mut groups = Self {
-            start: vec![0],
-            segments: Vec::new(),
-        };
+        let mut groups = Self { start: vec![0], segments: Vec::new() };
         for panel in offsets.chunks(width) {
             for group in panel.chunks(GROUP) {
                 groups.push(group, longest_step);
@@ -249,10 +243,7 @@ impl Groups {
     fn cost(&self, lanes: usize) -> f64 {
         let loads = |group: &[u32]| {
             let runs = &self.segments[group[0] as usize..group[1] as usize];
-            let loads: f64 = runs
-                .iter()
-                .map(|run| if run.step == 1 { 1.0 } else { 2.3 })
-                .sum();
+            let loads: f64 = runs.iter().map(|run| if run.step == 1 { 1.0 } else { 2.3 }).sum();
             loads.min(12.0)
         };
         self.start.windows(2).map(loads).sum::<f64>() / lanes.max(1) as f64
@@ -279,17 +270,9 @@ fn prefer_k(free: &Groups, k: &Groups, checks: &[Check]) -> bool {
     // Classes are counted for the favourite only: telling thousands of steps apart takes longer than all else here.
     let too_many = |groups: &Groups, steps: usize, steps_are_free: bool| {
         !checks.is_empty()
-            && classes(checks, steps, steps_are_free)
-                .1
-                .len()
-                .saturating_mul(groups.start.len())
-                > MOST_MASKS
+            && classes(checks, steps, steps_are_free).1.len().saturating_mul(groups.start.len()) > MOST_MASKS
     };
-    if cheaper {
-        !too_many(k, free_len, true)
-    } else {
-        too_many(free, k_len, false)
-    }
+    if cheaper { !too_many(k, free_len, true) } else { too_many(free, k_len, false) }
 }
 
 /// The class of every step and one member of each: steps that no check tells apart share a class.

@@ -35,11 +35,7 @@ unsafe fn pack_straight<T: Real>(call: &PackCall<'_, T>) {
         }
         for g in 0..call.valid.div_ceil(GROUP) {
             let group = first_group + g;
-            let inside = if op.checked {
-                *masks.add(group)
-            } else {
-                u16::MAX
-            };
+            let inside = if op.checked { *masks.add(group) } else { u16::MAX };
             for s in *op.group_start.add(group)..*op.group_start.add(group + 1) {
                 let run = *op.segments.add(s as usize);
                 let (first, len) = (run.first as usize, run.len as usize);
@@ -75,11 +71,7 @@ unsafe fn pack_transposed<T: Real>(call: &PackCall<'_, T>) {
         let from = call.from.wrapping_offset(*op.free.add(i) as isize);
         let masks = class_masks(call, i);
         for group in call.k0 / GROUP..call.k1.div_ceil(GROUP) {
-            let inside = if op.checked {
-                *masks.add(group)
-            } else {
-                u16::MAX
-            };
+            let inside = if op.checked { *masks.add(group) } else { u16::MAX };
             for s in *op.group_start.add(group)..*op.group_start.add(group + 1) {
                 let run = *op.segments.add(s as usize);
                 let first = run.first as usize;
@@ -98,11 +90,7 @@ unsafe fn pack_transposed<T: Real>(call: &PackCall<'_, T>) {
                 } else {
                     for i in 0..len {
                         let exists = inside >> (first + i) & 1 == 1;
-                        *to.add(i * call.stride) = if exists {
-                            *at.wrapping_add(i * step)
-                        } else {
-                            T::ZERO
-                        };
+                        *to.add(i * call.stride) = if exists { *at.wrapping_add(i * step) } else { T::ZERO };
                     }
                 }
             }
@@ -114,9 +102,5 @@ unsafe fn pack_transposed<T: Real>(call: &PackCall<'_, T>) {
 #[inline(always)]
 pub(crate) unsafe fn class_masks<T>(call: &PackCall<'_, T>, step: usize) -> *const u16 {
     let op = call.operand;
-    if op.checked {
-        op.masks.add(*op.class.add(step) as usize * op.mask_stride)
-    } else {
-        op.masks
-    }
+    if op.checked { op.masks.add(*op.class.add(step) as usize * op.mask_stride) } else { op.masks }
 }

@@ -3,10 +3,7 @@
     unsafe_op_in_unsafe_fn,
     reason = "intrinsics over gather tables; the contract is PackCall's, stated in `pack.rs`"
 )]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "rows and vectors number registers and addresses alike"
-)]
+#![allow(clippy::needless_range_loop, reason = "rows and vectors number registers and addresses alike")]
 //! Packing of `f32` panels with AVX2: runs become masked loads of eight lanes, lanes along k go through 8 x 8 transposes.
 
 use std::arch::x86_64::*;
@@ -45,10 +42,7 @@ pub(crate) unsafe fn pack_f32(call: &PackCall<'_, f32>) {
         unsafe { complexity(runs(call, first + g)) }
     });
     // Narrow panels (rows of a register block) are few: the portable loops do.
-    if most.max().unwrap_or(0) > MOST_RUNS
-        || op.classes > MOST_CLASSES
-        || !call.stride.is_multiple_of(8)
-    {
+    if most.max().unwrap_or(0) > MOST_RUNS || op.classes > MOST_CLASSES || !call.stride.is_multiple_of(8) {
         return pack(call);
     }
     for g in 0..call.stride.div_ceil(GROUP) {
@@ -64,11 +58,7 @@ pub(crate) unsafe fn pack_f32(call: &PackCall<'_, f32>) {
 /// The count of runs; beyond any bound if one is strided.
 #[inline(always)]
 fn complexity(runs: &[Segment]) -> usize {
-    if runs.iter().any(|run| run.step != 1) {
-        usize::MAX
-    } else {
-        runs.len()
-    }
+    if runs.iter().any(|run| run.step != 1) { usize::MAX } else { runs.len() }
 }
 
 /// The runs of one group.
@@ -97,10 +87,7 @@ unsafe fn copy_runs<const S: usize>(call: &PackCall<'_, f32>, g: usize, segments
     let mut table = [const { MaybeUninit::<Masks<S>>::uninit() }; MOST_CLASSES];
     if op.checked {
         for (class, masks) in table.iter_mut().enumerate().take(op.classes) {
-            masks.write(masks_of(
-                &segments,
-                *op.masks.add(class * op.mask_stride + group),
-            ));
+            masks.write(masks_of(&segments, *op.masks.add(class * op.mask_stride + group)));
         }
     } else {
         table[0].write(masks_of(&segments, u16::MAX));
@@ -118,11 +105,7 @@ unsafe fn copy_runs<const S: usize>(call: &PackCall<'_, f32>, g: usize, segments
                 _mm256_storeu_ps(to.add(8 * half), row);
             }
         } else {
-            let masks = &*table.add(if op.checked {
-                *class.add(k) as usize
-            } else {
-                0
-            });
+            let masks = &*table.add(if op.checked { *class.add(k) as usize } else { 0 });
             for half in 0..halves {
                 let mut row = _mm256_setzero_ps();
                 for s in 0..S {
@@ -159,16 +142,10 @@ unsafe fn pack_transposed(call: &PackCall<'_, f32>, row: usize) {
             }
             let mut block = [_mm256_setzero_ps(); 8];
             for r in 0..valid {
-                let exist = if op.checked {
-                    *inside[r].add(group)
-                } else {
-                    u16::MAX
-                };
+                let exist = if op.checked { *inside[r].add(group) } else { u16::MAX };
                 for run in segments {
                     let mask = ((run.mask & exist) >> (8 * half)) & 0xff;
-                    let at = from[r]
-                        .wrapping_offset(run.offset as isize)
-                        .wrapping_add(8 * half);
+                    let at = from[r].wrapping_offset(run.offset as isize).wrapping_add(8 * half);
                     if mask == 0xff {
                         block[r] = _mm256_loadu_ps(at);
                     } else if mask != 0 {
@@ -196,14 +173,8 @@ unsafe fn transpose(r: &[__m256; 8]) -> [__m256; 8] {
     let mut quads = [_mm256_setzero_ps(); 8];
     for i in 0..2 {
         let r = &r[4 * i..];
-        let (low0, high0) = (
-            _mm256_unpacklo_ps(r[0], r[1]),
-            _mm256_unpackhi_ps(r[0], r[1]),
-        );
-        let (low1, high1) = (
-            _mm256_unpacklo_ps(r[2], r[3]),
-            _mm256_unpackhi_ps(r[2], r[3]),
-        );
+        let (low0, high0) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+        let (low1, high1) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
         quads[4 * i] = _mm256_shuffle_ps::<0x44>(low0, low1);
         quads[4 * i + 1] = _mm256_shuffle_ps::<0xee>(low0, low1);
         quads[4 * i + 2] = _mm256_shuffle_ps::<0x44>(high0, high1);

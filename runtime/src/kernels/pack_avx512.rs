@@ -3,10 +3,7 @@
     unsafe_op_in_unsafe_fn,
     reason = "intrinsics over gather tables; the contract is PackCall's, stated in `pack.rs`"
 )]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "rows and vectors number registers and addresses alike"
-)]
+#![allow(clippy::needless_range_loop, reason = "rows and vectors number registers and addresses alike")]
 //! Packing of `f32` panels with AVX-512: runs become masked loads, long strides become gathers, lanes along k go
 //! through a 16 x 16 transpose in registers.
 
@@ -164,11 +161,7 @@ unsafe fn copy_spread(call: &PackCall<'_, f32>, g: usize, group: usize) {
     let mut to = call.to.add(g * GROUP);
     for k in call.k0..call.k1 {
         let from = call.from.wrapping_offset(*offsets.add(k) as isize);
-        let inside = if checked {
-            *class_masks(call, k).add(group)
-        } else {
-            u16::MAX
-        };
+        let inside = if checked { *class_masks(call, k).add(group) } else { u16::MAX };
         let mut row = _mm512_setzero_ps();
         for run in segments {
             row = _mm512_or_ps(row, load_spread(from, run, run.mask & inside));
@@ -284,9 +277,7 @@ unsafe fn pack_transposed(call: &PackCall<'_, f32>, g: usize) {
         let block = match (unit_steps(segments), masked, segments) {
             (true, false, [a]) => load_rows::<false, 1>(&rows, op.checked, group, [*a]),
             (true, false, [a, b]) => load_rows::<false, 2>(&rows, op.checked, group, [*a, *b]),
-            (true, false, [a, b, c]) => {
-                load_rows::<false, 3>(&rows, op.checked, group, [*a, *b, *c])
-            }
+            (true, false, [a, b, c]) => load_rows::<false, 3>(&rows, op.checked, group, [*a, *b, *c]),
             (true, true, [a]) => load_rows::<true, 1>(&rows, op.checked, group, [*a]),
             (true, true, [a, b]) => load_rows::<true, 2>(&rows, op.checked, group, [*a, *b]),
             (true, true, [a, b, c]) => load_rows::<true, 3>(&rows, op.checked, group, [*a, *b, *c]),
@@ -365,11 +356,7 @@ unsafe fn load_rows_spread(call: &PackCall<'_, f32>, rows: &Rows, group: usize) 
     let segments = runs(call, group);
     let mut block = [_mm512_setzero_ps(); 16];
     for r in 0..16 {
-        let inside = if checked {
-            *rows.masks[r].add(group)
-        } else {
-            u16::MAX
-        };
+        let inside = if checked { *rows.masks[r].add(group) } else { u16::MAX };
         for run in segments {
             let part = load_spread(rows.from[r], run, run.mask & inside & rows.exist[r]);
             block[r] = _mm512_or_ps(block[r], part);

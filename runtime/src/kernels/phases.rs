@@ -38,15 +38,10 @@ impl ContractSpec {
                 return None;
             };
             let (free, tap) = if a.0 < b.0 { (a, b) } else { (b, a) };
-            (free.0 >= self.batch.len() && free.0 < inner && tap.0 >= inner)
-                .then_some((dim, free, tap))
+            (free.0 >= self.batch.len() && free.0 < inner && tap.0 >= inner).then_some((dim, free, tap))
         })?;
         // Vectors of the epilogue are contiguous by flat index, which a phase is not.
-        let side = if free.0 < self.batch.len() + self.m.len() {
-            Along::M
-        } else {
-            Along::N
-        };
+        let side = if free.0 < self.batch.len() + self.m.len() { Along::M } else { Along::N };
         if [self.epilogue.bias, self.epilogue.scale].contains(&Some(side)) {
             return None;
         }
@@ -58,16 +53,8 @@ impl ContractSpec {
             let at = dim.offset + free.1 * first;
             let fits = (0..tap_period).find(|tap_first| (at + tap.1 * tap_first) % s == 0);
             let mut part = self.clone();
-            part.restrict(Restriction {
-                dim: free.0,
-                period: free_period,
-                first,
-            })?;
-            part.restrict(Restriction {
-                dim: tap.0,
-                period: tap_period,
-                first: fits.unwrap_or(0),
-            })?;
+            part.restrict(Restriction { dim: free.0, period: free_period, first })?;
+            part.restrict(Restriction { dim: tap.0, period: tap_period, first: fits.unwrap_or(0) })?;
             if fits.is_none() {
                 // No tap reaches this phase: an empty sum, which reads nothing and so needs no division.
                 *part.extent_mut(tap.0)? = 0;
@@ -82,9 +69,7 @@ impl ContractSpec {
     /// Replaces loop index `i` of one dimension by `period * i + first` everywhere.
     fn restrict(&mut self, to: Restriction) -> Option<()> {
         let extent = self.extent_mut(to.dim)?;
-        *extent = extent
-            .saturating_sub(to.first as usize)
-            .div_ceil(to.period as usize);
+        *extent = extent.saturating_sub(to.first as usize).div_ceil(to.period as usize);
         for dim in self.left.dims.iter_mut().chain(&mut self.right.dims) {
             for (index, coefficient) in &mut dim.terms {
                 if *index == to.dim {
@@ -121,12 +106,7 @@ impl ContractSpec {
     }
 
     fn extent(&self, dim: usize) -> Option<&usize> {
-        self.batch
-            .iter()
-            .chain(&self.m)
-            .chain(&self.n)
-            .chain(&self.k)
-            .nth(dim)
+        self.batch.iter().chain(&self.m).chain(&self.n).chain(&self.k).nth(dim)
     }
 
     fn extent_mut(&mut self, dim: usize) -> Option<&mut usize> {

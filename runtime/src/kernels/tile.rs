@@ -3,10 +3,7 @@
     unsafe_op_in_unsafe_fn,
     reason = "inner loops over raw panels; the contract is TileCall's, stated once on `tile`"
 )]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "rows and vectors number registers and addresses alike"
-)]
+#![allow(clippy::needless_range_loop, reason = "rows and vectors number registers and addresses alike")]
 //! The micro-kernel: one `R x nr` block of the output, accumulated in registers.
 
 use super::abi::{GROUP, Segment, TileCall};

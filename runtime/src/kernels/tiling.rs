@@ -34,18 +34,10 @@ const LONGEST_K: usize = 512;
 pub fn plan_tiles(g: usize, m: usize, n: usize, k: usize, mr: usize, nr: usize) -> Tiling {
     let (g, m, n, k) = (g.max(1), m.max(1), n.max(1), k.max(1));
     let work = g.saturating_mul(m).saturating_mul(n).saturating_mul(k);
-    let wanted = if work <= TILE_WORK {
-        1
-    } else {
-        (work / TILE_WORK).clamp(8, 32)
-    };
+    let wanted = if work <= TILE_WORK { 1 } else { (work / TILE_WORK).clamp(8, 32) };
 
     let k_blocks = k.div_ceil(LONGEST_K);
-    let kc = if k_blocks == 1 {
-        k
-    } else {
-        k.div_ceil(k_blocks).next_multiple_of(16)
-    };
+    let kc = if k_blocks == 1 { k } else { k.div_ceil(k_blocks).next_multiple_of(16) };
 
     let m_tiles = m.div_ceil((ROW_BLOCK / kc).max(mr));
     let mut mc = m.div_ceil(m_tiles).next_multiple_of(mr);
@@ -77,17 +69,7 @@ pub fn plan_tiles(g: usize, m: usize, n: usize, k: usize, mr: usize, nr: usize) 
     } else {
         kc
     };
-    Tiling {
-        mr,
-        nr,
-        mc,
-        nc,
-        kc,
-        k_chunk,
-        m_tiles,
-        n_tiles,
-        k_splits,
-    }
+    Tiling { mr, nr, mc, nc, kc, k_chunk, m_tiles, n_tiles, k_splits }
 }
 
 /// Estimated cycles per k step of a grid of `mr x nr` blocks on a machine with two FMA and two load ports of four
@@ -95,10 +77,6 @@ pub fn plan_tiles(g: usize, m: usize, n: usize, k: usize, mr: usize, nr: usize) 
 pub(crate) fn block_cost(m: usize, n: usize, mr: usize, nr: usize, vectors: usize) -> usize {
     let block = |rows: usize| (rows * vectors).max(rows + vectors).max(8);
     let full = m / mr * block(mr);
-    let edge = if m.is_multiple_of(mr) {
-        0
-    } else {
-        block(m % mr)
-    };
+    let edge = if m.is_multiple_of(mr) { 0 } else { block(m % mr) };
     (full + edge) * n.div_ceil(nr)
 }

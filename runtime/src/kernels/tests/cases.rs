@@ -20,24 +20,14 @@ pub(super) struct Conv {
 
 pub(super) fn dim(terms: &[(usize, i64)], offset: i64, extent: usize, stride: usize) -> AffineDim {
     let stride = stride as i64;
-    AffineDim {
-        terms: terms.to_vec(),
-        offset,
-        divisor: 1,
-        extent,
-        stride,
-    }
+    AffineDim { terms: terms.to_vec(), offset, divisor: 1, extent, stride }
 }
 
 impl Conv {
     pub(super) fn out_size(&self) -> (usize, usize) {
-        let one = |size: usize, kernel: usize| {
-            (size + 2 * self.pad - (kernel - 1) * self.dilation - 1) / self.stride + 1
-        };
-        (
-            one(self.size.0, self.kernel.0),
-            one(self.size.1, self.kernel.1),
-        )
+        let one =
+            |size: usize, kernel: usize| (size + 2 * self.pad - (kernel - 1) * self.dilation - 1) / self.stride + 1;
+        (one(self.size.0, self.kernel.0), one(self.size.1, self.kernel.1))
     }
 
     pub(super) fn lens(&self) -> [usize; 3] {
@@ -148,13 +138,7 @@ impl Conv {
             k: vec![self.batch, oh, ow],
             left: dy,
             right: x,
-            out_strides: vec![
-                o as i64 * c as i64 * taps,
-                c as i64 * taps,
-                taps,
-                kw as i64,
-                1,
-            ],
+            out_strides: vec![o as i64 * c as i64 * taps, c as i64 * taps, taps, kw as i64, 1],
             ..ContractSpec::default()
         }
     }
@@ -176,16 +160,8 @@ impl Conv {
 pub(super) fn dot(b: usize, m: usize, n: usize, k: usize, ta: bool, tb: bool) -> ContractSpec {
     let (am, ak) = if ta { (1, m) } else { (k, 1) };
     let (bk, bn) = if tb { (1, k) } else { (n, 1) };
-    let left = vec![
-        dim(&[(0, 1)], 0, b, m * k),
-        dim(&[(1, 1)], 0, m, am),
-        dim(&[(3, 1)], 0, k, ak),
-    ];
-    let right = vec![
-        dim(&[(0, 1)], 0, b, k * n),
-        dim(&[(3, 1)], 0, k, bk),
-        dim(&[(2, 1)], 0, n, bn),
-    ];
+    let left = vec![dim(&[(0, 1)], 0, b, m * k), dim(&[(1, 1)], 0, m, am), dim(&[(3, 1)], 0, k, ak)];
+    let right = vec![dim(&[(0, 1)], 0, b, k * n), dim(&[(3, 1)], 0, k, bk), dim(&[(2, 1)], 0, n, bn)];
     ContractSpec {
         element: Element::F32,
         batch: vec![b],
@@ -195,29 +171,19 @@ pub(super) fn dot(b: usize, m: usize, n: usize, k: usize, ta: bool, tb: bool) ->
         left: AffineRead { dims: left },
         right: AffineRead { dims: right },
         out_strides: vec![(m * n) as i64, n as i64, 1],
-        epilogue: Epilogue {
-            activation: Activation::None,
-            ..Epilogue::default()
-        },
+        epilogue: Epilogue { activation: Activation::None, ..Epilogue::default() },
         ..ContractSpec::default()
     }
 }
 
 /// One more than the largest element offset of a read or an output.
 pub(super) fn read_len(read: &AffineRead) -> usize {
-    1 + read
-        .dims
-        .iter()
-        .map(|d| (d.extent - 1) * d.stride as usize)
-        .sum::<usize>()
+    1 + read.dims.iter().map(|d| (d.extent - 1) * d.stride as usize).sum::<usize>()
 }
 
 pub(super) fn out_len(spec: &ContractSpec) -> usize {
     let extents = spec.batch.iter().chain(&spec.m).chain(&spec.n);
-    1 + extents
-        .zip(&spec.out_strides)
-        .map(|(e, s)| (e - 1) * *s as usize)
-        .sum::<usize>()
+    1 + extents.zip(&spec.out_strides).map(|(e, s)| (e - 1) * *s as usize).sum::<usize>()
 }
 
 /// Where `read` finds its element at loop point `at`, if inside.
@@ -264,28 +230,17 @@ pub(super) fn naive(spec: &ContractSpec, left: &[f64], right: &[f64]) -> Vec<Sum
     let mut sums = Vec::new();
     let mut count = 0;
     for_each(&outer, |out| {
-        let at = out
-            .iter()
-            .zip(&spec.out_strides)
-            .map(|(i, s)| *i as i64 * s)
-            .sum::<i64>();
+        let at = out.iter().zip(&spec.out_strides).map(|(i, s)| *i as i64 * s).sum::<i64>();
         let (mut value, mut size) = (0.0, 0.0);
         for_each(&spec.k, |k| {
             let point = [out, k].concat();
-            if let (Some(l), Some(r)) = (element(&spec.left, &point), element(&spec.right, &point))
-            {
+            if let (Some(l), Some(r)) = (element(&spec.left, &point), element(&spec.right, &point)) {
                 value += left[l] * right[r];
                 size += (left[l] * right[r]).abs();
             }
         });
         let (m, n) = (count / n_len % m_len, count % n_len);
-        sums.push(Sum {
-            at: at as usize,
-            m,
-            n,
-            value,
-            size,
-        });
+        sums.push(Sum { at: at as usize, m, n, value, size });
         count += 1;
     });
     sums

@@ -1,7 +1,7 @@
 use super::super::math::activation_f64;
 use super::super::{
-    Activation, Along, Arguments, ContractError, ContractPlan, ContractSpec, Element, Epilogue,
-    Kernels, Level, Packed, Side,
+    Activation, Along, Arguments, ContractError, ContractPlan, ContractSpec, Element, Epilogue, Kernels, Level, Packed,
+    Side,
 };
 use super::cases::{Conv, dot, naive, numbers, out_len, read_len};
 
@@ -19,24 +19,15 @@ fn buffer(bytes: usize) -> Vec<[u64; 8]> {
 
 fn to_bytes(values: &[f64], element: Element) -> Vec<u8> {
     match element {
-        Element::F32 => values
-            .iter()
-            .flat_map(|x| (*x as f32).to_ne_bytes())
-            .collect(),
+        Element::F32 => values.iter().flat_map(|x| (*x as f32).to_ne_bytes()).collect(),
         Element::F64 => values.iter().flat_map(|x| x.to_ne_bytes()).collect(),
     }
 }
 
 fn from_bytes(bytes: &[u8], element: Element) -> Vec<f64> {
     match element {
-        Element::F32 => bytes
-            .chunks_exact(4)
-            .map(|b| f64::from(f32::from_ne_bytes(b.try_into().unwrap())))
-            .collect(),
-        Element::F64 => bytes
-            .chunks_exact(8)
-            .map(|b| f64::from_ne_bytes(b.try_into().unwrap()))
-            .collect(),
+        Element::F32 => bytes.chunks_exact(4).map(|b| f64::from(f32::from_ne_bytes(b.try_into().unwrap()))).collect(),
+        Element::F64 => bytes.chunks_exact(8).map(|b| f64::from_ne_bytes(b.try_into().unwrap())).collect(),
     }
 }
 
@@ -110,24 +101,14 @@ fn check_parts(spec: &ContractSpec, parts: &[ContractSpec], kernels: &Kernels) {
         };
         let mut x = sum.value + pick(spec.epilogue.bias, &bias, 0.0);
         x *= pick(spec.epilogue.scale, &scale, 1.0);
-        x += if spec.epilogue.residual {
-            residual[sum.at]
-        } else {
-            0.0
-        };
+        x += if spec.epilogue.residual { residual[sum.at] } else { 0.0 };
         expected[sum.at] = activation_f64(code, alpha, x);
         bounds[sum.at] = epsilon * (16.0 + 4.0 * sum.size);
     }
     for i in 0..len {
         let difference = (actual[i] - expected[i]).abs();
         let owned = if bounds[i] > 0.0 { bounds[i] } else { epsilon };
-        assert!(
-            difference <= owned,
-            "{} {spec:?}: out[{i}] is {}, not {}",
-            kernels.level,
-            actual[i],
-            expected[i],
-        );
+        assert!(difference <= owned, "{} {spec:?}: out[{i}] is {}, not {}", kernels.level, actual[i], expected[i],);
     }
 }
 
@@ -168,12 +149,8 @@ fn split_sums_are_reduced() {
     for element in [Element::F32, Element::F64] {
         let mut spec = dot(1, 20, 24, 6000, true, false);
         spec.element = element;
-        spec.epilogue = Epilogue {
-            bias: Some(Along::M),
-            residual: true,
-            activation: Activation::Relu,
-            ..Epilogue::default()
-        };
+        spec.epilogue =
+            Epilogue { bias: Some(Along::M), residual: true, activation: Activation::Relu, ..Epilogue::default() };
         for kernels in levels() {
             let plan = ContractPlan::new(&spec, kernels).unwrap();
             assert!(plan.reduce_tiles() > 0 && plan.partial_bytes() > 0);
@@ -186,11 +163,7 @@ fn split_sums_are_reduced() {
 fn double_precision() {
     let mut spec = dot(2, 23, 41, 67, false, true);
     spec.element = Element::F64;
-    for activation in [
-        Activation::None,
-        Activation::LeakyRelu(0.25),
-        Activation::GeluErf,
-    ] {
+    for activation in [Activation::None, Activation::LeakyRelu(0.25), Activation::GeluErf] {
         spec.epilogue.activation = activation;
         check_all(&spec);
     }
@@ -224,68 +197,15 @@ fn convolutions() -> Vec<Conv> {
     vec![
         CONV,
         Conv { pad: 1, ..CONV },
-        Conv {
-            pad: 2,
-            dilation: 2,
-            ..CONV
-        },
-        Conv {
-            stride: 2,
-            pad: 1,
-            ..CONV
-        },
-        Conv {
-            stride: 3,
-            pad: 1,
-            kernel: (4, 2),
-            ..CONV
-        },
-        Conv {
-            groups: 3,
-            channels: 2,
-            outputs: 4,
-            pad: 1,
-            ..CONV
-        },
-        Conv {
-            groups: 7,
-            channels: 1,
-            outputs: 1,
-            pad: 1,
-            stride: 2,
-            ..CONV
-        },
-        Conv {
-            batch: 1,
-            channels: 1,
-            outputs: 1,
-            size: (1, 1),
-            kernel: (1, 1),
-            ..CONV
-        },
-        Conv {
-            size: (5, 37),
-            kernel: (1, 7),
-            pad: 3,
-            dilation: 1,
-            ..CONV
-        },
-        Conv {
-            batch: 3,
-            channels: 17,
-            outputs: 19,
-            size: (7, 7),
-            pad: 1,
-            ..CONV
-        },
-        Conv {
-            batch: 4,
-            channels: 33,
-            outputs: 31,
-            size: (16, 16),
-            pad: 1,
-            ..CONV
-        },
+        Conv { pad: 2, dilation: 2, ..CONV },
+        Conv { stride: 2, pad: 1, ..CONV },
+        Conv { stride: 3, pad: 1, kernel: (4, 2), ..CONV },
+        Conv { groups: 3, channels: 2, outputs: 4, pad: 1, ..CONV },
+        Conv { groups: 7, channels: 1, outputs: 1, pad: 1, stride: 2, ..CONV },
+        Conv { batch: 1, channels: 1, outputs: 1, size: (1, 1), kernel: (1, 1), ..CONV },
+        Conv { size: (5, 37), kernel: (1, 7), pad: 3, dilation: 1, ..CONV },
+        Conv { batch: 3, channels: 17, outputs: 19, size: (7, 7), pad: 1, ..CONV },
+        Conv { batch: 4, channels: 33, outputs: 31, size: (16, 16), pad: 1, ..CONV },
     ]
 }
 
@@ -295,12 +215,8 @@ fn convolutions_forward() {
         let mut spec = conv.forward();
         assert_eq!(out_len(&spec), conv.lens()[2]);
         check_all(&spec);
-        spec.epilogue = Epilogue {
-            bias: Some(Along::M),
-            residual: true,
-            activation: Activation::Relu,
-            ..Epilogue::default()
-        };
+        spec.epilogue =
+            Epilogue { bias: Some(Along::M), residual: true, activation: Activation::Relu, ..Epilogue::default() };
         check_all(&spec);
     }
 }
@@ -320,11 +236,7 @@ fn phases_divide_nowhere_and_give_the_same_sums() {
         spec.epilogue.bias = Some(Along::M);
         spec.epilogue.residual = true;
         let parts = spec.phases();
-        assert!(
-            parts
-                .iter()
-                .all(|p| p.right.dims.iter().all(|d| d.divisor == 1))
-        );
+        assert!(parts.iter().all(|p| p.right.dims.iter().all(|d| d.divisor == 1)));
         divided += usize::from(parts.len() == conv.stride * conv.stride && conv.stride > 1);
         for kernels in levels() {
             check_parts(&spec, &parts, kernels);
@@ -332,17 +244,9 @@ fn phases_divide_nowhere_and_give_the_same_sums() {
     }
     assert_eq!(divided, 3);
     // A 1 x 1 kernel leaves three of four phases without taps.
-    let conv = Conv {
-        stride: 2,
-        kernel: (1, 1),
-        ..CONV
-    };
+    let conv = Conv { stride: 2, kernel: (1, 1), ..CONV };
     for kernels in levels() {
-        check_parts(
-            &conv.backward_data(),
-            &conv.backward_data().phases(),
-            kernels,
-        );
+        check_parts(&conv.backward_data(), &conv.backward_data().phases(), kernels);
     }
 }
 
@@ -358,20 +262,14 @@ fn convolutions_backward_weights() {
 /// Forward convolution by the textbook loops: pins the test's own specs, which the other tests share.
 #[test]
 fn forward_spec_is_a_convolution() {
-    let conv = Conv {
-        stride: 2,
-        pad: 1,
-        groups: 2,
-        ..CONV
-    };
+    let conv = Conv { stride: 2, pad: 1, groups: 2, ..CONV };
     let [x_len, w_len, y_len] = conv.lens();
     let (x, w) = (numbers(x_len, 1), numbers(w_len, 2));
     let ((h, wd), (oh, ow), (kh, kw)) = (conv.size, conv.out_size(), conv.kernel);
     let (c, o) = (conv.channels, conv.outputs);
     let mut y = vec![0.0; y_len];
     for (b, go, oy, ox) in (0..conv.batch).flat_map(|b| {
-        (0..conv.groups * o)
-            .flat_map(move |go| (0..oh).flat_map(move |oy| (0..ow).map(move |ox| (b, go, oy, ox))))
+        (0..conv.groups * o).flat_map(move |go| (0..oh).flat_map(move |oy| (0..ow).map(move |ox| (b, go, oy, ox))))
     }) {
         let mut sum = 0.0;
         for ci in 0..c {
@@ -406,18 +304,11 @@ fn every_epilogue() {
         Activation::Tanh,
     ];
     for activation in activations {
-        for (bias, scale, residual) in [
-            (None, None, false),
-            (Some(Along::M), Some(Along::N), false),
-            (Some(Along::N), Some(Along::M), true),
-        ] {
+        for (bias, scale, residual) in
+            [(None, None, false), (Some(Along::M), Some(Along::N), false), (Some(Along::N), Some(Along::M), true)]
+        {
             let mut spec = dot(1, 15, 37, 20, false, false);
-            spec.epilogue = Epilogue {
-                bias,
-                scale,
-                residual,
-                activation,
-            };
+            spec.epilogue = Epilogue { bias, scale, residual, activation };
             check_all(&spec);
             // Rows of 5 with gaps: several runs in a group.
             spec.n = vec![6, 5];
@@ -432,20 +323,9 @@ fn every_epilogue() {
 
 #[test]
 fn packed_operands() {
-    for packed in [
-        Packed {
-            left: true,
-            right: false,
-        },
-        Packed {
-            left: false,
-            right: true,
-        },
-        Packed {
-            left: true,
-            right: true,
-        },
-    ] {
+    for packed in
+        [Packed { left: true, right: false }, Packed { left: false, right: true }, Packed { left: true, right: true }]
+    {
         let mut specs = vec![dot(2, 31, 70, 600, false, true), CONV.forward()];
         // A weight shared by the batch is packed once.
         let mut shared = dot(3, 20, 33, 10, false, false);
@@ -504,14 +384,7 @@ fn relu_keeps_nan() {
 
 #[test]
 fn tiles_in_any_order_give_the_same_bits() {
-    let spec = Conv {
-        batch: 8,
-        channels: 16,
-        outputs: 24,
-        size: (15, 15),
-        ..CONV
-    }
-    .forward();
+    let spec = Conv { batch: 8, channels: 16, outputs: 24, size: (15, 15), ..CONV }.forward();
     let kernels = Kernels::for_level(super::super::detect()).unwrap();
     let plan = ContractPlan::new(&spec, kernels).unwrap();
     assert!(plan.tiles() > 1);
@@ -530,11 +403,7 @@ fn tiles_in_any_order_give_the_same_bits() {
             partials: std::ptr::null_mut(),
             scratch: scratch.as_mut_ptr().cast(),
         };
-        let order: Vec<u64> = if backwards {
-            (0..plan.tiles()).rev().collect()
-        } else {
-            (0..plan.tiles()).collect()
-        };
+        let order: Vec<u64> = if backwards { (0..plan.tiles()).rev().collect() } else { (0..plan.tiles()).collect() };
         for tile in order {
             // SAFETY: the buffers have the spec's sizes.
             unsafe {
