@@ -18,8 +18,8 @@ fn main() {
     let peak = peak_gflops();
     println!("level {}, FMA peak {peak:.1} GFLOP/s", kernels.level);
     println!(
-        "{:26} {:20} {:>5} {:>18} {:>9} {:>8} {:>6}",
-        "case", "kernel", "tiles", "mc x nc x kc", "us", "GFLOP/s", "peak"
+        "{:26} {:20} {:>5} {:>18} {:>9} {:>8} {:>6} {:>8}",
+        "case", "kernel", "tiles", "mc x nc x kc", "us", "GFLOP/s", "peak", "plan us"
     );
     for (name, spec) in cases() {
         if name.contains(&filter) {
@@ -59,7 +59,9 @@ fn best(mut body: impl FnMut()) -> f64 {
 }
 
 fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
+    let begin = Instant::now();
     let plans: Vec<ContractPlan> = spec.phases().iter().map(|part| ContractPlan::new(part, kernels).unwrap()).collect();
+    let planning = begin.elapsed().as_secs_f64();
     let plan = &plans[0];
     let most = |bytes: fn(&ContractPlan) -> usize| plans.iter().map(bytes).max().unwrap_or(0);
     let read_len = |read: &AffineRead| 1 + read.dims.iter().map(|d| (d.extent - 1) * d.stride as usize).sum::<usize>();
@@ -103,13 +105,13 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
     let gflops = 2e-9 * macs as f64 / seconds;
     let t = plan.tiling();
     println!(
-        "{name:26} {:20} {:>5} {:>18} {:9.1} {gflops:8.1} {:5.0}%  {:?}",
+        "{name:26} {:20} {:>5} {:>18} {:9.1} {gflops:8.1} {:5.0}% {:8.0}",
         plan.kernel(),
         plan.tiles(),
         format!("{}x{}x{}", t.mc, t.nc, t.kc),
         seconds * 1e6,
         gflops / peak * 100.0,
-        plan.packing(),
+        planning * 1e6,
     );
 }
 

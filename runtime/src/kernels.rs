@@ -22,6 +22,12 @@
 //! use the same scratch. `begin <= end <=` the count of tiles. The processor has the level's instructions, which
 //! [`Kernels::for_level`] checks.
 //!
+//! # Advice to callers
+//! - Give a worker consecutive tiles in one call: neighbours along n share the packed row operand.
+//! - A stride in a backward pass is a division in a read: compile [`ContractSpec::phases`] instead of the spec itself.
+//! - Tables grow with m, n and k. Large batches of large images belong into `batch`, small images into n.
+//! - Weights that do not change between runs are worth packing ahead ([`Packed`]), most of all for few rows.
+//!
 //! # Determinism
 //! Blocks and splits follow from shapes and level alone; each output element is summed in one fixed order, whichever
 //! thread computes which tile.
@@ -38,6 +44,7 @@ mod pack;
 mod phases;
 mod portable;
 mod simd;
+mod spec;
 mod tile;
 mod tiling;
 
@@ -56,11 +63,11 @@ mod pack_avx512;
 mod tests;
 
 pub use abi::{Arguments, Descriptor};
-pub use contract::{
-    Activation, AffineDim, AffineRead, Along, ContractError, ContractPlan, ContractSpec, Element, Epilogue, Packed,
-    Side,
-};
+pub use contract::ContractPlan;
 pub use drive::{contract_reduce, contract_tiles, pack_operand};
+pub use spec::{
+    Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
+};
 pub use tiling::{Tiling, plan_tiles};
 
 /// Instruction sets, each containing those before it on its architecture.
@@ -74,7 +81,7 @@ pub enum Level {
     Neon,
     /// 256-bit vectors with FMA.
     Avx2,
-    /// 512-bit vectors (F, DQ, BW, VL).
+    /// 512-bit vectors (F, DQ, BW, VL) with FMA and BMI2.
     Avx512,
 }
 
@@ -112,6 +119,7 @@ impl Level {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi2")
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 => false,

@@ -5,7 +5,7 @@ use super::simd::Real;
 /// Lanes of one group: the unit in which gather tables describe consecutive indices.
 pub(crate) const GROUP: usize = 16;
 
-/// A run of lanes inside one group whose elements are consecutive in memory.
+/// A run of lanes inside one group whose elements are `step` apart in memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
@@ -15,6 +15,16 @@ pub(crate) struct Segment {
     pub(crate) mask: u16,
     pub(crate) first: u8,
     pub(crate) len: u8,
+    /// 1 or 2; always 1 for outputs and for runs of one lane.
+    pub(crate) step: u32,
+}
+
+impl Segment {
+    /// Offset of the run's first element.
+    #[inline(always)]
+    pub(crate) fn start(&self) -> isize {
+        self.offset as isize + self.first as isize * self.step as isize
+    }
 }
 
 /// How to read element `(i, k)` of an operand, `i` being its free index (m or n).

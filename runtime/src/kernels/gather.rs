@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::abi::{GROUP, Segment};
-use super::contract::{AffineRead, ContractError};
+use super::spec::{AffineRead, ContractError};
 
 /// The loop dimensions an operand sees, and their numbers.
 pub(crate) struct Read {
@@ -116,8 +116,8 @@ impl GatherTables {
         }
         let free = narrow(&free)?;
         let k = narrow(&k)?;
-        let along_free = Groups::new(&free, width);
-        let along_k = Groups::new(&k, k.len().next_multiple_of(GROUP).max(GROUP));
+        let along_free = Groups::new(&free, width, 2);
+        let along_k = Groups::new(&k, k.len().next_multiple_of(GROUP).max(GROUP), 2);
         let lanes_along_k = prefer_k(&along_free, &along_k, &checks);
         let groups = if lanes_along_k { along_k } else { along_free };
 
@@ -182,13 +182,15 @@ impl GatherTables {
         let run = lanes as f64 / self.segments.len().max(1) as f64;
         let how = if self.lanes_along_k { "transpose" } else { "copy" };
         let checked = if self.checked { ", checked" } else { "" };
-        format!("{how} runs of {run:.1}{checked}")
+        let step = self.segments.iter().map(|run| run.step).max().unwrap_or(1);
+        let step = if step > 1 { ", step 2" } else { "" };
+        format!("{how} runs of {run:.1}{step}{checked}")
     }
 }
 
 impl OutTables {
     pub(crate) fn new(batch: Vec<i32>, first: i64, m: Vec<i32>, n: &[i32], nr: usize) -> Self {
-        let groups = Groups::new(n, nr);
+        let groups = Groups::new(n, nr, 1);
         Self {
             batch: batch.into_iter().map(|offset| first + i64::from(offset)).collect(),
             m,
@@ -205,62 +207,72 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(offsets: &[i32], width: usize) -> Self {
+    /// `longest_step` is 2 where the reader can take every other element, else 1.
+    fn new(offsets: &[i32], width: usize, longest_step: i64) -> Self {
         let mut groups = Self { start: vec![0], segments: Vec::new() };
         for panel in offsets.chunks(width) {
             for group in panel.chunks(GROUP) {
-                groups.push(group);
+                groups.push(group, longest_step);
             }
             // Every panel has as many groups, so that a group's number follows from its panel's.
             for _ in panel.len().div_ceil(GROUP)..width.div_ceil(GROUP) {
-                groups.push(&[]);
+                groups.push(&[], 1);
             }
         }
         groups
     }
 
-    fn push(&mut self, offsets: &[i32]) {
-        let mut first = 0;
-        for lane in 1..=offsets.len() {
-            if lane == offsets.len() || offsets[lane] != offsets[lane - 1].wrapping_add(1) {
-                let len = lane - first;
-                self.segments.push(Segment {
-                    offset: offsets[first].wrapping_sub(first as i32),
-                    mask: (((1u32 << len) - 1) << first) as u16,
-                    first: first as u8,
-                    len: len as u8,
-                });
-                first = lane;
-            }
+    fn push(&mut self, offsets: &[i32], longest_step: i64) {
+        let mut rest = offsets;
+        while let Some(&start) = rest.first() {
+            let (step, len) = leading_run(rest, longest_step);
+            let first = offsets.len() - rest.len();
+            self.segments.push(Segment {
+                offset: start.wrapping_sub(first as i32 * step as i32),
+                mask: (((1u32 << len) - 1) << first) as u16,
+                first: first as u8,
+                len: len as u8,
+                step: step as u32,
+            });
+            rest = &rest[len..];
         }
         self.start.push(self.segments.len() as u32);
     }
 
     /// Loads per element when these are the lanes; a group of many runs is gathered.
     fn cost(&self, lanes: usize) -> f64 {
-        let loads: u32 = self.start.windows(2).map(|pair| (pair[1] - pair[0]).min(12)).sum();
-        f64::from(loads) / lanes.max(1) as f64
+        let loads = |group: &[u32]| {
+            let runs = &self.segments[group[0] as usize..group[1] as usize];
+            let loads: f64 = runs.iter().map(|run| if run.step == 1 { 1.0 } else { 2.3 }).sum();
+            loads.min(12.0)
+        };
+        self.start.windows(2).map(loads).sum::<f64>() / lanes.max(1) as f64
     }
+}
+
+/// Step and length of the run that begins a group. Two elements two apart are not worth a strided load.
+fn leading_run(offsets: &[i32], longest_step: i64) -> (i64, usize) {
+    for step in 1..=longest_step {
+        let follows = |pair: &&[i32]| i64::from(pair[1]) - i64::from(pair[0]) == step;
+        let len = 1 + offsets.windows(2).take_while(follows).count();
+        if len > step as usize {
+            return (step, len);
+        }
+    }
+    (1, 1)
 }
 
 /// Whether vectors along k are cheaper although they must be transposed.
 fn prefer_k(free: &Groups, k: &Groups, checks: &[Check]) -> bool {
     let lanes = |groups: &Groups| groups.segments.iter().map(|s| s.len as usize).sum::<usize>();
     let (free_len, k_len) = (lanes(free), lanes(k));
-    let mut cost_free = free.cost(free_len);
-    let mut cost_k = k.cost(k_len) + 0.12;
-    if !checks.is_empty() {
-        let too_many = |groups: &Groups, steps: usize, steps_are_free: bool| {
-            classes(checks, steps, steps_are_free).1.len().saturating_mul(groups.start.len()) > MOST_MASKS
-        };
-        if too_many(free, k_len, false) {
-            cost_free += 1e3;
-        }
-        if too_many(k, free_len, true) {
-            cost_k += 1e3;
-        }
-    }
-    cost_k < cost_free
+    let cheaper = k.cost(k_len) + 0.12 < free.cost(free_len);
+    // Classes are counted for the favourite only: telling thousands of steps apart takes longer than all else here.
+    let too_many = |groups: &Groups, steps: usize, steps_are_free: bool| {
+        !checks.is_empty()
+            && classes(checks, steps, steps_are_free).1.len().saturating_mul(groups.start.len()) > MOST_MASKS
+    };
+    if cheaper { !too_many(k, free_len, true) } else { too_many(free, k_len, false) }
 }
 
 /// The class of every step and one member of each: steps that no check tells apart share a class.

@@ -39,14 +39,15 @@ unsafe fn pack_straight<T: Real>(call: &PackCall<'_, T>) {
             for s in *op.group_start.add(group)..*op.group_start.add(group + 1) {
                 let run = *op.segments.add(s as usize);
                 let (first, len) = (run.first as usize, run.len as usize);
-                let start = from.wrapping_offset(run.offset as isize + first as isize);
+                let start = from.wrapping_offset(run.start());
+                let step = run.step as usize;
                 let to = to.add(g * GROUP + first);
-                if run.mask & inside == run.mask {
+                if run.mask & inside == run.mask && step == 1 {
                     copy_short(start, to, len);
                 } else {
                     for i in 0..len {
                         if inside >> (first + i) & 1 == 1 {
-                            *to.add(i) = *start.wrapping_add(i);
+                            *to.add(i) = *start.wrapping_add(i * step);
                         }
                     }
                 }
@@ -79,16 +80,17 @@ unsafe fn pack_transposed<T: Real>(call: &PackCall<'_, T>) {
                     continue;
                 }
                 let len = (run.len as usize).min(call.k1 - k);
-                let at = from.wrapping_offset(run.offset as isize + first as isize);
+                let at = from.wrapping_offset(run.start());
+                let step = run.step as usize;
                 let to = to.add((k - call.k0) * call.stride);
                 if run.mask & inside == run.mask {
                     for i in 0..len {
-                        *to.add(i * call.stride) = *at.add(i);
+                        *to.add(i * call.stride) = *at.add(i * step);
                     }
                 } else {
                     for i in 0..len {
                         let exists = inside >> (first + i) & 1 == 1;
-                        *to.add(i * call.stride) = if exists { *at.wrapping_add(i) } else { T::ZERO };
+                        *to.add(i * call.stride) = if exists { *at.wrapping_add(i * step) } else { T::ZERO };
                     }
                 }
             }

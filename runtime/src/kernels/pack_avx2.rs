@@ -26,7 +26,7 @@ pub(crate) unsafe fn pack_f32(call: &PackCall<'_, f32>) {
     if op.lanes_along_k {
         let most = (call.k0 / GROUP..call.k1.div_ceil(GROUP)).map(|group| {
             // SAFETY: the block has these groups.
-            unsafe { runs(call, group).len() }
+            unsafe { complexity(runs(call, group)) }
         });
         if most.max().unwrap_or(0) > MOST_RUNS {
             return pack(call);
@@ -39,7 +39,7 @@ pub(crate) unsafe fn pack_f32(call: &PackCall<'_, f32>) {
     let first = call.panel * op.groups_per_panel;
     let most = (0..call.valid.div_ceil(GROUP)).map(|g| {
         // SAFETY: the panel has these groups.
-        unsafe { runs(call, first + g).len() }
+        unsafe { complexity(runs(call, first + g)) }
     });
     // Narrow panels (rows of a register block) are few: the portable loops do.
     if most.max().unwrap_or(0) > MOST_RUNS || op.classes > MOST_CLASSES || !call.stride.is_multiple_of(8) {
@@ -53,6 +53,12 @@ pub(crate) unsafe fn pack_f32(call: &PackCall<'_, f32>) {
             _ => copy_runs(call, g, []),
         }
     }
+}
+
+/// The count of runs; beyond any bound if one is strided.
+#[inline(always)]
+fn complexity(runs: &[Segment]) -> usize {
+    if runs.iter().any(|run| run.step != 1) { usize::MAX } else { runs.len() }
 }
 
 /// The runs of one group.

@@ -13,6 +13,9 @@ use std::mem::MaybeUninit;
 use super::abi::{GROUP, PackCall, Segment};
 use super::pack::class_masks;
 
+/// Groups of more strided runs than this are gathered.
+const MOST_SPREAD: usize = 4;
+
 /// How many steps ahead dense copies ask for their source.
 const AHEAD: usize = 8;
 
@@ -73,7 +76,10 @@ unsafe fn is_dense(call: &PackCall<'_, f32>) -> bool {
     (0..call.valid / GROUP).all(|g| {
         // SAFETY: the panel has these groups.
         let runs = unsafe { runs(call, first + g) };
-        runs.len() == 1 && runs[0].mask == u16::MAX && runs[0].offset == start[0].offset + (g * GROUP) as i32
+        runs.len() == 1
+            && runs[0].mask == u16::MAX
+            && runs[0].step == 1
+            && runs[0].offset == start[0].offset + (g * GROUP) as i32
     })
 }
 
@@ -111,12 +117,57 @@ unsafe fn zero_group(call: &PackCall<'_, f32>, g: usize) {
 #[inline(always)]
 unsafe fn pack_straight<const FULL: bool>(call: &PackCall<'_, f32>, g: usize) {
     let group = call.panel * call.operand.groups_per_panel + g;
-    match *runs(call, group) {
-        [a] => copy_runs::<FULL, 1>(call, g, group, [a]),
-        [a, b] => copy_runs::<FULL, 2>(call, g, group, [a, b]),
-        [a, b, c] => copy_runs::<FULL, 3>(call, g, group, [a, b, c]),
-        [a, b, c, d] => copy_runs::<FULL, 4>(call, g, group, [a, b, c, d]),
+    let segments = runs(call, group);
+    match (unit_steps(segments), segments) {
+        (true, [a]) => copy_runs::<FULL, 1>(call, g, group, [*a]),
+        (true, [a, b]) => copy_runs::<FULL, 2>(call, g, group, [*a, *b]),
+        (true, [a, b, c]) => copy_runs::<FULL, 3>(call, g, group, [*a, *b, *c]),
+        (true, [a, b, c, d]) => copy_runs::<FULL, 4>(call, g, group, [*a, *b, *c, *d]),
+        (false, _) if is_spread(segments) => copy_spread(call, g, group),
         _ => gather_group(call, g, group),
+    }
+}
+
+#[inline(always)]
+fn unit_steps(segments: &[Segment]) -> bool {
+    segments.iter().all(|run| run.step == 1)
+}
+
+/// Whether every run takes every other element, and there are few.
+#[inline(always)]
+fn is_spread(segments: &[Segment]) -> bool {
+    segments.len() <= MOST_SPREAD && segments.iter().all(|run| run.step == 2 || run.len == 1)
+}
+
+/// The lanes of `mask` of a strided run.
+#[inline(always)]
+unsafe fn load_spread(from: *const f32, run: &Segment, mask: u16) -> __m512 {
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let at = from.wrapping_offset(run.start() - 2 * run.first as isize);
+    let spread = _pdep_u32(u32::from(mask), 0x5555_5555);
+    let low = _mm512_maskz_loadu_ps(spread as u16, at);
+    let high = _mm512_maskz_loadu_ps((spread >> 16) as u16, at.wrapping_add(16));
+    _mm512_permutex2var_ps(low, even, high)
+}
+
+/// Like `copy_runs` for runs that take every other element.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma,bmi2")]
+unsafe fn copy_spread(call: &PackCall<'_, f32>, g: usize, group: usize) {
+    let op = call.operand;
+    let (offsets, stride, checked) = (op.k, call.stride, op.checked);
+    let segments = runs(call, group);
+    let store = low_lanes(stride - g * GROUP);
+    let mut to = call.to.add(g * GROUP);
+    for k in call.k0..call.k1 {
+        let from = call.from.wrapping_offset(*offsets.add(k) as isize);
+        let inside = if checked { *class_masks(call, k).add(group) } else { u16::MAX };
+        let mut row = _mm512_setzero_ps();
+        for run in segments {
+            row = _mm512_or_ps(row, load_spread(from, run, run.mask & inside));
+        }
+        _mm512_mask_storeu_ps(to, store, row);
+        to = to.wrapping_add(stride);
     }
 }
 
@@ -222,13 +273,15 @@ unsafe fn pack_transposed(call: &PackCall<'_, f32>, g: usize) {
     }
     for group in call.k0 / GROUP..call.k1.div_ceil(GROUP) {
         let segments = runs(call, group);
-        let block = match (segments, op.checked || valid < GROUP) {
-            ([a], false) => load_rows::<false, 1>(&rows, op.checked, group, [*a]),
-            ([a, b], false) => load_rows::<false, 2>(&rows, op.checked, group, [*a, *b]),
-            ([a, b, c], false) => load_rows::<false, 3>(&rows, op.checked, group, [*a, *b, *c]),
-            ([a], true) => load_rows::<true, 1>(&rows, op.checked, group, [*a]),
-            ([a, b], true) => load_rows::<true, 2>(&rows, op.checked, group, [*a, *b]),
-            ([a, b, c], true) => load_rows::<true, 3>(&rows, op.checked, group, [*a, *b, *c]),
+        let masked = op.checked || valid < GROUP;
+        let block = match (unit_steps(segments), masked, segments) {
+            (true, false, [a]) => load_rows::<false, 1>(&rows, op.checked, group, [*a]),
+            (true, false, [a, b]) => load_rows::<false, 2>(&rows, op.checked, group, [*a, *b]),
+            (true, false, [a, b, c]) => load_rows::<false, 3>(&rows, op.checked, group, [*a, *b, *c]),
+            (true, true, [a]) => load_rows::<true, 1>(&rows, op.checked, group, [*a]),
+            (true, true, [a, b]) => load_rows::<true, 2>(&rows, op.checked, group, [*a, *b]),
+            (true, true, [a, b, c]) => load_rows::<true, 3>(&rows, op.checked, group, [*a, *b, *c]),
+            (false, ..) if is_spread(segments) => load_rows_spread(call, &rows, group),
             _ => gather_rows(call, &rows, group),
         };
         store_columns(call, g, group * GROUP, transpose(&block));
@@ -292,6 +345,22 @@ unsafe fn gather_rows(call: &PackCall<'_, f32>, rows: &Rows, group: usize) -> [_
         let mask = lanes & inside & rows.exist[r];
         let zero = _mm512_setzero_ps();
         block[r] = _mm512_mask_i32gather_ps::<4>(zero, mask, index, rows.from[r].cast());
+    }
+    block
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma,bmi2")]
+unsafe fn load_rows_spread(call: &PackCall<'_, f32>, rows: &Rows, group: usize) -> [__m512; 16] {
+    let checked = call.operand.checked;
+    let segments = runs(call, group);
+    let mut block = [_mm512_setzero_ps(); 16];
+    for r in 0..16 {
+        let inside = if checked { *rows.masks[r].add(group) } else { u16::MAX };
+        for run in segments {
+            let part = load_spread(rows.from[r], run, run.mask & inside & rows.exist[r]);
+            block[r] = _mm512_or_ps(block[r], part);
+        }
     }
     block
 }

@@ -2,7 +2,7 @@
 //! `(y + p - i) / s`, which exists for one tap in `s` only. Outputs of equal `y mod s` use the same taps, so each such
 //! phase is a contraction of its own without a division, and none multiplies by zeros.
 
-use super::contract::{Along, ContractSpec};
+use super::spec::{Along, ContractSpec};
 
 /// One loop dimension restricted to indices `period * i + first`.
 #[derive(Clone, Copy)]

@@ -4,3 +4,4 @@
 mod cases;
 mod contract;
 mod strips;
+mod tiling;

@@ -13,7 +13,7 @@ pub struct Tiling {
     pub nc: usize,
     /// Length of a k block: a multiple of 16, or all of K.
     pub kc: usize,
-    /// Length of one k split: a multiple of `kc`, or all of K.
+    /// Length of one k split: a multiple of 16, or all of K.
     pub k_chunk: usize,
     /// Macro tiles along m.
     pub m_tiles: usize,

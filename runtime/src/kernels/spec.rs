@@ -1,0 +1,160 @@
+//! What a contraction is, as its callers say it: extents, affine reads, epilogue.
+
+/// `out[g, m, n] = epilogue(sum over k of left[g, m, k] * right[g, k, n])`, each index being a tuple.
+///
+/// Loop dimensions are numbered through `batch`, `m`, `n`, `k` in this order.
+#[derive(Clone, Debug, Default)]
+pub struct ContractSpec {
+    /// Element type of all tensors.
+    pub element: Element,
+    /// Extents of the dimensions that both operands and the output have.
+    pub batch: Vec<usize>,
+    /// Extents of the dimensions of the left operand and the output.
+    pub m: Vec<usize>,
+    /// Extents of the dimensions of the right operand and the output.
+    pub n: Vec<usize>,
+    /// Extents of the summed dimensions.
+    pub k: Vec<usize>,
+    /// How the left operand is read; it may not use n dimensions.
+    pub left: AffineRead,
+    /// How the right operand is read; it may not use m dimensions.
+    pub right: AffineRead,
+    /// Element stride of the output for each of the batch, m and n dimensions.
+    pub out_strides: Vec<i64>,
+    /// Element offset of the first output.
+    pub out_offset: i64,
+    /// What is done to a sum before it is stored.
+    pub epilogue: Epilogue,
+    /// Operands that the caller passes as panels written by `pack_operand`.
+    pub packed: Packed,
+}
+
+/// Element type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Element {
+    /// `f32`
+    #[default]
+    F32,
+    /// `f64`
+    F64,
+}
+
+/// Reads one element per loop point: one [`AffineDim`] per operand dimension.
+#[derive(Clone, Debug, Default)]
+pub struct AffineRead {
+    /// Operand dimensions, any order.
+    pub dims: Vec<AffineDim>,
+}
+
+/// Index of one operand dimension: `(sum of coefficient * loop index + offset) / divisor`. The read is 0 unless the
+/// division is exact and the index is in `0..extent`.
+#[derive(Clone, Debug)]
+pub struct AffineDim {
+    /// `(loop dimension, coefficient)`
+    pub terms: Vec<(usize, i64)>,
+    /// Added to the sum.
+    pub offset: i64,
+    /// At least 1.
+    pub divisor: i64,
+    /// Extent of the operand dimension.
+    pub extent: usize,
+    /// Elements between neighbours of this dimension.
+    pub stride: i64,
+}
+
+/// Which operands are prepacked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Packed {
+    /// The left one.
+    pub left: bool,
+    /// The right one.
+    pub right: bool,
+}
+
+/// One of the operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The left one, code 0 of `pack_operand`.
+    Left,
+    /// The right one, code 1 of `pack_operand`.
+    Right,
+}
+
+/// Applied in the order of the fields.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue {
+    /// Adds a vector.
+    pub bias: Option<Along>,
+    /// Multiplies by a vector.
+    pub scale: Option<Along>,
+    /// Adds a tensor addressed as the output.
+    pub residual: bool,
+    /// Last.
+    pub activation: Activation,
+}
+
+/// The index that a bias or scale vector has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Along {
+    /// One value for each flat m index, contiguous.
+    M,
+    /// One value for each flat n index, contiguous.
+    N,
+}
+
+/// The closed set of activations. `NaN` gives `NaN` in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Activation {
+    /// Identity.
+    #[default]
+    None,
+    /// `max(x, 0)`
+    Relu,
+    /// `x` above 0, else this slope times `x`.
+    LeakyRelu(f64),
+    /// GELU by the tanh formula.
+    GeluTanh,
+    /// GELU by erf.
+    GeluErf,
+    /// `x / (1 + e^-x)`
+    Silu,
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+impl Activation {
+    pub(crate) fn code(self) -> (u32, f64) {
+        match self {
+            Self::None => (0, 0.0),
+            Self::Relu => (super::tile::RELU, 0.0),
+            Self::LeakyRelu(alpha) => (super::tile::LEAKY_RELU, alpha),
+            Self::GeluTanh => (super::math::GELU_TANH, 0.0),
+            Self::GeluErf => (super::math::GELU_ERF, 0.0),
+            Self::Silu => (super::math::SILU, 0.0),
+            Self::Sigmoid => (super::math::SIGMOID, 0.0),
+            Self::Tanh => (super::math::TANH, 0.0),
+        }
+    }
+}
+
+/// Why a contraction has no micro-kernel; the caller falls back to JITed loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ContractError {
+    /// A loop dimension number, or a count of strides, does not fit the extents.
+    #[error("contract.K1: a read or the output names a loop dimension that it cannot have")]
+    WrongDimension,
+    /// A divisor below 1.
+    #[error("contract.K2: a divisor is below 1")]
+    BadDivisor,
+    /// Tables hold 32-bit element offsets.
+    #[error("contract.K3: a tensor spans 2^31 elements or more")]
+    TooLarge,
+    /// A batch index decides whether an element lies outside.
+    #[error("contract.K4: a batch dimension moves an operand dimension that needs a bounds check")]
+    CheckedBatch,
+    /// An extent is 0.
+    #[error("contract.K5: an output without elements")]
+    Empty,
+}
