@@ -81,3 +81,23 @@ fn conv_pool_and_gradients() {
     kiln::pass::Pass::run(&kiln::autodiff::Autodiff, &mut module, &mut remarks).unwrap();
     check(module.graph("g").unwrap(), &inputs, 1e-4);
 }
+
+#[test]
+fn zz() {
+    let b = GraphBuilder::new("g");
+    let x = b.input("x", DType::F32, [2, 3, 4, 5]);
+    let y = x.square().sum(&[0, 1, 2, 3]);
+    b.returns(&[&y]);
+    let graph = b.finish().unwrap();
+    let mut module = kiln_ir::Module::default();
+    module.add_graph(graph.clone());
+    let passes = Some("specialize,autodiff,optimizer,decompose,eliminate_dead".to_owned());
+    let options = kiln::Options { passes, ..Default::default() };
+    let program = kiln::compile(&module, &options).unwrap();
+    for l in &program.graphs["g"].lowered {
+        for (nest, _) in &l.launches {
+            eprintln!("{nest}");
+        }
+    }
+    check(&graph, &[random(f32(&[2, 3, 4, 5]), 1)], 1e-5);
+}

@@ -126,7 +126,11 @@ impl Pass for Fuse {
 fn rewrite(graph: &Graph, groups: &Groups) -> Graph {
     let mut next = graph.successor();
     let mut map = ValueMap::params(graph);
+    let wanted = region::materialized(graph);
     for members in groups.ordered(graph) {
+        if members.iter().all(|m| region::is_leaf(graph.node(*m)) && !wanted[m.index()]) {
+            continue;
+        }
         let kernel = region::of(graph, &members);
         if kernel.is_single() {
             for &member in &members {

@@ -39,6 +39,28 @@ pub(super) fn is_leaf(data: &NodeData) -> bool {
     }
 }
 
+/// Leaves that must exist by themselves: somebody reads them from memory.
+pub(super) fn materialized(graph: &Graph) -> Vec<bool> {
+    let mut wanted = vec![false; graph.nodes().len()];
+    let mut value_wanted = vec![false; graph.value_count()];
+    graph.roots().for_each(|v| value_wanted[v.index()] = true);
+    let nodes: Vec<_> = graph.nodes().collect();
+    for (node, data) in nodes.into_iter().rev() {
+        let leaf = is_leaf(data);
+        let own = data.results.iter().any(|v| value_wanted[v.index()]);
+        wanted[node.index()] = own;
+        if leaf && own || !leaf && (reads_memory(graph, data) || is_view(data)) {
+            data.operands.iter().for_each(|v| value_wanted[v.index()] = true);
+        }
+    }
+    wanted
+}
+
+/// Whether a node is another name for its operand's memory.
+fn is_view(data: &NodeData) -> bool {
+    matches!(data.op, Op::Reshape(_) | Op::Relayout(_))
+}
+
 /// The kernel of `members`, which are in program order.
 pub(super) fn of(graph: &Graph, members: &[Node]) -> Kernel {
     with_uses(graph, members, &graph.users())
