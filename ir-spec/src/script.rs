@@ -170,6 +170,10 @@ impl<'a> Expander<'a> {
             }
         }
         // A broken recipe and a broken model are both reported; the rest needs a whole model.
+        if let (Some(model), None, None, true) = (model, &self.predict, &self.loss, self.faults.is_empty()) {
+            self.fault(model.name.span, "model.C2", "the model has no result")
+                .help("say what it computes: `predict %y`, `loss cross_entropy %y, %label`".to_owned());
+        }
         let fine = self.faults.is_empty();
         let program = Program {
             builder: self.builder.clone(),

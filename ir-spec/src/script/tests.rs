@@ -351,6 +351,13 @@ model @m(%x: f32[batch, 4], %label: f32[batch, 4]) {
 }
 
 #[test]
+fn a_model_has_a_result() {
+    assert_eq!(findings("model @m(%x: f32[4]) {\n  %y = relu %x\n}\n"), ["model.C2 1:7"]);
+    let untrained = "model @m(%x: f32[4]) {\n  predict relu %x\n}\ntrain {optimizer = sgd}\n";
+    assert_eq!(findings(untrained), ["model.C3 4:1"]);
+}
+
+#[test]
 fn recursion_is_refused() {
     let text = "\
 block a(%x) {
@@ -402,4 +409,41 @@ fn a_fault_of_the_rust_front_end_is_at_its_line() {
     let at = faults[0].at.as_ref().unwrap();
     assert_eq!((faults.len(), &*faults[0].label, at.line), (1, "dense.L1", line));
     assert!(at.file.ends_with("tests.rs"));
+}
+
+/// Xorshift (Marsaglia, 2003): the same scripts on every run.
+fn random(state: &mut u64, below: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state % below as u64) as usize
+}
+
+#[test]
+fn mutated_scripts_are_findings_or_modules_that_read_back() {
+    let odd =
+        ["-1", "9223372036854775807", "nan", "%x", "@w", "batch", "[]", "{", "}", "\n", "relu", "state", "dim = -7"];
+    let mut state = 88_172_645_463_325_252;
+    for round in 0..600 {
+        let (file, text) = EXAMPLES[round % EXAMPLES.len()];
+        let mut tokens: Vec<&str> = text.split_inclusive([' ', ',', '\n', '{', '}', '(', ')']).collect();
+        for _ in 0..=random(&mut state, 3) {
+            let (i, j) = (random(&mut state, tokens.len()), random(&mut state, tokens.len()));
+            match random(&mut state, 3) {
+                0 => tokens[i] = tokens[j],
+                1 => tokens.insert(i, odd[random(&mut state, odd.len())]),
+                _ => drop(tokens.remove(i)),
+            }
+        }
+        let text = tokens.concat();
+        match load(file, &text, &Bindings::new()) {
+            Ok(module) => {
+                let printed = print(&module, &PrintOptions::default());
+                assert_eq!(parse_module(file, &printed).unwrap(), module, "{text}");
+            }
+            Err(faults) => {
+                assert!(!faults.is_empty() && faults.iter().all(|fault| fault.at.is_some()), "{text}\n{faults:?}")
+            }
+        }
+    }
 }
