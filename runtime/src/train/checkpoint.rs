@@ -166,7 +166,8 @@ impl Checkpoint {
 
     fn decode(file: String, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
         let found = bytes.len() as u64;
-        if !bytes.starts_with(MAGIC) && !(bytes.len() < MAGIC.len() && MAGIC.starts_with(bytes)) {
+        let magic = bytes.get(..MAGIC.len()).unwrap_or(bytes);
+        if !MAGIC.starts_with(magic) {
             return Err(CheckpointError::NotACheckpoint { file });
         }
         let mut header = Reader { rest: bytes.get(MAGIC.len()..).unwrap_or_default() };
