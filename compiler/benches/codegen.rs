@@ -21,8 +21,7 @@ fn elementwise(
     f: impl Fn(&NestBuilder, &[Expr]) -> Vec<Expr>,
 ) -> LoopNest {
     let n = NestBuilder::new(name);
-    let places: Vec<_> =
-        (0..buffers).map(|i| n.buffer(format!("b{i}"), F32, LEN, Access::ReadWrite)).collect();
+    let places: Vec<_> = (0..buffers).map(|i| n.buffer(format!("b{i}"), F32, LEN, Access::ReadWrite)).collect();
     let i = n.var("i");
     let loads: Vec<Expr> = places.iter().map(|place| n.load(*place, Index::var(i))).collect();
     let values = f(&n, &loads);
@@ -38,9 +37,7 @@ fn elementwise(
 }
 
 fn relu_add() -> LoopNest {
-    elementwise("relu_add", 3, &[2], |n, x| {
-        vec![n.binary(Max, n.binary(Add, x[0], x[1]), n.literal(0.0, F32))]
-    })
+    elementwise("relu_add", 3, &[2], |n, x| vec![n.binary(Max, n.binary(Add, x[0], x[1]), n.literal(0.0, F32))])
 }
 
 fn gelu_tanh() -> LoopNest {

@@ -66,14 +66,6 @@ impl JitCode {
         &self.kernels
     }
 
-    /// What [`TableSlot::Constants`] of a nest's kernel points to; lives as long as the code.
-    ///
-    /// # Panics
-    /// If there is no such nest.
-    pub fn constants(&self, nest: usize) -> *const u8 {
-        self.kernel(nest).constants.as_ptr().cast()
-    }
-
     /// Calls the kernel of a nest on this thread, as a session would: for tests and measurements.
     ///
     /// # Errors
@@ -104,7 +96,6 @@ impl JitCode {
                 TableSlot::Buffer(number) => *buffers.get(*number as usize).ok_or("a buffer is missing")?,
                 TableSlot::Helper(number) => helpers.get(*number as usize).ok_or("a helper is missing")?.cast_mut(),
                 TableSlot::Math(function) => function.address().cast_mut(),
-                TableSlot::Constants => self.constants(nest).cast_mut(),
             });
         }
         clean_upper_halves();
