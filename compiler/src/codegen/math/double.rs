@@ -1,4 +1,5 @@
 //! Functions of binary64 that kernels call through their table.
+#![allow(clippy::excessive_precision, reason = "coefficients stand as published")]
 
 /// A function of one or two binary64 numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
