@@ -8,7 +8,8 @@
 //! A kernel is `extern "C" fn(table: *const *mut u8, begin: u64, end: u64)`: it runs the tiles `begin..end`. The caller
 //! fills the table as [`CompiledKernel::table`] says: slot 0 is the worker's scratch (64-byte aligned,
 //! [`CompiledKernel::scratch_bytes`] long), slot 1 the worker's status (three `i64` words, all zero before the run; the
-//! first is 0 as long as nothing failed), then the buffers, the helpers' addresses and the kernel's constants. There are
+//! first is 0 as long as nothing failed), then the buffers, the helpers' addresses and those of
+//! functions of binary64. There are
 //! no relocations, so the bytes may be copied, cached and shared.
 //!
 //! **The caller executes `vzeroupper` before entering** (x86-64): Cranelift moves registers with legacy SSE
@@ -48,8 +49,6 @@ pub enum TableSlot {
     Helper(u32),
     /// A function of [`math`], see [`math::MathFn::address`].
     Math(math::MathFn),
-    /// The kernel's own constants, see [`jit::JitCode::constants`].
-    Constants,
 }
 
 /// Which texts to keep beside the code.
@@ -74,8 +73,6 @@ pub struct CompiledKernel {
     pub code: Vec<u8>,
     /// Least alignment of the code in bytes.
     pub alignment: u64,
-    /// What [`TableSlot::Constants`] points to; empty if there is no such slot.
-    pub constants: Vec<[u8; 16]>,
     /// Number of Cranelift instructions, for metrics.
     pub instructions: usize,
     /// Cranelift's intermediate form, if asked for.

@@ -369,7 +369,6 @@ impl Linker<'_> {
             TableSlot::Buffer(number) => Some(homes[*number as usize]),
             TableSlot::Helper(number) => Some(Slot::Address(helper_address(&nest.helpers[*number as usize].name))),
             TableSlot::Math(function) => Some(Slot::Address(function.address() as usize)),
-            TableSlot::Constants => Some(Slot::Address(self.jit.constants(entry) as usize)),
         };
         kernel.table.iter().filter_map(slot).collect()
     }

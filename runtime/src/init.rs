@@ -6,10 +6,11 @@
 use std::f64::consts::TAU;
 
 use kiln_ir::module::stream;
-use kiln_ir::{Initializer, State};
+use kiln_ir::{DType, Initializer, State};
 
 use crate::arena::OutOfMemory;
-use crate::data::convert::encode_float;
+use crate::data::convert::{encode_float, encode_integer};
+use crate::executable::Binding;
 use crate::philox::Philox;
 use crate::tensor::Tensor;
 
@@ -37,6 +38,26 @@ pub fn initial(name: &str, state: &State, seed: u64) -> Result<Tensor, OutOfMemo
             let limit = (1.0 / fan.max(1) as f64).sqrt();
             fill(&mut tensor, |i| uniform(&philox, i, -limit, limit));
         }
+    }
+    Ok(tensor)
+}
+
+/// A tensor to try a program with, by the input's name and a seed: floats are standard normal, booleans 0 or 1,
+/// integers lie within the declared bound, or in `0..2` without one.
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub fn random_input(binding: &Binding, seed: u64) -> Result<Tensor, OutOfMemory> {
+    let mut tensor = Tensor::zeros(binding.ty.clone())?;
+    let philox = Philox::new(stream(&binding.name) ^ seed);
+    let dtype = tensor.dtype();
+    if dtype.is_float() {
+        fill(&mut tensor, |i| normal(&philox, i));
+        return Ok(tensor);
+    }
+    let bound = binding.below.filter(|_| dtype != DType::Bool).unwrap_or(2);
+    for (i, out) in (0..).zip(tensor.bytes_mut().chunks_exact_mut(dtype.bytes())) {
+        encode_integer(dtype, philox.below(i, bound) as i64, out);
     }
     Ok(tensor)
 }
@@ -134,6 +155,16 @@ mod tests {
         assert_eq!(of("a", 1), of("a", 1));
         assert_ne!(of("a", 1), of("b", 1));
         assert_ne!(of("a", 1), of("a", 2));
+    }
+
+    #[test]
+    fn random_inputs_keep_their_bound() {
+        let ty = TensorType::new(DType::I32, [1000]);
+        let binding = Binding { below: Some(7), ..Binding::new("label", ty) };
+        let tensor = random_input(&binding, 3).unwrap();
+        let values = tensor.as_slice::<i32>().unwrap();
+        assert!((0..7).all(|value| values.contains(&value)) && values.iter().all(|value| (0..7).contains(value)));
+        assert_eq!(tensor, random_input(&binding, 3).unwrap());
     }
 
     #[test]

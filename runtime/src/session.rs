@@ -16,9 +16,10 @@ use crate::profile::{LaunchTimes, Profile};
 use crate::states::StateStore;
 use crate::tensor::Tensor;
 
-/// A launch that one core finishes in less time than this runs on the caller's thread, in nanoseconds: a fork-join
-/// over awake workers takes one to two microseconds, and pays off at a few times that.
-const FORK_NANOSECONDS: u64 = 6_000;
+/// A launch that one core finishes in less time than this runs on the caller's thread, in nanoseconds. Opening and
+/// closing the pool's gate takes 0.1 to 0.2 microseconds, until another core has taken tiles and returned its cache
+/// lines it is one to two.
+const FORK_NANOSECONDS: u64 = 4_000;
 /// Rough speed of one core for [`FORK_NANOSECONDS`]: operations and bytes per nanosecond.
 const FLOPS_PER_NANOSECOND: u64 = 16;
 const BYTES_PER_NANOSECOND: u64 = 12;

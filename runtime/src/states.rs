@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 /// Named tensors in order of declaration.
 ///
 /// A tensor that is in the store stays where it is: programs hold its address. So there is no way to remove or
-/// exchange one; [`StateStore::set`] copies.
+/// exchange one; a session sets a state by copying.
 #[derive(Debug, Default)]
 pub struct StateStore {
     tensors: IndexMap<Name, Tensor>,

@@ -27,7 +27,7 @@ pub enum TensorError {
     #[error("{given} elements were given for the shape {shape}, which has {expected}")]
     Count {
         /// The shape.
-        shape: Shape,
+        shape: Box<Shape>,
         /// Its number of elements.
         expected: usize,
         /// The number given.
@@ -85,7 +85,11 @@ impl Tensor {
     pub fn from_vec<T: Element>(shape: impl Into<Shape>, elements: Vec<T>) -> Result<Tensor, TensorError> {
         let shape = shape.into();
         if shape.elements() != elements.len() {
-            return Err(TensorError::Count { expected: shape.elements(), given: elements.len(), shape });
+            return Err(TensorError::Count {
+                expected: shape.elements(),
+                given: elements.len(),
+                shape: Box::new(shape),
+            });
         }
         let mut tensor = Tensor::zeros(TensorType::new(T::DTYPE, shape))?;
         tensor.as_mut_slice::<T>()?.copy_from_slice(&elements);
@@ -107,7 +111,7 @@ impl Tensor {
     pub fn from_bytes(ty: TensorType, bytes: &[u8]) -> Result<Tensor, TensorError> {
         let mut tensor = Tensor::zeros(ty)?;
         if tensor.data.len() != bytes.len() {
-            let (shape, size) = (tensor.ty.shape.clone(), tensor.ty.dtype.bytes());
+            let (shape, size) = (Box::new(tensor.ty.shape.clone()), tensor.ty.dtype.bytes());
             return Err(TensorError::Count { expected: tensor.ty.elements(), given: bytes.len() / size, shape });
         }
         tensor.data.as_mut_slice().copy_from_slice(bytes);

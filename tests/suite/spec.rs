@@ -1,5 +1,7 @@
 //! The examples of SPEC.md, as they stand and through the passes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use kiln::pass::Remarks;
 use kiln::pass::specialize::Mode;
 use kiln::pipeline::Pipeline;
@@ -21,7 +23,9 @@ fn run_all(pipeline: impl Fn(&Example) -> Pipeline) {
     let wrong: Vec<String> = examples()
         .iter()
         .filter_map(|example| {
-            let message = run(example, &pipeline(example)).err()?;
+            // A panic in one example must not hide the others.
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(example, &pipeline(example))));
+            let message = outcome.unwrap_or_else(|_| Err("panicked".to_owned())).err()?;
             Some(format!("{} @{}: {message}", example.file, example.mnemonic))
         })
         .collect();

@@ -29,7 +29,6 @@ use cranelift_frontend::FunctionBuilderContext;
 use super::{CodegenError, CompiledKernel, Emit, Target, Texts};
 use crate::loops::nest::LoopNest;
 pub(super) use function::Emitter;
-use function::Parts;
 
 /// Emitter by way of Cranelift; one per thread, as it keeps its working memory.
 pub struct ClifEmitter {
@@ -56,7 +55,7 @@ impl ClifEmitter {
         context.clear();
         context.set_disasm(self.texts.asm);
         context.func = Function::with_name_signature(UserFuncName::user(0, 0), self.signature());
-        let parts = function::emit(nest, self.target, &mut context.func, builder)?;
+        let table = function::emit(nest, self.target, &mut context.func, builder)?;
         let clif = self.texts.clif.then(|| context.func.display().to_string());
         let instructions = context.func.dfg.num_insts();
         let compiled =
@@ -67,19 +66,8 @@ impl ClifEmitter {
         let asm = compiled.vcode.clone();
         let code = compiled.code_buffer().to_vec();
         let alignment = u64::from(compiled.buffer.alignment);
-        let Parts { table, constants } = parts;
         let (_, scratch_bytes) = nest.scratch_offsets();
-        Ok(CompiledKernel {
-            name: nest.name.clone(),
-            table,
-            scratch_bytes,
-            code,
-            alignment,
-            constants,
-            instructions,
-            clif,
-            asm,
-        })
+        Ok(CompiledKernel { name: nest.name.clone(), table, scratch_bytes, code, alignment, instructions, clif, asm })
     }
 
     fn signature(&self) -> Signature {

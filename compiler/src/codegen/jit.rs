@@ -66,14 +66,6 @@ impl JitCode {
         &self.kernels
     }
 
-    /// What [`TableSlot::Constants`] of a nest's kernel points to; lives as long as the code.
-    ///
-    /// # Panics
-    /// If there is no such nest.
-    pub fn constants(&self, nest: usize) -> *const u8 {
-        self.kernel(nest).constants.as_ptr().cast()
-    }
-
     /// Calls the kernel of a nest on this thread, as a session would: for tests and measurements.
     ///
     /// # Errors
@@ -104,7 +96,6 @@ impl JitCode {
                 TableSlot::Buffer(number) => *buffers.get(*number as usize).ok_or("a buffer is missing")?,
                 TableSlot::Helper(number) => helpers.get(*number as usize).ok_or("a helper is missing")?.cast_mut(),
                 TableSlot::Math(function) => function.address().cast_mut(),
-                TableSlot::Constants => self.constants(nest).cast_mut(),
             });
         }
         clean_upper_halves();
@@ -182,7 +173,7 @@ fn emit_all(nests: &[&LoopNest], target: &'static Target, texts: Texts) -> Resul
         work()
     } else {
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..THREADS).map(|_| scope.spawn(&work)).collect();
+            let others: Vec<_> = (1..THREADS).map(|_| scope.spawn(work)).collect();
             let mut results = work();
             for other in others {
                 match other.join() {
@@ -205,22 +196,22 @@ fn define(kernels: &[CompiledKernel], target: &Target) -> Result<(JITModule, Vec
         Err(error) => {
             // SAFETY: nothing has been called.
             unsafe { module.free_memory() };
-            Err(Box::new(error))
+            Err(error)
         }
     }
 }
 
-fn fill(module: &mut JITModule, kernels: &[CompiledKernel]) -> Result<Vec<KernelFn>, ModuleError> {
+fn fill(module: &mut JITModule, kernels: &[CompiledKernel]) -> Result<Vec<KernelFn>, Box<ModuleError>> {
     let mut signature = module.make_signature();
     signature.params.extend([AbiParam::new(types::I64); 3]);
     let mut ids = Vec::with_capacity(kernels.len());
     for (number, kernel) in kernels.iter().enumerate() {
         let name = format!("{}#{number}", kernel.name);
-        let id = module.declare_function(&name, Linkage::Local, &signature)?;
-        module.define_function_bytes(id, kernel.alignment.max(32), &kernel.code, &[])?;
+        let id = module.declare_function(&name, Linkage::Local, &signature).map_err(Box::new)?;
+        module.define_function_bytes(id, kernel.alignment.max(32), &kernel.code, &[]).map_err(Box::new)?;
         ids.push(id);
     }
-    module.finalize_definitions()?;
+    module.finalize_definitions().map_err(Box::new)?;
     let entry = |id| {
         let address = module.get_finalized_function(id);
         // SAFETY: the bytes there were compiled with the signature of `KernelFn`, and are executable now.

@@ -5,8 +5,8 @@
 //!
 //! | function | bound | method |
 //! |---|---|---|
-//! | `exp` | 2 ULP | Cody-Waite reduction by `ln 2`, polynomial of degree 6 |
-//! | `log` | 2 ULP | mantissa in `sqrt(1/2)..sqrt(2)`, polynomial of degree 10 |
+//! | `exp` | 1 ULP | Cody-Waite reduction by `ln 2`, polynomial of degree 6 |
+//! | `log` | 1 ULP | mantissa in `sqrt(1/2)..sqrt(2)`, polynomial of degree 10 |
 //! | `tanh` | 4 ULP | odd rational function of degree 11 over 8 on `0..9` |
 //! | `erf` | 4 ULP | odd rational function of degree 13 over 10 on `0..3.95` |
 //! | `sin cos pow rem` | 1 ULP | binary64, rounded |

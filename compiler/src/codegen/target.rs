@@ -11,6 +11,8 @@ pub struct Target {
     pub(crate) isa: OwnedTargetIsa,
     /// Whether `a * b + c` rounds once.
     pub(crate) fma: bool,
+    /// Whether two products of 64 bit are one instruction.
+    pub(crate) wide_multiply: bool,
 }
 
 impl std::fmt::Debug for Target {
@@ -51,9 +53,9 @@ fn find_host() -> Result<Target, String> {
         flags.set(flag, value).map_err(|error| format!("{flag}: {error}"))?;
     }
     let mut builder = isa::lookup_by_name(triple()?).map_err(|error| error.to_string())?;
-    let fma = enable_features(&mut builder)?;
+    let (fma, wide_multiply) = enable_features(&mut builder)?;
     let isa = builder.finish(settings::Flags::new(flags)).map_err(|error| error.to_string())?;
-    Ok(Target { isa, fma })
+    Ok(Target { isa, fma, wide_multiply })
 }
 
 fn triple() -> Result<&'static str, String> {
@@ -67,9 +69,9 @@ fn triple() -> Result<&'static str, String> {
     }
 }
 
-/// Enables what the processor has; returns whether multiply-add is one instruction.
+/// Enables what the processor has; returns whether multiply-add and products of 64 bit in lanes are one instruction.
 #[cfg(target_arch = "x86_64")]
-fn enable_features(builder: &mut isa::Builder) -> Result<bool, String> {
+fn enable_features(builder: &mut isa::Builder) -> Result<(bool, bool), String> {
     macro_rules! detect {
         ($($name:tt: $flag:literal),*) => {
             [$(($flag, std::is_x86_feature_detected!($name))),*]
@@ -88,11 +90,12 @@ fn enable_features(builder: &mut isa::Builder) -> Result<bool, String> {
             builder.enable(flag).map_err(|error| format!("{flag}: {error}"))?;
         }
     }
-    Ok(std::is_x86_feature_detected!("fma"))
+    let wide = std::is_x86_feature_detected!("avx512dq") && std::is_x86_feature_detected!("avx512vl");
+    Ok((std::is_x86_feature_detected!("fma"), wide))
 }
 
 /// Every aarch64 has what is needed.
 #[cfg(not(target_arch = "x86_64"))]
-fn enable_features(_: &mut isa::Builder) -> Result<bool, String> {
-    Ok(true)
+fn enable_features(_: &mut isa::Builder) -> Result<(bool, bool), String> {
+    Ok((true, false))
 }

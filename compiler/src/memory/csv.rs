@@ -20,10 +20,7 @@ pub const PLAN_HEADER: &str = "id,lower,upper,size,offset,alias_of";
 pub fn read_problem(text: &str) -> Result<Problem, Vec<Fault>> {
     let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())).filter(|(_, line)| !line.is_empty());
     let Some((number, header)) = lines.next() else {
-        return Err(vec![Fault::new(
-            "memory.F1",
-            "line 1: the file is empty; start it with `id,lower,upper,size`".into(),
-        )]);
+        return Err(vec![Fault::new("memory.F1", "line 1: the file is empty; start it with `id,lower,upper,size`".into())]);
     };
     let columns = Columns::parse(number, header).map_err(|fault| vec![fault])?;
     let mut rows = Vec::new();
@@ -51,8 +48,7 @@ pub fn write_plan(problem: &Problem, plan: &Plan) -> String {
         let Buffer { id, lower, upper, .. } = buffer;
         let alias = buffer.alias_of.map_or("", |target| &problem.buffers()[target].id);
         // Writing to a String cannot fail.
-        let _ =
-            writeln!(text, "{},{lower},{upper},{},{offset},{}", quoted(id), problem.reserved(buffer), quoted(alias));
+        let _ = writeln!(text, "{},{lower},{upper},{},{offset},{}", quoted(id), problem.reserved(buffer), quoted(alias));
     }
     text
 }
@@ -207,8 +203,7 @@ fn resolve_names(rows: &[Row], faults: &mut Vec<Fault>) -> Vec<Buffer> {
     for row in rows {
         let mut buffer = row.buffer.clone();
         if buffer.lower >= buffer.upper {
-            let problem =
-                format!("lower {} is not below upper {}; the live range is half-open", buffer.lower, buffer.upper);
+            let problem = format!("lower {} is not below upper {}; the live range is half-open", buffer.lower, buffer.upper);
             faults.push(fault_at(row.line, "memory.P1", &problem));
         }
         if !row.alias_of.is_empty() {

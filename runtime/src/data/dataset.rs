@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use kiln_ir::{Name, Shape, TensorType};
+use kiln_ir::{Name, TensorType};
 
 use super::convert;
 use super::error::DataError;
@@ -118,10 +118,10 @@ impl Dataset {
             return Err(DataError::Shape {
                 file: self.file.clone(),
                 array: input.to_string(),
-                found: format!("{} rows of {row} elements", indices.len()),
+                found: format!("{} rows of {row} elements", indices.len()).into(),
                 input: input.clone(),
-                wanted: batch.ty().to_string(),
-                help: "give a tensor of that many rows".into(),
+                wanted: batch.ty().to_string().into(),
+                help: "give a tensor of that many rows",
             });
         }
         let (source, target) = (row * from.bytes(), row * to.bytes());
@@ -202,10 +202,10 @@ fn shape_error(file: &str, name: &str, found: &TensorType, input: &Binding, row:
     DataError::Shape {
         file: file.into(),
         array: name.into(),
-        found: Shape::clone(&found.shape).to_string(),
+        found: found.shape.to_string().into(),
         input: input.name.clone(),
-        wanted: wanted + "]",
-        help: help.into(),
+        wanted: (wanted + "]").into(),
+        help,
     }
 }
 

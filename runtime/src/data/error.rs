@@ -63,13 +63,13 @@ pub enum DataError {
         /// The array.
         array: String,
         /// Its shape.
-        found: String,
+        found: Box<str>,
         /// The input.
         input: Name,
         /// The shape that would fit.
-        wanted: String,
+        wanted: Box<str>,
         /// What to change.
-        help: String,
+        help: &'static str,
     },
     /// Arrays of different lengths.
     #[error(

@@ -211,7 +211,7 @@ pub fn write_npy(out: &mut dyn Write, tensor: &Tensor) -> std::io::Result<()> {
     let padded = (10 + dict.len() + 1).next_multiple_of(64) - 10;
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&u16::try_from(padded).unwrap_or(u16::MAX).to_le_bytes())?;
-    write!(out, "{dict:<width$}\n", width = padded - 1)?;
+    writeln!(out, "{dict:<width$}", width = padded - 1)?;
     let mut data = vec![0; tensor.len() * dtype.bytes()];
     super::convert::convert(tensor.dtype(), tensor.bytes(), dtype, &mut data);
     if cfg!(target_endian = "big") {

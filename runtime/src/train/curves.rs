@@ -98,6 +98,7 @@ impl Chart {
         let labels = (horizontal.end - horizontal.start).ceil().clamp(2.0, 10.0) as usize;
         let mut mesh = chart.configure_mesh();
         mesh.x_desc(self.horizontal).y_desc(self.title.as_str()).x_labels(labels).y_labels(6);
+        mesh.label_style(("sans-serif", 15)).axis_desc_style(("sans-serif", 16));
         mesh.x_label_formatter(&whole).y_label_formatter(&short).light_line_style(TRANSPARENT);
         mesh.draw().map_err(text)?;
         for series in &self.series {
@@ -114,9 +115,22 @@ impl Chart {
             }
         }
         let mut legend = chart.configure_series_labels();
-        legend.position(SeriesLabelPosition::UpperRight).background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3));
+        legend
+            .position(self.legend())
+            .label_font(("sans-serif", 15))
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK.mix(0.3));
         legend.draw().map_err(text)?;
         Ok(())
+    }
+
+    /// Where the curves are not: a loss falls, an accuracy rises.
+    fn legend(&self) -> SeriesLabelPosition {
+        let ends = self.series.first().and_then(|series| Some((series.points.first()?.1, series.points.last()?.1)));
+        match ends {
+            Some((first, last)) if last > first => SeriesLabelPosition::LowerRight,
+            _ => SeriesLabelPosition::UpperRight,
+        }
     }
 
     /// Ranges of the axes: all points, with some air.
@@ -135,13 +149,12 @@ fn text(error: impl std::fmt::Display) -> Box<dyn std::error::Error> {
     error.to_string().into()
 }
 
-/// A label of at most about seven characters.
+/// A label without trailing zeros.
 fn short(value: f64) -> String {
     match value.abs() {
         magnitude if magnitude < 1e-12 => "0".into(),
         magnitude if !(1e-3..1e5).contains(&magnitude) => format!("{value:.1e}"),
-        magnitude if magnitude < 1.0 => format!("{value:.4}"),
-        _ => format!("{value:.2}"),
+        _ => format!("{value:.4}").trim_end_matches('0').trim_end_matches('.').into(),
     }
 }
 
@@ -180,6 +193,12 @@ mod tests {
         }
         assert!(svg.matches("<polyline").count() >= 3);
         assert_eq!(svg, draw(&report(5)).unwrap());
+    }
+
+    #[test]
+    fn labels_are_short() {
+        let labels = [0.0, 0.5, 1.0, -0.125, 1234.5, 2e-5, 3e7].map(short);
+        assert_eq!(labels, ["0", "0.5", "1", "-0.125", "1234.5", "2.0e-5", "3.0e7"]);
     }
 
     #[test]

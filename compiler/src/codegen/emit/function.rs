@@ -99,12 +99,6 @@ enum Undo {
     Key(Key),
 }
 
-/// What the function needs beside its code.
-pub(super) struct Parts {
-    pub(super) table: Vec<TableSlot>,
-    pub(super) constants: Vec<[u8; 16]>,
-}
-
 /// The function in the making.
 pub(in crate::codegen) struct Emitter<'a, 'f> {
     pub(super) nest: &'a LoopNest,
@@ -131,18 +125,16 @@ pub(in crate::codegen) struct Emitter<'a, 'f> {
     keys: HashMap<Key, Value, BuildHasherDefault<Fnv>>,
     log: Vec<Undo>,
     slots: Vec<TableSlot>,
-    pool: Option<Value>,
-    constants: Vec<[u8; 16]>,
     signatures: HashMap<Vec<Type>, SigRef>,
 }
 
-/// Emits the whole function of a nest.
+/// Emits the whole function of a nest; returns what its table holds.
 pub(super) fn emit(
     nest: &LoopNest,
     target: &Target,
     func: &mut Function,
     context: &mut FunctionBuilderContext,
-) -> Emitted<Parts> {
+) -> Emitted<Vec<TableSlot>> {
     if let Some((_, dtype)) = nest.exprs.iter().find(|(_, dtype)| matches!(dtype, DType::Bf16 | DType::F16)) {
         return Err(format!("{dtype} has no arithmetic in generated code yet"));
     }
@@ -175,20 +167,15 @@ pub(super) fn emit(
         keys: HashMap::default(),
         log: Vec::new(),
         slots,
-        pool: None,
-        constants: Vec::new(),
         signatures: HashMap::new(),
     };
     emitter.load_pointers();
     emitter.tiles(begin, end)?;
     emitter.b.ins().return_(&[]);
     emitter.b.seal_all_blocks();
-    let Emitter { b, mut slots, constants, .. } = emitter;
+    let Emitter { b, slots, .. } = emitter;
     b.finalize(target.isa.frontend_config());
-    if !constants.is_empty() {
-        slots.push(TableSlot::Constants);
-    }
-    Ok(Parts { table: slots, constants })
+    Ok(slots)
 }
 
 /// Memory that never traps.
@@ -303,24 +290,14 @@ impl Emitter<'_, '_> {
         value
     }
 
-    /// A constant vector, in a register if it was hoisted, else beside its use, where it becomes a memory operand.
+    /// A constant vector: in a register if it was hoisted, else loaded beside its use. Memory operands from a pool of
+    /// the kernel's own were tried: 1 % faster at most.
     pub(in crate::codegen) fn constant(&mut self, bytes: [u8; 16], ty: Type) -> Value {
         if let Some(known) = self.keys.get(&Key::Constant(bytes, ty)) {
             return *known;
         }
-        if bytes == [0; 16] || bytes == [255; 16] {
-            let data = self.b.func.dfg.constants.insert(bytes.as_slice().into());
-            return self.b.ins().vconst(ty, data);
-        }
-        let Some(pool) = self.pool else {
-            let data = self.b.func.dfg.constants.insert(bytes.as_slice().into());
-            return self.b.ins().vconst(ty, data);
-        };
-        let number = self.constants.iter().position(|known| *known == bytes).unwrap_or_else(|| {
-            self.constants.push(bytes);
-            self.constants.len() - 1
-        });
-        self.b.ins().load(ty, trusted().with_aligned().with_readonly(), pool, number as i32 * 16)
+        let data = self.b.func.dfg.constants.insert(bytes.as_slice().into());
+        self.b.ins().vconst(ty, data)
     }
 
     /// A block whose parameters have the types of these values.

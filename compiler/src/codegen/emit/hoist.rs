@@ -84,6 +84,7 @@ impl Emitter<'_, '_> {
             ExprNode::Load(place, index) | ExprNode::GuardedLoad { place, index, .. } => {
                 self.address_before(*place, index, &hoist.changed)?;
             }
+            ExprNode::Philox { .. } if hoist.lanes => self.philox_registers(),
             ExprNode::Index(index) | ExprNode::InRange(index, _) => self.index_before(index, &hoist.changed)?,
             _ => {}
         }

@@ -396,8 +396,8 @@ impl Emitter<'_, '_> {
             let bytes = literal_bytes(Number::Int(i64::from(word)), DType::U32).0;
             e.constant(bytes, types::I32X4)
         };
+        let [first, second] = PHILOX_MULTIPLIERS;
         for (key0, key1) in philox_keys(key) {
-            let [first, second] = PHILOX_MULTIPLIERS.map(|word| constant(self, word));
             let (low0, high0) = self.product(words[0], first)?;
             let (low1, high1) = self.product(words[2], second)?;
             let a = self.b.ins().bxor(high1, words[1]);
@@ -409,12 +409,31 @@ impl Emitter<'_, '_> {
     }
 
     /// Low and high halves of products of 32 bit without sign.
-    fn product(&mut self, a: Value, b: Value) -> Emitted<(Value, Value)> {
-        let (a_low, b_low) = (self.b.ins().uwiden_low(a), self.b.ins().uwiden_low(b));
-        let low = self.b.ins().imul(a_low, b_low);
-        let (a_high, b_high) = (self.b.ins().uwiden_high(a), self.b.ins().uwiden_high(b));
-        let high = self.b.ins().imul(a_high, b_high);
+    fn product(&mut self, a: Value, factor: u32) -> Emitted<(Value, Value)> {
+        let (a_low, a_high) = (self.b.ins().uwiden_low(a), self.b.ins().uwiden_high(a));
+        let (bytes, ty) = self.philox_factor(factor);
+        let factor = self.constant(bytes, ty);
+        let (low, high) = if self.target.wide_multiply {
+            (self.b.ins().imul(a_low, factor), self.b.ins().imul(a_high, factor))
+        } else {
+            let (low, high) = (self.b.ins().uwiden_low(factor), self.b.ins().uwiden_high(factor));
+            (self.b.ins().imul(a_low, low), self.b.ins().imul(a_high, high))
+        };
         self.words(Val::Lanes(low, Some(high)))
+    }
+
+    /// As 64 bit, or as 32 bit to be widened: in that form Cranelift sees that both factors have 32 bit.
+    fn philox_factor(&self, factor: u32) -> ([u8; 16], Type) {
+        let dtype = if self.target.wide_multiply { DType::I64 } else { DType::U32 };
+        literal_bytes(Number::Int(i64::from(factor)), dtype)
+    }
+
+    /// Keeps the multipliers in registers for the loop that follows.
+    pub(super) fn philox_registers(&mut self) {
+        for factor in PHILOX_MULTIPLIERS {
+            let (bytes, ty) = self.philox_factor(factor);
+            self.constant_register(bytes, ty);
+        }
     }
 
     /// Low and high words of four lanes of 64 bit.

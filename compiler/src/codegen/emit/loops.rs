@@ -12,7 +12,7 @@ use kiln_ir::scalar::{BinaryFn, Number};
 use super::analysis::{Facts, LaneCheck};
 use super::function::{Emitted, Emitter, LANES, Val, VarState};
 use super::stmt::flatten;
-use crate::loops::nest::{Index, Loop, Stmt, Var};
+use crate::loops::nest::{ExprNode, Index, Local, Loop, Stmt, Var};
 
 /// Vectors per round of a reduction in lanes that does not say: hides 4 cycles of latency at one addition per cycle.
 const REDUCTION_UNROLL: u32 = 4;
@@ -183,7 +183,7 @@ impl Emitter<'_, '_> {
     fn lane_copies(&self, node: &Loop, begin: Bound, end: Bound) -> usize {
         let wanted = match (node.unroll, node.accumulators.is_empty()) {
             (0, false) => REDUCTION_UNROLL,
-            (0, true) if size(&node.body) <= 2 && self.nest.exprs.len() < SMALL_BODY => 4,
+            (0, true) if size(&node.body) <= 2 && self.nest.exprs.len() < SMALL_BODY && !self.calls_functions() => 4,
             (0, true) => 1,
             (hint, _) => hint,
         };
@@ -192,6 +192,12 @@ impl Emitter<'_, '_> {
             _ => i64::MAX,
         };
         i64::from(wanted).min(most).max(1) as usize
+    }
+
+    /// Whether anything takes more than a few instructions.
+    fn calls_functions(&self) -> bool {
+        let mut nodes = self.nest.exprs.iter().map(|(node, _)| node);
+        nodes.any(|node| matches!(node, ExprNode::Unary(..) | ExprNode::Philox { .. }))
     }
 
     fn has_vector(&self, begin: Bound, end: Bound) -> bool {
@@ -224,7 +230,7 @@ impl Emitter<'_, '_> {
         body: &[Stmt],
         run: Run,
         carried: &mut [Vec<Val>],
-        locals: &[crate::loops::nest::Local],
+        locals: &[Local],
         changed: Facts,
         entered: bool,
     ) -> Emitted<()> {
@@ -280,7 +286,7 @@ impl Emitter<'_, '_> {
         body: &[Stmt],
         run: Run,
         carried: &mut [Vec<Val>],
-        locals: &[crate::loops::nest::Local],
+        locals: &[Local],
         changed: Facts,
     ) -> Emitted<()> {
         let first = self.vars[var.0 as usize].known;
@@ -376,7 +382,7 @@ impl Emitter<'_, '_> {
     }
 }
 
-fn locals_of(node: &Loop) -> Vec<crate::loops::nest::Local> {
+fn locals_of(node: &Loop) -> Vec<Local> {
     node.accumulators.iter().map(|accumulator| accumulator.local).collect()
 }
 

@@ -308,7 +308,7 @@ impl<'a, 'f> Emitter<'a, 'f> {
         let high = |e: &mut Self, x: Value| e.shift_right(x, 32);
         let mut words = [low(self, position), high(self, position), low(self, counter), high(self, counter)];
         for (key0, key1) in philox_keys(key) {
-            let [first, second] = PHILOX_MULTIPLIERS.map(|multiplier| i64::from(multiplier));
+            let [first, second] = PHILOX_MULTIPLIERS.map(i64::from);
             let product0 = self.b.ins().imul_imm_s(words[0], first);
             let product1 = self.b.ins().imul_imm_s(words[2], second);
             let (high0, high1) = (high(self, product0), high(self, product1));

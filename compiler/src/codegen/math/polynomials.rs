@@ -1,4 +1,5 @@
 //! Polynomials of binary32, for one element or four lanes alike.
+#![allow(clippy::excessive_precision, reason = "coefficients stand as fitted")]
 
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::immediates::Ieee32;

@@ -1,6 +1,6 @@
 //! Values of a region at an index, as expressions over loads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 
 use kiln_ir::body::{Affine, Body, IndexExpr, Map, Read};
@@ -34,12 +34,18 @@ pub(super) struct Evaluator<'a> {
     uses: Vec<u32>,
     /// Values already computed in the current statement list.
     memo: HashMap<(Value, Vec<Index>, Option<Expr>), Expr>,
+    /// Reads that may be outside, found here; and those that a trial found, if there was one.
+    pub(super) unproven: HashSet<ReadSite>,
+    pub(super) proven: Option<HashSet<ReadSite>>,
     /// Statements that must run before the one under construction, in order.
     pending: Vec<Pending>,
     /// Values stored in row scratch by the current stage.
     touched: Vec<Value>,
     pub(super) checks: Vec<CheckSite>,
 }
+
+/// Dimension of a read of a member, named by its first result.
+pub(super) type ReadSite = (Value, usize, usize);
 
 /// A value in row scratch.
 #[derive(Clone, Copy)]
@@ -81,6 +87,8 @@ impl<'a> Evaluator<'a> {
             scratch_index: Index::default(),
             uses: region.use_counts(),
             memo: HashMap::new(),
+            unproven: HashSet::new(),
+            proven: None,
             pending: Vec::new(),
             touched: Vec::new(),
             checks: Vec::new(),
@@ -223,7 +231,7 @@ impl<'a> Evaluator<'a> {
         }
         let mut sub = |this: &mut Self, x: &ScalarExpr| this.scalar(data, map, x, point, guard, memo);
         let value = match expr.node() {
-            ScalarNode::Read(read) => self.read(data, &map.reads[*read], point, guard)?,
+            ScalarNode::Read(read) => self.read(data, *read, &map.reads[*read], point, guard)?,
             ScalarNode::Index(dim) => self.nest.index(point[*dim].clone()),
             ScalarNode::Literal(number) => self.nest.literal(*number, expr.dtype()),
             ScalarNode::Unary(f, x) => {
@@ -255,11 +263,18 @@ impl<'a> Evaluator<'a> {
         Ok(value)
     }
 
-    fn read(&mut self, data: &NodeData, read: &Read, point: &[Index], guard: Option<Expr>) -> Result<Expr, Declined> {
+    fn read(
+        &mut self,
+        data: &NodeData,
+        number: usize,
+        read: &Read,
+        point: &[Index],
+        guard: Option<Expr>,
+    ) -> Result<Expr, Declined> {
         let operand = data.operands[read.operand];
         let ty = self.region.ty(operand).clone();
         let extents: Extents = read.view.clone().unwrap_or_else(|| ty.extents());
-        let (index, inside) = self.operand_index(data, read, &extents, point, guard)?;
+        let (index, inside) = self.operand_index(data, number, read, &extents, point, guard)?;
         let condition = match (inside, guard) {
             (Some(inside), Some(guard)) => Some(self.nest.binary(kiln_ir::scalar::BinaryFn::And, guard, inside)),
             (inside, guard) => inside.or(guard),
@@ -296,6 +311,7 @@ impl<'a> Evaluator<'a> {
     fn operand_index(
         &mut self,
         data: &NodeData,
+        number: usize,
         read: &Read,
         extents: &[usize],
         point: &[Index],
@@ -306,7 +322,8 @@ impl<'a> Evaluator<'a> {
         for (dim, expr) in read.index.iter().enumerate() {
             match expr {
                 IndexExpr::Affine(affine) => {
-                    let (part, conditions) = self.affine(affine, extents[dim], point, read.outside.is_some());
+                    let site = (data.results[0], number, dim);
+                    let (part, conditions) = self.affine(affine, extents[dim], point, read.outside.map(|_| site));
                     for condition in conditions {
                         inside = Some(match inside {
                             Some(other) => self.nest.binary(kiln_ir::scalar::BinaryFn::And, other, condition),
@@ -326,17 +343,30 @@ impl<'a> Evaluator<'a> {
         Ok((index, inside))
     }
 
-    fn affine(&self, affine: &Affine, extent: usize, point: &[Index], guarded: bool) -> (Index, Vec<Expr>) {
+    /// The index, and the conditions under which it is inside. Whether it always is, the trial knows: merged loops run
+    /// through more than one dimension.
+    fn affine(
+        &mut self,
+        affine: &Affine,
+        extent: usize,
+        point: &[Index],
+        guarded: Option<ReadSite>,
+    ) -> (Index, Vec<Expr>) {
         let terms = affine.terms.iter().map(|&(dim, c)| point[dim].clone() * c);
         let dividend = terms.fold(Index::constant(affine.offset), |sum, term| sum + term);
         let index = dividend.floor_div(affine.divisor);
         let mut conditions = Vec::new();
-        if guarded {
+        if let Some(site) = guarded {
             let remainder = dividend.modulo(affine.divisor);
             if remainder.as_constant() != Some(0) {
                 conditions.push(self.nest.in_range(remainder, 1));
             }
-            if !self.ranges.inside(&index, extent) {
+            let inside = match &self.proven {
+                Some(unproven) => !unproven.contains(&site),
+                None => self.ranges.inside(&index, extent),
+            };
+            if !inside {
+                self.unproven.insert(site);
                 conditions.push(self.nest.in_range(index.clone(), extent as i64));
             }
         }
@@ -353,7 +383,7 @@ impl<'a> Evaluator<'a> {
         point: &[Index],
     ) -> Result<Index, Declined> {
         let operand = data.operands[operand];
-        let place: Vec<Index> = at.iter().map(|a| self.affine(a, usize::MAX, point, false).0).collect();
+        let place: Vec<Index> = at.iter().map(|a| self.affine(a, usize::MAX, point, None).0).collect();
         let loaded = self.value(operand, &place, None)?;
         let wide = self.nest.cast(loaded, DType::I64);
         let local = self.nest.local("index", DType::I64);

@@ -1,12 +1,12 @@
 //! Row programs: per row some reductions, then results per row or per element.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use kiln_ir::body::{Affine, Body, IndexExpr, Map, Read};
 use kiln_ir::graph::{Graph, Value};
 use kiln_ir::types::Extents;
 
-use super::evaluate::{Evaluator, Kept, is_expensive};
+use super::evaluate::{Evaluator, Kept, ReadSite, is_expensive};
 use super::shape::{Dims, indices_of, linear, unflatten};
 use super::{Built, Declined, body_of};
 use crate::loops::nest::{ExprNode, Index, Loop, LoopNest, Place, Stmt, Var};
@@ -202,12 +202,15 @@ struct Plan {
     lanes: Lanes,
     nanoseconds: f64,
     flops: u64,
+    /// Reads that may be outside.
+    unproven: HashSet<ReadSite>,
 }
 
 /// Builds the nest of a region in row form.
 pub(super) fn build(name: &str, region: &Graph, form: &RowForm) -> Result<Built, Declined> {
     let plan = trial(region, form)?;
     let mut cx = Evaluator::new(name, region)?;
+    cx.proven = Some(plan.unproven.clone());
     if plan.lanes == Lanes::Reduced {
         keep_expensive(&mut cx, form);
     }
@@ -432,6 +435,7 @@ fn trial(region: &Graph, form: &RowForm) -> Result<Plan, Declined> {
         cx.value(value, &at, None)?;
         stores.push(linear(&at, &extents));
     }
+    let unproven = std::mem::take(&mut cx.unproven);
     let nest = cx.nest.finish(1, Vec::new());
     for (node, _) in &nest.exprs {
         work += cost(node);
@@ -444,7 +448,11 @@ fn trial(region: &Graph, form: &RowForm) -> Result<Plan, Declined> {
     let vector_rows = coefficient(rows.iter().zip(&form.rows).filter(|(_, e)| **e > 1).map(|(v, _)| v).next_back());
     let vector_reduced =
         coefficient(reduced.iter().zip(&form.reduced).filter(|(_, e)| **e > 1).map(|(v, _)| v).next_back());
-    let lanes = if form.reduced.is_empty() || vector_rows > vector_reduced { Lanes::Row } else { Lanes::Reduced };
+    // A window is too short for lanes; its rows are not, even with a stride.
+    let innermost = form.reduced.last().copied().unwrap_or(1);
+    let short = innermost < 8 && form.rows.last().is_some_and(|&e| e > innermost);
+    let rows_win = form.reduced.is_empty() || short || vector_rows > vector_reduced;
+    let lanes = if rows_win { Lanes::Row } else { Lanes::Reduced };
     let cells: f64 = form.rows.iter().map(|&e| e as f64).product::<f64>() * count.max(1.0);
     Ok(Plan {
         rows: Dims::merge(&form.rows, &rows, &indices),
@@ -452,6 +460,7 @@ fn trial(region: &Graph, form: &RowForm) -> Result<Plan, Declined> {
         lanes,
         nanoseconds: work * count.max(1.0),
         flops: (arithmetic(&nest) as f64 * cells) as u64,
+        unproven,
     })
 }
 

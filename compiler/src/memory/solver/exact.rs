@@ -13,7 +13,7 @@
 //!   is the stronger test, and one pass over the storages in the order that the node sorts them into anyway.
 //! - *Decomposition.* Where no storage still to come crosses from one slot to the next, the two sides are independent.
 //!
-//! Orders of preference differ wildly in luck, so several take turns under node limits that double.
+//! Orders of preference differ wildly in luck, so many are tried, each under a node limit.
 
 use std::cmp::Reverse;
 
@@ -27,7 +27,8 @@ pub(crate) struct Outcome {
     pub(crate) proved_bound: u64,
 }
 
-/// Looks for a plan of at most `enough` bytes, and failing that for any below `peak`, visiting at most `nodes` nodes.
+/// Looks for a plan of at most `enough` bytes, then for the smallest one below `peak`, visiting at most `nodes` nodes.
+/// Each question gets half of the nodes that are left, and the next one asks for the middle of what is still open.
 pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, enough: u64, nodes: u64) -> Outcome {
     let mut outcome = Outcome { placement: None, proved_bound: lower_bound };
     if storages.iter().map(|s| s.end - s.first).sum::<usize>() > LARGEST_AREA {
@@ -35,30 +36,32 @@ pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, eno
     }
     // A canonical offset is a sum of sizes, so that peaks lie on a grid as coarse as the sizes allow.
     let grid = storages.iter().map(|s| s.size).fold(0, greatest_common_divisor).max(1);
-    let mut left = nodes;
-    let mut peak = peak;
-    let mut below = enough;
+    let (mut peak, mut hopeful, mut left) = (peak, enough, nodes);
     let mut target = enough;
-    while left > 0 && target < peak {
+    while left > 0 && hopeful < peak {
         let mut allowance = left.div_ceil(2);
         left -= allowance;
-        match fits(storages, target, &mut allowance) {
+        let verdict = fits(storages, target, &mut allowance);
+        left += allowance;
+        let above = (target + 1).next_multiple_of(grid);
+        match verdict {
             Verdict::Fits(offsets) => {
                 let found = Placement::new(storages, offsets, "exact");
                 peak = found.peak;
                 outcome.placement = Some(found);
             }
             Verdict::TooSmall => {
-                below = below.max(target + 1);
-                outcome.proved_bound = outcome.proved_bound.max((target + 1).next_multiple_of(grid));
+                outcome.proved_bound = outcome.proved_bound.max(above);
+                hopeful = hopeful.max(above);
             }
-            Verdict::Unknown => below = below.max(target + 1),
+            Verdict::Unknown => hopeful = hopeful.max(above),
         }
-        left += allowance;
-        target = below + (peak - below) / 2;
-        if target == peak || peak <= enough || outcome.proved_bound > enough.max(lower_bound) && enough > lower_bound {
+        // A capacity is all that was asked for: that nothing fits into it is an answer too.
+        let answered = enough > lower_bound && (peak <= enough || outcome.proved_bound > enough);
+        if answered {
             break;
         }
+        target = hopeful + (peak - hopeful.min(peak)) / 2;
     }
     outcome
 }
@@ -80,30 +83,71 @@ enum Verdict {
     Unknown,
 }
 
-/// The decision problem, under every preference in turn.
+/// The decision problem, by attempts under node limits. Luck differs wildly between preferences, so three ways of
+/// choosing them take turns, always the one that has used the fewest nodes: the plain ones under limits that double, and
+/// two that shuffle them a little or more, under the limits 1 1 2 1 1 2 4 .. of Luby, Sinclair and Zuckerman (1993).
 fn fits(storages: &[SlotStorage], capacity: u64, nodes: &mut u64) -> Verdict {
-    let mut limit = FIRST_LIMIT;
-    let preferences = preferences(storages);
-    loop {
-        for preference in &preferences {
-            let mut search = Search::new(storages, preference, capacity, limit.min(*nodes));
-            let allowed = search.nodes;
-            let all = (0..storages.len()).filter(|&i| storages[i].size > 0).collect();
-            let end = search.component(all, Rank { offset: 0, place: 0 });
-            *nodes -= allowed - search.nodes;
-            match end {
-                End::Done => return Verdict::Fits(search.offsets),
-                End::DeadEnd => return Verdict::TooSmall,
-                End::OutOfNodes if *nodes == 0 => return Verdict::Unknown,
-                End::OutOfNodes => {}
-            }
+    let plain = preferences(storages);
+    let mut streams = STREAMS.map(|shuffle| Stream { shuffle, used: 0, attempts: 0 });
+    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    while *nodes > 0 {
+        let Some(stream) = streams.iter_mut().min_by_key(|stream| stream.used) else { break };
+        let attempt = stream.attempts;
+        stream.attempts += 1;
+        let base = &plain[attempt as usize % plain.len()];
+        let round = attempt / plain.len() as u64;
+        let (limit, preference) = match stream.shuffle {
+            None => (FIRST_LIMIT << round.min(40), base.clone()),
+            Some(share) => (FIRST_LIMIT << (round + 1).trailing_zeros(), random.shuffled(base, share)),
+        };
+        let allowed = limit.min(*nodes);
+        let mut search = Search::new(storages, &preference, capacity, allowed);
+        let all = (0..storages.len()).filter(|&i| storages[i].size > 0).collect();
+        let end = search.component(all, Rank { offset: 0, place: 0 });
+        let used = allowed - search.nodes;
+        *nodes -= used;
+        stream.used += used;
+        match end {
+            End::Done => return Verdict::Fits(search.offsets),
+            End::DeadEnd => return Verdict::TooSmall,
+            End::OutOfNodes => {}
         }
-        limit *= 2;
     }
+    Verdict::Unknown
 }
 
-/// Nodes for the first turn of each preference.
-const FIRST_LIMIT: u64 = 1000;
+/// Nodes of a first attempt.
+const FIRST_LIMIT: u64 = 2000;
+
+/// How far each way of choosing preferences shuffles: not at all, or by up to a share of the storages.
+const STREAMS: [Option<u64>; 3] = [None, Some(16), Some(4)];
+
+struct Stream {
+    shuffle: Option<u64>,
+    used: u64,
+    attempts: u64,
+}
+
+/// Xorshift, so that every run makes the same choices.
+struct Random(u64);
+
+impl Random {
+    /// A preference in which nobody has moved by more than one `share`th of all.
+    fn shuffled(&mut self, base: &[u32], share: u64) -> Vec<u32> {
+        let reach = (base.len() as u64 / share).max(1);
+        let keys: Vec<u64> = base.iter().map(|&place| u64::from(place) + self.next() % reach).collect();
+        let mut order: Vec<usize> = (0..base.len()).collect();
+        order.sort_by_key(|&i| (keys[i], base[i]));
+        positions(&order)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
 
 /// For each preference the place of every storage in it. `contention` is the fullest slot a storage lives in; each
 /// order is by decreasing value, which puts those first that are hardest to place later.
@@ -123,11 +167,16 @@ fn preferences(storages: &[SlotStorage]) -> Vec<Vec<u32>> {
 fn places(count: usize, key: impl Fn(usize) -> [u128; 3]) -> Vec<u32> {
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by_key(|&i| Reverse(key(i)));
-    let mut places = vec![0; count];
-    for (place, &i) in (0..).zip(&order) {
-        places[i] = place;
+    positions(&order)
+}
+
+/// Position of each storage in an order.
+fn positions(order: &[usize]) -> Vec<u32> {
+    let mut positions = vec![0; order.len()];
+    for (position, &i) in (0..).zip(order) {
+        positions[i] = position;
     }
-    places
+    positions
 }
 
 /// How the search of a subtree ended.

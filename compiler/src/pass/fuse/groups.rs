@@ -10,7 +10,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use smallvec::SmallVec;
 
 use super::Verdict;
-use super::region::{is_leaf, reads_memory, with_uses};
+use super::region::{self, is_leaf, reads_memory, with_uses};
 use crate::loops::build::contract::{contract_form, is_contraction};
 use crate::loops::build::{body_of, is_expensive, row_form};
 use crate::pass::{Remark, Remarks};
@@ -174,8 +174,10 @@ impl Groups {
         }
         for (node, data) in graph.nodes() {
             let own = self.of[node.index()];
-            let direct = data.operands.iter().copied();
-            for value in direct.chain(producers(graph, data)) {
+            // A leaf is copied to its readers: only those that read it from memory wait for it.
+            let direct = is_leaf(data) || reads_memory(graph, data) || region::is_view(data);
+            let read = if direct { data.operands.to_vec() } else { producers(graph, data) };
+            for value in read {
                 if let Some((producer, _)) = graph.producer(value) {
                     let other = self.of[producer.index()];
                     if other != own {

@@ -57,7 +57,7 @@ pub(super) fn materialized(graph: &Graph) -> Vec<bool> {
 }
 
 /// Whether a node is another name for its operand's memory.
-fn is_view(data: &NodeData) -> bool {
+pub(super) fn is_view(data: &NodeData) -> bool {
     matches!(data.op, Op::Reshape(_) | Op::Relayout(_))
 }
 

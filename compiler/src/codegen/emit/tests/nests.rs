@@ -318,3 +318,130 @@ fn broken_rules_are_defects() {
     let body = vec![n.store(x, Index::var(i), zero)];
     assert!(compile(&n.finish(1, body)).unwrap_err().reason.contains("not visible"));
 }
+
+/// `y[h, w] = sum over r, s of k[r, s] * x[h + r - 1, w + s - 1]`, zero outside: conditions that are the same in all
+/// lanes, conditions that differ, loops that are written out.
+fn window(height: usize, width: usize, unroll: u32) -> LoopNest {
+    let n = NestBuilder::new("window");
+    let x = n.buffer("x", F32, height * width, Access::Read);
+    let k = n.buffer("k", F32, 9, Access::Read);
+    let y = n.buffer("y", F32, height * width, Access::Write);
+    let (h, w, r, s) = (n.var("h"), n.var("w"), n.var("r"), n.var("s"));
+    let (outer, inner) = (n.local("outer", F32), n.local("inner", F32));
+    let row = Index::var(h) + Index::var(r) - Index::constant(1);
+    let column = Index::var(w) + Index::var(s) - Index::constant(1);
+    let inside =
+        n.binary(BinaryFn::And, n.in_range(row.clone(), height as i64), n.in_range(column.clone(), width as i64));
+    let pixel = n.guarded_load(x, row * width as i64 + column, inside, n.literal(0.0, F32));
+    let weight = n.load(k, Index::var(r) * 3 + Index::var(s));
+    let product = n.mul_add(pixel, weight, n.value(inner));
+    let columns = Loop::over(s, 3usize).unroll(unroll).accumulate(inner, n.value(outer), Add);
+    let rows = Loop::over(r, 3usize).unroll(unroll).accumulate(outer, n.literal(0.0, F32), Add);
+    let rows = rows.body(vec![columns.body(vec![n.set(inner, product)]), n.set(outer, n.value(inner))]);
+    let store = n.store(y, Index::var(h) * width as i64 + Index::var(w), n.value(outer));
+    let line = Loop::over(w, width).vector().body(vec![rows, store]);
+    n.finish(1, vec![Loop::over(h, height).body(vec![line])])
+}
+
+#[test]
+fn windows_over_padded_images() {
+    for (height, width, unroll) in [(4usize, 9usize, 0), (1, 1, 0), (5, 18, 3), (2, 4, 3)] {
+        // Small integers: every order of summation and every rounding gives the same.
+        let xs: Vec<f32> = (0..height * width).map(|i| (i * 7 % 23) as f32 - 11.0).collect();
+        let ks: Vec<f32> = (0..9).map(|i| i as f32 - 3.0).collect();
+        let mut y = Bytes::zeros(xs.len() * 4);
+        run(&window(height, width, unroll), &mut [&mut Bytes::of(&xs), &mut Bytes::of(&ks), &mut y]);
+        let at = |h: isize, w: isize| {
+            let inside = (0..height as isize).contains(&h) && (0..width as isize).contains(&w);
+            if inside { xs[h as usize * width + w as usize] } else { 0.0 }
+        };
+        let want: Vec<f32> = (0..height * width)
+            .map(|i| {
+                let (h, w) = ((i / width) as isize, (i % width) as isize);
+                (0..9isize).map(|t| ks[t as usize] * at(h + t / 3 - 1, w + t % 3 - 1)).sum()
+            })
+            .collect();
+        assert_eq!(y.get::<f32>(), want, "{height} x {width}");
+    }
+}
+
+/// `y[0]` is the combination of `x` in lanes.
+fn reduce<T: Element>(xs: &[T], combine: BinaryFn, init: impl Into<Number>) -> T {
+    let n = NestBuilder::new("reduce");
+    let x = n.buffer("x", T::DTYPE, xs.len(), Access::Read);
+    let y = n.buffer("y", T::DTYPE, 1, Access::Write);
+    let (i, acc) = (n.var("i"), n.local("acc", T::DTYPE));
+    let next = n.binary(combine, n.value(acc), n.load(x, Index::var(i)));
+    let node = Loop::over(i, xs.len()).vector().accumulate(acc, n.literal(init, T::DTYPE), combine);
+    let nest = n.finish(1, vec![node.body(vec![n.set(acc, next)]), n.store(y, Index::constant(0), n.value(acc))]);
+    let mut y = Bytes::zeros(T::DTYPE.bytes());
+    run(&nest, &mut [&mut Bytes::of(xs), &mut y]);
+    y.get()[0]
+}
+
+#[test]
+fn reductions_of_every_kind() {
+    for len in [1usize, 4, 23, 70] {
+        let ints: Vec<i64> = (0..len as i64).map(|i| (i * 7919) % 101 - 50).collect();
+        assert_eq!(reduce(&ints, Add, 5i64), 5 + ints.iter().sum::<i64>());
+        assert_eq!(reduce(&ints, Max, i64::MIN), *ints.iter().max().unwrap());
+        assert_eq!(reduce(&ints, BinaryFn::Min, 3i64), 3.min(*ints.iter().min().unwrap()));
+        assert_eq!(reduce(&ints, BinaryFn::And, -1i64), ints.iter().fold(-1, |a, b| a & b));
+        let bytes: Vec<u8> = ints.iter().map(|i| *i as u8).collect();
+        assert_eq!(reduce(&bytes, Add, 0i64), bytes.iter().fold(0u8, |a, b| a.wrapping_add(*b)));
+        assert_eq!(reduce(&bytes, Max, 0i64), *bytes.iter().max().unwrap());
+        let doubles: Vec<f64> = ints.iter().map(|i| *i as f64).collect();
+        assert_eq!(reduce(&doubles, Add, 0.0), doubles.iter().sum::<f64>());
+        let mut floats: Vec<f32> = ints.iter().map(|i| *i as f32).collect();
+        assert_eq!(reduce(&floats, Max, f64::NEG_INFINITY), ints.iter().max().copied().unwrap() as f32);
+        let halves: Vec<f32> = (0..len).map(|i| if i % 2 == 0 { 0.5 } else { 2.0 }).collect();
+        assert_eq!(reduce(&halves, Mul, 1.0), halves.iter().product::<f32>());
+        floats[len / 2] = f32::NAN;
+        assert!(reduce(&floats, Max, f64::NEG_INFINITY).is_nan(), "a NaN wins, len {len}");
+    }
+}
+
+#[test]
+fn conditions_that_are_the_same_in_all_lanes() {
+    // Rows of even number are doubled, the others negated; the condition depends on a loaded flag too.
+    let (rows, columns) = (4usize, 10usize);
+    let n = NestBuilder::new("uniform");
+    let x = n.buffer("x", F64, rows * columns, Access::Read);
+    let flag = n.buffer("flag", Bool, rows, Access::Read);
+    let y = n.buffer("y", F64, rows * columns, Access::Write);
+    let (r, c) = (n.var("r"), n.var("c"));
+    let at = Index::var(r) * columns as i64 + Index::var(c);
+    let value = n.load(x, at.clone());
+    let fork = crate::loops::nest::Stmt::If {
+        condition: n.load(flag, Index::var(r)),
+        then: vec![n.store(y, at.clone(), n.binary(Add, value, value))],
+        otherwise: vec![n.store(y, at, n.unary(UnaryFn::Neg, value))],
+    };
+    let nest = n.finish(1, vec![Loop::over(r, rows).body(vec![Loop::over(c, columns).vector().body(vec![fork])])]);
+    let xs: Vec<f64> = (0..rows * columns).map(|i| i as f64 - 7.0).collect();
+    let mut y = Bytes::zeros(xs.len() * 8);
+    run(&nest, &mut [&mut Bytes::of(&xs), &mut Bytes::of(&[1u8, 0, 1, 0]), &mut y]);
+    let want: Vec<f64> = xs.iter().enumerate().map(|(i, x)| if i / columns % 2 == 0 { x * 2.0 } else { -x }).collect();
+    assert_eq!(y.get::<f64>(), want);
+}
+
+#[test]
+fn single_elements_and_lanes_have_the_same_bits() {
+    // The same 64 numbers as one loop of vectors and as loops of three: functions and their combination.
+    let xs: Vec<f32> = (0..63).map(|i| (i as f32 - 31.0) * 0.173).collect();
+    let f = |n: &NestBuilder, x: &[Expr]| {
+        let tanh = n.unary(UnaryFn::Tanh, n.binary(Mul, x[0], n.literal(0.7, F32)));
+        let exp = n.unary(UnaryFn::Exp, n.binary(Sub, x[0], tanh));
+        n.binary(Div, n.unary(UnaryFn::Erf, x[0]), n.binary(Add, exp, n.literal(1.0, F32)))
+    };
+    let together: Vec<f32> = unary(&xs, f);
+    let apart: Vec<f32> = xs.chunks(3).flat_map(|part| unary::<f32, f32>(part, f)).collect();
+    assert_eq!(together, apart);
+}
+
+#[test]
+fn machine_code_has_no_calls_in_plain_arithmetic() {
+    let code = compile(&softmax(4, 32)).unwrap();
+    let asm = code.kernel(0).asm.clone().unwrap();
+    assert!(!asm.contains("call"), "{asm}");
+}
