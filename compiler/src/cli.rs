@@ -22,7 +22,9 @@ mod machine;
 mod opt;
 mod output;
 mod plan;
+mod replay;
 mod run;
+mod train;
 
 use failure::Failure;
 
@@ -36,6 +38,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Train(train::Train),
     Run(run::Run),
     Opt(opt::Opt),
     Explain(explain::Explain),
@@ -74,6 +77,7 @@ pub(crate) fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     failure::check_environment()?;
     match &arguments.command {
+        Command::Train(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Opt(command) => command.run(),
         Command::Explain(command) => command.run(),

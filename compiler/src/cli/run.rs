@@ -8,7 +8,7 @@ use clap::Args;
 use indexmap::IndexMap;
 use kiln::Options;
 use kiln_ir::graph::Graph;
-use kiln_ir::{Bindings, DType, Dim, Name, TensorType};
+use kiln_ir::{Bindings, DType, Name, TensorType};
 use kiln_rt::Tensor;
 use kiln_rt::atomic_file::write_atomically;
 use kiln_rt::data::convert::decode_integer;
@@ -16,7 +16,7 @@ use kiln_rt::data::npy::write_npy;
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
-use super::load::{Outline, Script, bindings, parse_binding};
+use super::load::{Outline, Script, bindings, parse_binding, sole_name};
 use super::machine::{self, Machine, NamedPath, parse_named_path, parse_threads};
 use super::output::{print, print_json};
 
@@ -185,14 +185,6 @@ pub(crate) fn infer_bindings(
         }
     }
     Ok(bindings)
-}
-
-/// The name that a dimension is, if it is one and not calculated.
-fn sole_name(dim: &Dim) -> Option<Name> {
-    match dim.names().as_slice() {
-        [name] if dim.to_string() == **name => Some(name.clone()),
-        _ => None,
-    }
 }
 
 fn mismatch(input: &Name, ty: &TensorType, tensor: &Tensor) -> Failure {
