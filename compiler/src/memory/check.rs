@@ -69,8 +69,7 @@ pub fn check(problem: &Problem, offsets: &[u64], arena: u64, trace: &[Access]) -
         let message = format!("the plan has {} offsets for {} buffers", offsets.len(), buffers.len());
         return vec![Fault::new("memory.K8", message)];
     }
-    let placed: Vec<Placed<'_>> =
-        buffers.iter().zip(offsets).map(|(buffer, &offset)| Placed { buffer, offset }).collect();
+    let placed: Vec<Placed<'_>> = buffers.iter().zip(offsets).map(|(buffer, &offset)| Placed { buffer, offset }).collect();
     let mut faults = Vec::new();
     check_places(problem, &placed, arena, &mut faults);
     check_owners(&placed, &mut faults);
