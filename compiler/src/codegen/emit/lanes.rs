@@ -274,7 +274,7 @@ impl Emitter<'_, '_> {
         if plain {
             return winner;
         }
-        let nan = self.b.ins().fcmp(FloatCC::Unordered, a, a);
+        let nan = self.b.ins().fcmp(FloatCC::NotEqual, a, a);
         let nan = self.bits(nan, ty);
         self.b.ins().bitselect(nan, a, winner)
     }
