@@ -3,6 +3,7 @@
 pub mod autodiff;
 pub mod codegen;
 pub mod compile;
+pub mod explain;
 pub mod loops;
 pub mod lower;
 pub mod memory;
