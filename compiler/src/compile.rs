@@ -219,7 +219,7 @@ fn assemble(
     options: &Options,
 ) -> Result<Executable, CompileError> {
     let graph = draft.graph;
-    let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new(), jit };
+    let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new() };
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
     let mut sites = Vec::new();
@@ -233,7 +233,7 @@ fn assemble(
             let kernel = jit.kernel(entry);
             let homes = uses.iter().map(|what| linker.buffer(step, *what));
             let homes = homes.collect::<Vec<Slot>>();
-            let slots = linker.slots(kernel, entry, nest, &homes);
+            let slots = linker.slots(kernel, nest, &homes);
             launches.push(Launch {
                 name: nest.name.clone(),
                 entry,
@@ -257,7 +257,7 @@ fn assemble(
         let Some(entry) = entries.next() else { continue };
             let kernel = jit.kernel(entry);
         let homes = [linker.home(&copy.from), linker.home(&copy.to)];
-        let slots = linker.slots(kernel, entry, nest, &homes);
+        let slots = linker.slots(kernel, nest, &homes);
         let bytes = 2 * graph.ty(copy.value).bytes() as u64;
         launches.push(Launch {
             name: nest.name.clone(),
@@ -315,7 +315,6 @@ struct Linker<'a> {
     draft: &'a Draft<'a>,
     constants: Vec<u8>,
     offsets: IndexMap<Value, usize>,
-    jit: &'a JitCode,
 }
 
 impl Linker<'_> {
@@ -363,7 +362,7 @@ impl Linker<'_> {
     }
 
     /// The table of a kernel, without the two slots that belong to the worker.
-    fn slots(&self, kernel: &CompiledKernel, entry: usize, nest: &LoopNest, homes: &[Slot]) -> Vec<Slot> {
+    fn slots(&self, kernel: &CompiledKernel, nest: &LoopNest, homes: &[Slot]) -> Vec<Slot> {
         let slot = |slot: &TableSlot| match slot {
             TableSlot::Scratch | TableSlot::Status => None,
             TableSlot::Buffer(number) => Some(homes[*number as usize]),

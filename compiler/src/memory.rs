@@ -67,3 +67,6 @@ pub fn plan_json(problem: &Problem, plan: &Plan, elapsed: Duration) -> Value {
         "seconds": elapsed.as_secs_f64(),
     })
 }
+
+#[cfg(test)]
+pub(crate) mod programs;

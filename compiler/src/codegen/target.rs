@@ -11,8 +11,6 @@ pub struct Target {
     pub(crate) isa: OwnedTargetIsa,
     /// Whether `a * b + c` rounds once.
     pub(crate) fma: bool,
-    /// Whether two products of 64 bit are one instruction.
-    pub(crate) wide_multiply: bool,
 }
 
 impl std::fmt::Debug for Target {
@@ -53,9 +51,9 @@ fn find_host() -> Result<Target, String> {
         flags.set(flag, value).map_err(|error| format!("{flag}: {error}"))?;
     }
     let mut builder = isa::lookup_by_name(triple()?).map_err(|error| error.to_string())?;
-    let (fma, wide_multiply) = enable_features(&mut builder)?;
+    let fma = enable_features(&mut builder)?;
     let isa = builder.finish(settings::Flags::new(flags)).map_err(|error| error.to_string())?;
-    Ok(Target { isa, fma, wide_multiply })
+    Ok(Target { isa, fma })
 }
 
 fn triple() -> Result<&'static str, String> {
@@ -69,9 +67,10 @@ fn triple() -> Result<&'static str, String> {
     }
 }
 
-/// Enables what the processor has; returns whether multiply-add and products of 64 bit in lanes are one instruction.
+/// Enables what the processor has; returns whether multiply-add is one instruction. AVX512DQ is left out: with it
+/// Cranelift no longer uses `pmuludq` for products of 32 bit, which Philox is made of.
 #[cfg(target_arch = "x86_64")]
-fn enable_features(builder: &mut isa::Builder) -> Result<(bool, bool), String> {
+fn enable_features(builder: &mut isa::Builder) -> Result<bool, String> {
     macro_rules! detect {
         ($($name:tt: $flag:literal),*) => {
             [$(($flag, std::is_x86_feature_detected!($name))),*]
@@ -83,19 +82,18 @@ fn enable_features(builder: &mut isa::Builder) -> Result<(bool, bool), String> {
     let features = detect! {
         "sse3": "has_sse3", "ssse3": "has_ssse3", "sse4.1": "has_sse41", "sse4.2": "has_sse42", "avx": "has_avx",
         "avx2": "has_avx2", "fma": "has_fma", "popcnt": "has_popcnt", "bmi1": "has_bmi1", "bmi2": "has_bmi2",
-        "lzcnt": "has_lzcnt", "avx512f": "has_avx512f", "avx512dq": "has_avx512dq", "avx512vl": "has_avx512vl"
+        "lzcnt": "has_lzcnt", "avx512f": "has_avx512f", "avx512vl": "has_avx512vl"
     };
     for (flag, present) in features {
         if present {
             builder.enable(flag).map_err(|error| format!("{flag}: {error}"))?;
         }
     }
-    let wide = std::is_x86_feature_detected!("avx512dq") && std::is_x86_feature_detected!("avx512vl");
-    Ok((std::is_x86_feature_detected!("fma"), wide))
+    Ok(std::is_x86_feature_detected!("fma"))
 }
 
 /// Every aarch64 has what is needed.
 #[cfg(not(target_arch = "x86_64"))]
-fn enable_features(_: &mut isa::Builder) -> Result<(bool, bool), String> {
-    Ok((true, false))
+fn enable_features(_: &mut isa::Builder) -> Result<bool, String> {
+    Ok(true)
 }

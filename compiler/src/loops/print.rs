@@ -1,5 +1,8 @@
 //! Text of a loop nest, for dumps and snapshots; it is not parsed.
+//!
+//! What a statement uses several times stands in lines of its own before it: `%0 = exp(x[i])`.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter, Write};
 
 use kiln_ir::scalar::Number;
@@ -28,6 +31,9 @@ impl Display for LoopNest {
     }
 }
 
+/// Numbers of the expressions that have a line of their own.
+type Names = BTreeMap<Expr, usize>;
+
 impl LoopNest {
     fn block(&self, f: &mut Formatter<'_>, stmts: &[Stmt], depth: usize) -> fmt::Result {
         stmts.iter().try_for_each(|stmt| self.stmt(f, stmt, depth))
@@ -35,6 +41,7 @@ impl LoopNest {
 
     fn stmt(&self, f: &mut Formatter<'_>, stmt: &Stmt, depth: usize) -> fmt::Result {
         let indent = "  ".repeat(depth);
+        let names = self.shared_lines(f, stmt, &indent)?;
         f.write_str(&indent)?;
         match stmt {
             Stmt::Loop(node) => {
@@ -45,16 +52,16 @@ impl LoopNest {
             }
             Stmt::Let { local, value } => {
                 let decl = &self.locals[local.0 as usize];
-                writeln!(f, "let {}: {} = {}", decl.name, decl.dtype, self.text(*value))
+                writeln!(f, "let {}: {} = {}", decl.name, decl.dtype, self.text_with(*value, &names))
             }
             Stmt::Set { local, value } => {
-                writeln!(f, "set {} = {}", self.locals[local.0 as usize].name, self.text(*value))
+                writeln!(f, "set {} = {}", self.locals[local.0 as usize].name, self.text_with(*value, &names))
             }
             Stmt::Store { place, index, value } => {
-                writeln!(f, "{} = {}", self.element(*place, index), self.text(*value))
+                writeln!(f, "{} = {}", self.element(*place, index), self.text_with(*value, &names))
             }
             Stmt::If { condition, then, otherwise } => {
-                writeln!(f, "if {} {{", self.text(*condition))?;
+                writeln!(f, "if {} {{", self.text_with(*condition, &names))?;
                 self.block(f, then, depth + 1)?;
                 if !otherwise.is_empty() {
                     writeln!(f, "{indent}}} else {{")?;
@@ -63,7 +70,7 @@ impl LoopNest {
                 writeln!(f, "{indent}}}")
             }
             Stmt::Check { value, limit, site, position, body } => {
-                let (value, position) = (self.text(*value), self.index_text(position));
+                let (value, position) = (self.text_with(*value, &names), self.index_text(position));
                 writeln!(f, "check {value} below {limit} or status {site} at {position} {{")?;
                 self.block(f, body, depth + 1)?;
                 writeln!(f, "{indent}}}")
@@ -111,10 +118,51 @@ impl LoopNest {
         format!("{name}[{}]", self.index_text(index))
     }
 
-    /// Text of an expression, fully written out.
+    /// Writes the lines of what a statement uses several times.
+    fn shared_lines(&self, f: &mut Formatter<'_>, stmt: &Stmt, indent: &str) -> Result<Names, fmt::Error> {
+        let mut names = Names::new();
+        let root = match stmt {
+            Stmt::Let { value, .. } | Stmt::Set { value, .. } => *value,
+            Stmt::Store { value, .. } | Stmt::Check { value, .. } => *value,
+            Stmt::If { condition, .. } => *condition,
+            Stmt::Loop(_) | Stmt::Call { .. } => return Ok(names),
+        };
+        let mut uses = BTreeMap::from([(root, 0usize)]);
+        let mut todo = vec![root];
+        while let Some(expr) = todo.pop() {
+            for child in self.node(expr).children() {
+                let count = uses.entry(child).or_insert(0);
+                *count += 1;
+                if *count == 1 {
+                    todo.push(child);
+                }
+            }
+        }
+        // Operands have smaller numbers, so lines come in the order of need.
+        for (expr, count) in uses {
+            if count > 1 && self.node(expr).children().next().is_some() {
+                writeln!(f, "{indent}%{} = {}", names.len(), self.node_text(expr, &names))?;
+                names.insert(expr, names.len());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Text of an expression, fully written out: as long as the tree, not the pool.
     pub fn text(&self, expr: Expr) -> String {
+        self.text_with(expr, &Names::new())
+    }
+
+    fn text_with(&self, expr: Expr, names: &Names) -> String {
+        match names.get(&expr) {
+            Some(number) => format!("%{number}"),
+            None => self.node_text(expr, names),
+        }
+    }
+
+    fn node_text(&self, expr: Expr, names: &Names) -> String {
         let list = |name: &str, exprs: &[Expr]| {
-            let texts: Vec<String> = exprs.iter().map(|expr| self.text(*expr)).collect();
+            let texts: Vec<String> = exprs.iter().map(|expr| self.text_with(*expr, names)).collect();
             format!("{name}({})", texts.join(", "))
         };
         match self.node(expr) {
@@ -126,7 +174,11 @@ impl LoopNest {
             ExprNode::Load(place, index) => self.element(*place, index),
             ExprNode::GuardedLoad { place, index, condition, otherwise } => {
                 let element = self.element(*place, index);
-                format!("guarded({}, {element}, {})", self.text(*condition), self.text(*otherwise))
+                format!(
+                    "guarded({}, {element}, {})",
+                    self.text_with(*condition, names),
+                    self.text_with(*otherwise, names)
+                )
             }
             ExprNode::Unary(function, x) => list(&lower(function), &[*x]),
             ExprNode::Binary(function, a, b) => list(&lower(function), &[*a, *b]),
@@ -135,7 +187,7 @@ impl LoopNest {
             ExprNode::Select(condition, a, b) => list("select", &[*condition, *a, *b]),
             ExprNode::Cast(x) => list(self.dtype(expr).name(), &[*x]),
             ExprNode::Philox { key, counter, position } => {
-                format!("philox({key:#x}, {}, {})", self.text(*counter), self.text(*position))
+                format!("philox({key:#x}, {}, {})", self.text_with(*counter, names), self.text_with(*position, names))
             }
         }
     }
@@ -179,4 +231,26 @@ impl LoopNest {
 /// A function's name as it is written in the spec.
 fn lower(function: impl fmt::Debug) -> String {
     format!("{function:?}").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_ir::DType::F32;
+    use kiln_ir::scalar::BinaryFn::{Add, Mul};
+
+    use crate::loops::nest::{Access, Index, Loop, NestBuilder};
+
+    #[test]
+    fn shared_expressions_have_lines_of_their_own() {
+        let n = NestBuilder::new("powers");
+        let x = n.buffer("x", F32, 8, Access::ReadWrite);
+        let i = n.var("i");
+        let value = n.load(x, Index::var(i));
+        let square = n.binary(Mul, value, value);
+        let fourth = n.binary(Mul, square, square);
+        let store = n.store(x, Index::var(i), n.binary(Add, fourth, fourth));
+        let nest = n.finish(1, vec![Loop::over(i, 8usize).body(vec![store])]);
+        let body = "    %0 = mul(x[i], x[i])\n    %1 = mul(%0, %0)\n    x[i] = add(%1, %1)\n";
+        assert!(nest.to_string().contains(body), "{nest}");
+    }
 }

@@ -74,8 +74,12 @@ const LISTED: usize = 12;
 /// The storages live at `step`, largest first, by the name of their root.
 fn holders(problem: &Problem, step: u32, total: u64) -> String {
     let live = |lower: u32, upper: u32| lower <= step && step < upper;
-    let mut holders: Vec<(u64, &Buffer)> =
-        problem.storages().iter().filter(|s| live(s.lower, s.upper)).map(|s| (s.size, &problem.buffers()[s.root])).collect();
+    let mut holders: Vec<(u64, &Buffer)> = problem
+        .storages()
+        .iter()
+        .filter(|s| live(s.lower, s.upper))
+        .map(|s| (s.size, &problem.buffers()[s.root]))
+        .collect();
     // A stable sort: equals stay in the problem's order.
     holders.sort_by_key(|&(size, _)| Reverse(size));
     let share = |bytes: u64| 100.0 * bytes as f64 / total.max(1) as f64;
@@ -107,7 +111,15 @@ pub fn text(problem: &Problem, plan: &Plan) -> String {
         let label = u128::from(plan.peak) * (row as u128 + 1) / ROWS as u128;
         let cells: String = columns
             .iter()
-            .map(|&(live, top)| if reaches(live) { '#' } else if reaches(top) { ':' } else { ' ' })
+            .map(|&(live, top)| {
+                if reaches(live) {
+                    '#'
+                } else if reaches(top) {
+                    ':'
+                } else {
+                    ' '
+                }
+            })
             .collect();
         let _ = writeln!(text, "{label:>15} |{}", cells.trim_end());
     }
@@ -162,5 +174,71 @@ impl Span {
         }
         let column = |step: u32| (u64::from(step - self.first) * count as u64 / self.steps()) as usize;
         column(lower)..column(upper - 1) + 1
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::super::{Options, plan};
+    use super::*;
+
+    fn example() -> (Problem, Plan) {
+        let buffers = vec![
+            Buffer::new("<a>", 128, 0, 2),
+            Buffer::new("b", 64, 1, 4),
+            Buffer::new("c", 128, 2, 4).alias_of(0),
+            Buffer::new("d", 192, 4, 6),
+        ];
+        let problem = Problem::new(buffers).unwrap();
+        let plan = plan(&problem, &Options::default());
+        (problem, plan)
+    }
+
+    #[test]
+    fn text_has_a_column_per_step_and_twenty_rows() {
+        let (problem, plan) = example();
+        let text = text(&problem, &plan);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 22);
+        assert_eq!(lines[0], "            192 | #####");
+        assert_eq!(lines[19], "              9 |######");
+        assert_eq!(&lines[20..], ["              0 +------", "           step  0    5"]);
+    }
+
+    #[test]
+    fn holes_are_shown() {
+        let buffers = vec![Buffer::new("low", 64, 0, 1), Buffer::new("high", 64, 0, 2)];
+        let problem = Problem::new(buffers).unwrap();
+        let by_hand = Plan { offsets: vec![0, 64], peak: 128, ..plan(&problem, &Options::default()) };
+        let text = text(&problem, &by_hand);
+        assert!(text.starts_with("            128 |#:\n"), "{text}");
+        assert!(text.contains("             64 |##\n"), "{text}");
+    }
+
+    #[test]
+    fn long_problems_are_squeezed_into_sixty_columns() {
+        let buffers = (0..1000).map(|i| Buffer::new(i.to_string(), 64, i, i + 2)).collect();
+        let problem = Problem::new(buffers).unwrap();
+        let text = text(&problem, &plan(&problem, &Options::default()));
+        assert!(text.lines().all(|line| line.len() <= 17 + COLUMNS), "{text}");
+    }
+
+    #[test]
+    fn certificate_of_an_empty_problem() {
+        let problem = Problem::new(Vec::new()).unwrap();
+        let plan = plan(&problem, &Options::default());
+        assert!(certificate(&problem, &plan).contains("optimal"));
+        assert_eq!(text(&problem, &plan).lines().count(), 22);
+    }
+
+    #[test]
+    fn svg_has_a_box_with_a_tooltip_per_buffer() {
+        let (problem, plan) = example();
+        let svg = svg(&problem, &plan);
+        assert_eq!(svg.matches("<title>").count(), problem.buffers().len() + 1);
+        assert!(svg.contains("<title>&lt;a&gt;: 128 bytes at "), "{svg}");
+        assert!(svg.contains("peak 192 bytes, lower bound 192"), "{svg}");
+        assert!(!svg.contains("NaN"));
     }
 }

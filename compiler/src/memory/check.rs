@@ -69,7 +69,8 @@ pub fn check(problem: &Problem, offsets: &[u64], arena: u64, trace: &[Access]) -
         let message = format!("the plan has {} offsets for {} buffers", offsets.len(), buffers.len());
         return vec![Fault::new("memory.K8", message)];
     }
-    let placed: Vec<Placed<'_>> = buffers.iter().zip(offsets).map(|(buffer, &offset)| Placed { buffer, offset }).collect();
+    let placed: Vec<Placed<'_>> =
+        buffers.iter().zip(offsets).map(|(buffer, &offset)| Placed { buffer, offset }).collect();
     let mut faults = Vec::new();
     check_places(problem, &placed, arena, &mut faults);
     check_owners(&placed, &mut faults);
@@ -123,20 +124,20 @@ fn check_owners(placed: &[Placed<'_>], faults: &mut Vec<Fault>) {
     let mut owners: ByteMap<usize> = ByteMap::default();
     for (_, starts, i) in events(placed) {
         let b = &placed[i];
+        if starts {
+            for rival in owners.values(b.offset..b.end()).filter(|&rival| rival != family[i]) {
+                let largest = live.get(&rival).and_then(BTreeSet::last);
+                faults.extend(largest.map(|&(_, member)| overlap(b, &placed[member])));
+            }
+        }
         let members = live.entry(family[i]).or_default();
         let before = largest_end(members, b.offset);
         if starts {
-            for rival in owners.values(b.offset..b.end()).filter(|&rival| family[rival] != family[i]) {
-                faults.push(overlap(b, &placed[rival]));
-            }
             members.insert((b.end(), i));
-            if largest_end(members, b.offset) > before {
-                owners.fill(b.offset..b.end(), i);
-            }
+            owners.fill(before..b.end(), family[i]);
         } else {
             members.remove(&(b.end(), i));
-            let after = largest_end(members, b.offset);
-            owners.clear_if(after..before, |owner| family[owner] == family[i]);
+            owners.clear_if(largest_end(members, b.offset)..before, |owner| owner == family[i]);
         }
     }
 }
@@ -255,3 +256,6 @@ fn meant_write(placed: &[Placed<'_>], last_write: &[Option<Written>], buffer: us
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,10 @@ pub const PLAN_HEADER: &str = "id,lower,upper,size,offset,alias_of";
 pub fn read_problem(text: &str) -> Result<Problem, Vec<Fault>> {
     let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())).filter(|(_, line)| !line.is_empty());
     let Some((number, header)) = lines.next() else {
-        return Err(vec![Fault::new("memory.F1", "line 1: the file is empty; start it with `id,lower,upper,size`".into())]);
+        return Err(vec![Fault::new(
+            "memory.F1",
+            "line 1: the file is empty; start it with `id,lower,upper,size`".into(),
+        )]);
     };
     let columns = Columns::parse(number, header).map_err(|fault| vec![fault])?;
     let mut rows = Vec::new();
@@ -48,7 +51,8 @@ pub fn write_plan(problem: &Problem, plan: &Plan) -> String {
         let Buffer { id, lower, upper, .. } = buffer;
         let alias = buffer.alias_of.map_or("", |target| &problem.buffers()[target].id);
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{},{lower},{upper},{},{offset},{}", quoted(id), problem.reserved(buffer), quoted(alias));
+        let _ =
+            writeln!(text, "{},{lower},{upper},{},{offset},{}", quoted(id), problem.reserved(buffer), quoted(alias));
     }
     text
 }
@@ -203,7 +207,8 @@ fn resolve_names(rows: &[Row], faults: &mut Vec<Fault>) -> Vec<Buffer> {
     for row in rows {
         let mut buffer = row.buffer.clone();
         if buffer.lower >= buffer.upper {
-            let problem = format!("lower {} is not below upper {}; the live range is half-open", buffer.lower, buffer.upper);
+            let problem =
+                format!("lower {} is not below upper {}; the live range is half-open", buffer.lower, buffer.upper);
             faults.push(fault_at(row.line, "memory.P1", &problem));
         }
         if !row.alias_of.is_empty() {
@@ -216,4 +221,87 @@ fn resolve_names(rows: &[Row], faults: &mut Vec<Fault>) -> Vec<Buffer> {
         buffers.push(buffer);
     }
     buffers
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::super::{Options, plan};
+    use super::*;
+
+    fn faults(text: &str) -> Vec<String> {
+        read_problem(text).unwrap_err().iter().map(Fault::to_string).collect()
+    }
+
+    #[test]
+    fn columns_in_any_order() {
+        let problem = read_problem("size, upper,id,lower\r\n4,3,b1,0\r\n\r\n8,9,b2,3\r\n").unwrap();
+        assert_eq!(problem.buffers(), [Buffer::new("b1", 4, 0, 3), Buffer::new("b2", 8, 3, 9)]);
+        assert_eq!(problem.alignment(), 1);
+    }
+
+    #[test]
+    fn alignment_is_the_largest_asked_for() {
+        let problem = read_problem("id,lower,upper,size,alignment,gaps\na,0,1,4,32,\nb,0,1,4,,\n").unwrap();
+        assert_eq!((problem.alignment(), problem.lower_bound()), (32, 64));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let buffers = vec![Buffer::new("a, \"b\"", 100, 0, 2), Buffer::new("view", 64, 1, 3).alias_of(0)];
+        let problem = Problem::new(buffers).unwrap();
+        let text = write_plan(&problem, &plan(&problem, &Options::default()));
+        let expected = "id,lower,upper,size,offset,alias_of\n\
+                        \"a, \"\"b\"\"\",0,2,128,0,\n\
+                        view,1,3,64,0,\"a, \"\"b\"\"\"\n";
+        assert_eq!(text, expected);
+        let read = read_problem(&text).unwrap();
+        assert_eq!(read.buffers()[1].alias_of, Some(0));
+        assert_eq!((read.lower_bound(), read.naive_total()), (problem.lower_bound(), problem.naive_total()));
+    }
+
+    #[test]
+    fn f1_header() {
+        assert_eq!(faults(""), ["memory.F1: line 1: the file is empty; start it with `id,lower,upper,size`"]);
+        assert_eq!(
+            faults("id,start,upper,size\n"),
+            [
+                "memory.F1: line 1: unknown column `start`; columns are id, lower, upper, size, alignment, gaps, offset, alias_of"
+            ]
+        );
+        assert_eq!(faults("id,lower,upper\n"), ["memory.F1: line 1: column `size` is missing; add it to the header"]);
+        assert_eq!(faults("id,id,lower,upper,size\n"), ["memory.F1: line 1: column `id` is there twice; remove one"]);
+    }
+
+    #[test]
+    fn every_line_is_reported() {
+        let text = "id,lower,upper,size\na,0,1\nb,0,1,-4\nc,0,1.5,big\nd,3,3,4\nd,0,1,4\n\"e,0,1,4\n";
+        assert_eq!(
+            faults(text),
+            [
+                "memory.F2: line 2: 3 fields where the header names 4",
+                "memory.F3: line 3: size `-4` is no whole number from 0 to 9223372036854775807",
+                "memory.F3: line 4: upper `1.5` is no whole number from 0 to 4294967295",
+                "memory.F3: line 4: size `big` is no whole number from 0 to 9223372036854775807",
+                "memory.F2: line 7: a quote is opened and never closed; add the closing one",
+                "memory.F4: line 6: id `d` was used on line 5; rename one",
+                "memory.P1: line 5: lower 3 is not below upper 3; the live range is half-open",
+            ]
+        );
+    }
+
+    #[test]
+    fn f5_and_f6() {
+        assert_eq!(
+            faults("id,lower,upper,size,alias_of\na,0,1,4,b\n"),
+            ["memory.F5: line 2: alias_of `b` is the id of no buffer in this file"]
+        );
+        assert_eq!(
+            faults("id,lower,upper,size,gaps,alignment\na,0,9,4,2-5,3\n"),
+            [
+                "memory.F6: line 2: alignment 3 is not a power of two",
+                "memory.F6: line 2: gaps in a live range are not supported; leave the field empty, or split the buffer in two",
+            ]
+        );
+    }
 }

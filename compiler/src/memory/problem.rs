@@ -251,3 +251,48 @@ fn merge_aliases(buffers: &[Buffer], roots: &[usize], alignment: u64) -> (Vec<St
     }
     (storages, storage_of)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+
+    fn labels(buffers: Vec<Buffer>, alignment: u64) -> Vec<&'static str> {
+        Problem::with_alignment(buffers, alignment).unwrap_err().iter().map(|fault| fault.label).collect()
+    }
+
+    #[test]
+    fn bounds_count_aligned_roots() {
+        let buffers = vec![
+            Buffer::new("a", 100, 0, 2),
+            Buffer::new("b", 1, 1, 3),
+            Buffer::new("c", 130, 2, 4).alias_of(0),
+            Buffer::new("d", 64, 3, 5),
+        ];
+        let problem = Problem::new(buffers).unwrap();
+        // `a` and `c` share 192 bytes from 0 to 4; `b` adds 64 until 3, `d` from 3 on.
+        assert_eq!(problem.storages()[0], Storage { root: 0, size: 192, lower: 0, upper: 4 });
+        assert_eq!(problem.live_bytes(), [(0, 192), (1, 256), (3, 256), (4, 64), (5, 0)]);
+        assert_eq!((problem.lower_bound(), problem.naive_total()), (256, 128 + 64 + 192 + 64));
+    }
+
+    #[test]
+    fn malformed_problems_are_refused() {
+        let two = |a: Buffer, b: Buffer| vec![a, b];
+        let (a, b) = (Buffer::new("a", 4, 0, 1), Buffer::new("b", 4, 0, 1));
+        assert_eq!(labels(vec![Buffer::new("a", 4, 2, 2), Buffer::new("b", 4, 3, 1)], 64), ["memory.P1", "memory.P1"]);
+        assert_eq!(labels(two(a.clone(), b.clone().alias_of(7)), 64), ["memory.P2"]);
+        assert_eq!(labels(two(a.clone().alias_of(1), b.clone().alias_of(0)), 64), ["memory.P3"]);
+        assert_eq!(labels(vec![Buffer::new("a", u64::MAX, 0, 1)], 64), ["memory.P4"]);
+        assert_eq!(labels(vec![Buffer::new("a", 1 << 62, 0, 1), Buffer::new("b", 1 << 62, 2, 3)], 64), ["memory.P4"]);
+        assert_eq!(labels(two(a, b), 48), ["memory.P5"]);
+    }
+
+    #[test]
+    fn alias_chains_end_at_their_root() {
+        let chain =
+            (0..5).map(|i| Buffer { alias_of: (i < 4).then_some(i + 1), ..Buffer::new(i.to_string(), 8, 0, 1) });
+        let problem = Problem::new(chain.collect()).unwrap();
+        assert_eq!((problem.storages().len(), problem.storages()[0].root), (1, 4));
+    }
+}

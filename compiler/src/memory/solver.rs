@@ -149,3 +149,6 @@ fn live_bytes_per_slot(storages: &[SlotStorage]) -> Vec<u64> {
     });
     running.take(slots).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use crate::tensor::Tensor;
 /// Runs programs on batches.
 pub(crate) struct Feed {
     by_batch: BTreeMap<usize, Buffers>,
+    prepare: Option<ProgramId>,
 }
 
 struct Buffers {
@@ -48,7 +49,12 @@ impl Feed {
             let eval = programs.eval.map(|id| Runner::new(session, id, size, &mut batch, false)).transpose()?;
             by_batch.insert(size, Buffers { batch, steps, eval });
         }
-        Ok(Feed { by_batch })
+        Ok(Feed { by_batch, prepare: programs.prepare })
+    }
+
+    /// What runs before an evaluation.
+    pub(crate) fn prepare(&self) -> Option<ProgramId> {
+        self.prepare
     }
 
     /// Names of the results, in the order of [`Feed::run`]'s values.

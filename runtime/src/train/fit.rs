@@ -185,6 +185,9 @@ impl<'a> Fit<'a> {
         }
         let mut sums = vec![0.0; self.position.history.test_names.len()];
         if !sums.is_empty() {
+            if let Some(prepare) = self.feed.prepare() {
+                self.session.run(prepare, &[], &mut [])?;
+            }
             for batch in self.split.test.chunks(self.options.batch.max(1)) {
                 self.feed.run(self.session, self.data, Kind::Eval, batch, &mut self.values)?;
                 sums.iter_mut().zip(&self.values).for_each(|(sum, value)| *sum += value * batch.len() as f64);

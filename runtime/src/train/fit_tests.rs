@@ -98,7 +98,7 @@ fn training(rate: f32) -> Training {
             by_batch.insert(size, BatchPrograms { steps, eval });
         }
     }
-    Training { session, programs: TrainPrograms { by_batch } }
+    Training { session, programs: TrainPrograms { by_batch, prepare: None } }
 }
 
 fn options() -> FitOptions {

@@ -16,6 +16,8 @@ use crate::session::ProgramId;
 pub struct TrainPrograms {
     /// By examples in the batch.
     pub by_batch: BTreeMap<usize, BatchPrograms>,
+    /// Computes what the eval programs derive from the parameters; runs before each evaluation.
+    pub prepare: Option<ProgramId>,
 }
 
 /// Programs for batches of one size. Their results are scalars, each the mean over the batch: `loss`, then metrics.

@@ -59,6 +59,11 @@ impl Emitter<'_, '_> {
         })
     }
 
+    /// An index as value and known rest.
+    pub(super) fn index_parts(&mut self, index: &Index) -> Emitted<(Option<Value>, i64)> {
+        self.sum(None, index, 1, None)
+    }
+
     /// Address of an element as pointer and displacement.
     pub(super) fn address(&mut self, place: Place, index: &Index) -> Emitted<(Value, i32)> {
         let (base, offset) = self.base(place)?;
@@ -136,13 +141,22 @@ impl Emitter<'_, '_> {
                 }
                 None => Err(format!("{local:?} has no value")),
             },
-            Atom::Floor(index, divisor) => Ok((Some(self.floor(index, *divisor)?), 0)),
+            Atom::Floor(index, divisor) => match self.index_parts(index)? {
+                (None, known) => Ok((None, known.div_euclid(*divisor))),
+                _ => Ok((Some(self.floor(index, *divisor)?), 0)),
+            },
             Atom::Modulo(index, divisor) => {
+                if let (None, known) = self.index_parts(index)? {
+                    return Ok((None, known.rem_euclid(*divisor)));
+                }
                 let (value, quotient) = (self.index_value(index)?, self.floor(index, *divisor)?);
                 let whole = self.scale(quotient, -*divisor);
                 Ok((Some(self.numbered(Key::Add(value, whole), |e| e.b.ins().iadd(value, whole))), 0))
             }
             Atom::Min(index, limit) => {
+                if let (None, known) = self.index_parts(index)? {
+                    return Ok((None, known.min(*limit)));
+                }
                 let value = self.index_value(index)?;
                 let least = self.numbered(Key::Min(value, *limit), |e| {
                     let limit = e.int(*limit);

@@ -274,7 +274,7 @@ impl Emitter<'_, '_> {
         if plain {
             return winner;
         }
-        let nan = self.b.ins().fcmp(FloatCC::Unordered, a, a);
+        let nan = self.b.ins().fcmp(FloatCC::NotEqual, a, a);
         let nan = self.bits(nan, ty);
         self.b.ins().bitselect(nan, a, winner)
     }
@@ -408,30 +408,21 @@ impl Emitter<'_, '_> {
         Ok(Val::Lanes(words[0], None))
     }
 
-    /// Low and high halves of products of 32 bit without sign.
+    /// Low and high halves of products of 32 bit without sign; in this form Cranelift sees that both factors have 32 bit.
     fn product(&mut self, a: Value, factor: u32) -> Emitted<(Value, Value)> {
-        let (a_low, a_high) = (self.b.ins().uwiden_low(a), self.b.ins().uwiden_high(a));
-        let (bytes, ty) = self.philox_factor(factor);
+        let (bytes, ty) = philox_factor(factor);
         let factor = self.constant(bytes, ty);
-        let (low, high) = if self.target.wide_multiply {
-            (self.b.ins().imul(a_low, factor), self.b.ins().imul(a_high, factor))
-        } else {
-            let (low, high) = (self.b.ins().uwiden_low(factor), self.b.ins().uwiden_high(factor));
-            (self.b.ins().imul(a_low, low), self.b.ins().imul(a_high, high))
-        };
+        let (a_low, factor_low) = (self.b.ins().uwiden_low(a), self.b.ins().uwiden_low(factor));
+        let low = self.b.ins().imul(a_low, factor_low);
+        let (a_high, factor_high) = (self.b.ins().uwiden_high(a), self.b.ins().uwiden_high(factor));
+        let high = self.b.ins().imul(a_high, factor_high);
         self.words(Val::Lanes(low, Some(high)))
-    }
-
-    /// As 64 bit, or as 32 bit to be widened: in that form Cranelift sees that both factors have 32 bit.
-    fn philox_factor(&self, factor: u32) -> ([u8; 16], Type) {
-        let dtype = if self.target.wide_multiply { DType::I64 } else { DType::U32 };
-        literal_bytes(Number::Int(i64::from(factor)), dtype)
     }
 
     /// Keeps the multipliers in registers for the loop that follows.
     pub(super) fn philox_registers(&mut self) {
         for factor in PHILOX_MULTIPLIERS {
-            let (bytes, ty) = self.philox_factor(factor);
+            let (bytes, ty) = philox_factor(factor);
             self.constant_register(bytes, ty);
         }
     }
@@ -441,6 +432,10 @@ impl Emitter<'_, '_> {
         let Val::Lanes(low, Some(high)) = value else { return Err("lanes of 64 bit expected".to_string()) };
         Ok((self.even_words(low, high, 0), self.even_words(low, high, 4)))
     }
+}
+
+fn philox_factor(factor: u32) -> ([u8; 16], Type) {
+    literal_bytes(Number::Int(i64::from(factor)), DType::U32)
 }
 
 /// The bytes of four (two) equal lanes, and their type.

@@ -39,11 +39,9 @@ struct Run {
 }
 
 impl Emitter<'_, '_> {
-    /// The loop over tiles.
+    /// The loop over tiles; a single tile is number 0, which makes its bounds known.
     pub(super) fn tiles(&mut self, begin: Value, end: Value) -> Emitted<()> {
         let nest = self.nest;
-        let mut changed = Facts::changed_by(&nest.body);
-        changed.add(Facts::var(Var::TILE));
         let last = i64::try_from(nest.tiles).unwrap_or(i64::MAX).saturating_sub(1).max(0);
         self.vars[0] = VarState { least: Some(0), greatest: Some(last), ..VarState::default() };
         let (run, done) = (self.b.create_block(), self.b.create_block());
@@ -51,10 +49,16 @@ impl Emitter<'_, '_> {
         self.branch(any, (run, &[]), (done, &[]));
         self.b.switch_to_block(run);
         let scope = self.open_scope();
-        self.hoist(&nest.body, changed, false)?;
-        let (begin, end) = (Bound::Value(begin), Bound::Value(end));
-        let run = Run { begin, end, step: 1, copies: 1, lanes: false };
-        self.rolled(Var::TILE, &nest.body, run, &mut [], &[], changed, true)?;
+        if nest.tiles <= 1 {
+            self.block(&nest.body)?;
+        } else {
+            let mut changed = Facts::changed_by(&nest.body);
+            changed.add(Facts::var(Var::TILE));
+            self.hoist(&nest.body, changed, false)?;
+            let (begin, end) = (Bound::Value(begin), Bound::Value(end));
+            let run = Run { begin, end, step: 1, copies: 1, lanes: false };
+            self.rolled(Var::TILE, &nest.body, run, &mut [], &[], changed, true)?;
+        }
         self.close_scope(scope);
         self.jump(done, &[]);
         self.b.switch_to_block(done);
@@ -323,11 +327,10 @@ impl Emitter<'_, '_> {
 
     fn bound(&mut self, index: &Index) -> Emitted<Bound> {
         // Variables of loops that are written out are known too.
-        let (value, known) = match index.as_constant() {
-            Some(constant) => (None, constant),
-            None => (Some(self.index_value(index)?), 0),
-        };
-        Ok(value.map_or(Bound::Known(known), Bound::Value))
+        Ok(match self.index_parts(index)? {
+            (None, known) => Bound::Known(known),
+            (Some(value), known) => Bound::Value(self.add_imm(value, known)),
+        })
     }
 
     fn value(&mut self, bound: Bound) -> Value {

@@ -158,7 +158,7 @@ impl<'a, 'f> Emitter<'a, 'f> {
     /// `a` if it wins or is NaN, else `b`, which is NaN if it is.
     fn extreme(&mut self, wins: FloatCC, a: Value, b: Value) -> Value {
         let won = self.b.ins().fcmp(wins, a, b);
-        let nan = self.b.ins().fcmp(FloatCC::Unordered, a, a);
+        let nan = self.b.ins().fcmp(FloatCC::NotEqual, a, a);
         let take = self.b.ins().bor(won, nan);
         self.pick(take, a, b)
     }

@@ -274,7 +274,10 @@ impl<'a> Evaluator<'a> {
         let operand = data.operands[read.operand];
         let ty = self.region.ty(operand).clone();
         let extents: Extents = read.view.clone().unwrap_or_else(|| ty.extents());
-        let (index, inside) = self.operand_index(data, number, read, &extents, point, guard)?;
+        let outside = self.nest.literal(read.outside.unwrap_or(kiln_ir::scalar::Number::Int(0)), ty.dtype);
+        let Some((index, inside)) = self.operand_index(data, number, read, &extents, point, guard)? else {
+            return Ok(outside);
+        };
         let condition = match (inside, guard) {
             (Some(inside), Some(guard)) => Some(self.nest.binary(kiln_ir::scalar::BinaryFn::And, guard, inside)),
             (inside, guard) => inside.or(guard),
@@ -284,7 +287,6 @@ impl<'a> Evaluator<'a> {
         } else {
             index
         };
-        let outside = self.nest.literal(read.outside.unwrap_or(kiln_ir::scalar::Number::Int(0)), ty.dtype);
         if let (Def::Param(number), Some(condition)) = (self.region.value(operand).def, inside.and(condition)) {
             let position = linear(&at, &extents);
             return Ok(self.nest.guarded_load(self.params[number], position, condition, outside));
@@ -307,7 +309,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Where an operand is read, and the condition under which that is inside, if it needs one.
+    /// Where an operand is read, and the condition under which that is inside, if it needs one; `None` if never.
     fn operand_index(
         &mut self,
         data: &NodeData,
@@ -316,7 +318,7 @@ impl<'a> Evaluator<'a> {
         extents: &[usize],
         point: &[Index],
         guard: Option<Expr>,
-    ) -> Result<(Vec<Index>, Option<Expr>), Declined> {
+    ) -> Result<Option<(Vec<Index>, Option<Expr>)>, Declined> {
         let mut index = Vec::with_capacity(read.index.len());
         let mut inside: Option<Expr> = None;
         for (dim, expr) in read.index.iter().enumerate() {
@@ -324,6 +326,7 @@ impl<'a> Evaluator<'a> {
                 IndexExpr::Affine(affine) => {
                     let site = (data.results[0], number, dim);
                     let (part, conditions) = self.affine(affine, extents[dim], point, read.outside.map(|_| site));
+                    let Some(conditions) = conditions else { return Ok(None) };
                     for condition in conditions {
                         inside = Some(match inside {
                             Some(other) => self.nest.binary(kiln_ir::scalar::BinaryFn::And, other, condition),
@@ -340,10 +343,10 @@ impl<'a> Evaluator<'a> {
                 }
             }
         }
-        Ok((index, inside))
+        Ok(Some((index, inside)))
     }
 
-    /// The index, and the conditions under which it is inside. Whether it always is, the trial knows: merged loops run
+    /// The index, and the conditions under which it is inside; `None` if it never is. Whether it always is, the trial knows: merged loops run
     /// through more than one dimension.
     fn affine(
         &mut self,
@@ -351,26 +354,30 @@ impl<'a> Evaluator<'a> {
         extent: usize,
         point: &[Index],
         guarded: Option<ReadSite>,
-    ) -> (Index, Vec<Expr>) {
+    ) -> (Index, Option<Vec<Expr>>) {
         let terms = affine.terms.iter().map(|&(dim, c)| point[dim].clone() * c);
         let dividend = terms.fold(Index::constant(affine.offset), |sum, term| sum + term);
         let index = dividend.floor_div(affine.divisor);
         let mut conditions = Vec::new();
         if let Some(site) = guarded {
             let remainder = dividend.modulo(affine.divisor);
-            if remainder.as_constant() != Some(0) {
-                conditions.push(self.nest.in_range(remainder, 1));
+            match remainder.as_constant() {
+                Some(0) => {}
+                Some(_) => return (index, None),
+                None => conditions.push(self.nest.in_range(remainder, 1)),
             }
-            let inside = match &self.proven {
-                Some(unproven) => !unproven.contains(&site),
-                None => self.ranges.inside(&index, extent),
+            let inside = match (&self.proven, index.as_constant()) {
+                (_, Some(constant)) if constant < 0 || constant >= extent as i64 => return (index, None),
+                (_, Some(_)) => true,
+                (Some(unproven), None) => !unproven.contains(&site),
+                (None, None) => self.ranges.inside(&index, extent),
             };
             if !inside {
                 self.unproven.insert(site);
                 conditions.push(self.nest.in_range(index.clone(), extent as i64));
             }
         }
-        (index, conditions)
+        (index, Some(conditions))
     }
 
     /// An index loaded from an operand, checked against the extent.

@@ -7,7 +7,7 @@ use kiln_ir::scalar::{BinaryFn, CompareFn};
 use super::Declined;
 use super::evaluate::Evaluator;
 use super::rows::{RowForm, element_index, enter_element, leave_element};
-use super::shape::Dims;
+use super::shape::{Dims, unflatten};
 use crate::loops::nest::{Expr, Index, Local, Loop, Stmt, Var};
 
 /// The loops over the reduced dimensions, outermost first, with the index of each dimension.
@@ -77,6 +77,75 @@ pub(super) fn stage(
     Ok(vec![accumulate(cx, &loops, &reducers, inner, lanes)])
 }
 
+/// Builds one stage without loops: every reduced position is written out. For windows, whose positions are few and whose
+/// guards often vanish once the position is a number.
+pub(super) fn unrolled(cx: &mut Evaluator<'_>, form: &RowForm, stage: &[Value]) -> Result<Vec<Stmt>, Declined> {
+    cx.begin();
+    let mut lets = Vec::new();
+    let mut values = Vec::new();
+    for &value in stage {
+        let (data, map) = member(cx, value)?;
+        let mut current: Vec<Expr> =
+            (0..data.results.len()).map(|r| reducer(cx, data, &map, r, 0).init).collect();
+        for position in 0..form.reduced.iter().product() {
+            let reduced = unflatten(&Index::constant(position as i64), &form.reduced);
+            let point: Vec<Index> = cx.row.iter().chain(&reduced).cloned().collect();
+            current = take(cx, data, &map, &point, &current, position == 0)?;
+        }
+        for (&v, expr) in data.results.iter().zip(current) {
+            let local = cx.nest.local(cx.region.value_name(v), cx.region.ty(v).dtype);
+            lets.push(Stmt::Let { local, value: expr });
+            values.push((v, local));
+        }
+    }
+    let list = cx.end(lets);
+    cx.row_values.extend(values);
+    Ok(list)
+}
+
+/// Combines one position into the current values; the first one replaces them, as a neutral element would.
+fn take(
+    cx: &mut Evaluator<'_>,
+    data: &NodeData,
+    map: &Map,
+    point: &[Index],
+    current: &[Expr],
+    first: bool,
+) -> Result<Vec<Expr>, Declined> {
+    match map.combine {
+        Combine::Each(monoid) => {
+            let mut next = Vec::new();
+            for (result, &old) in current.iter().enumerate() {
+                let value = cx.expression(data, map, result, point, None)?;
+                next.push(if first { value } else { cx.nest.binary(monoid.function(), old, value) });
+            }
+            Ok(next)
+        }
+        Combine::ArgMax | Combine::ArgMin => {
+            let (key, payload) = (cx.expression(data, map, 0, point, None)?, cx.expression(data, map, 1, point, None)?);
+            let chosen = is_better(cx, map, key, current[0]);
+            Ok(vec![
+                cx.nest.select(chosen, key, current[0]),
+                cx.nest.select(chosen, payload, current[1]),
+            ])
+        }
+        Combine::None => Err(Declined::Body),
+    }
+}
+
+/// Whether a new key wins over the best one so far; the first NaN wins and stays.
+fn is_better(cx: &Evaluator<'_>, map: &Map, key: Expr, best: Expr) -> Expr {
+    let better = if map.combine == Combine::ArgMax { CompareFn::Gt } else { CompareFn::Lt };
+    let wins = cx.nest.compare(better, key, best);
+    if !cx.nest.dtype(key).is_float() {
+        return wins;
+    }
+    let key_nan = cx.nest.compare(CompareFn::Ne, key, key);
+    let best_number = cx.nest.compare(CompareFn::Eq, best, best);
+    let nan = cx.nest.binary(BinaryFn::And, key_nan, best_number);
+    cx.nest.binary(BinaryFn::Or, wins, nan)
+}
+
 /// Evaluates a reduction at every dimension's own variable; for the trial.
 pub(super) fn trial(cx: &mut Evaluator<'_>, value: Value, row: &[Index], reduced: &[Index]) -> Result<(), Declined> {
     let (data, map) = member(cx, value)?;
@@ -144,15 +213,7 @@ fn combine(
             let key = cx.expression(data, map, 0, point, None)?;
             let payload = cx.expression(data, map, 1, point, None)?;
             let (old, old_place) = (cx.nest.value(innermost(best)), cx.nest.value(innermost(place)));
-            let better = if map.combine == Combine::ArgMax { CompareFn::Gt } else { CompareFn::Lt };
-            let mut take = cx.nest.compare(better, key, old);
-            if cx.nest.dtype(key).is_float() {
-                // The first NaN wins and stays.
-                let key_nan = cx.nest.compare(CompareFn::Ne, key, key);
-                let old_number = cx.nest.compare(CompareFn::Eq, old, old);
-                let nan = cx.nest.binary(BinaryFn::And, key_nan, old_number);
-                take = cx.nest.binary(BinaryFn::Or, take, nan);
-            }
+            let take = is_better(cx, map, key, old);
             let taken = cx.nest.local("take", kiln_ir::DType::Bool);
             let chosen = cx.nest.value(taken);
             Ok(vec![

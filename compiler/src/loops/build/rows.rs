@@ -9,7 +9,7 @@ use kiln_ir::types::Extents;
 use super::evaluate::{Evaluator, Kept, ReadSite, is_expensive};
 use super::shape::{Dims, indices_of, linear, unflatten};
 use super::{Built, Declined, body_of};
-use crate::loops::nest::{ExprNode, Index, Loop, LoopNest, Place, Stmt, Var};
+use crate::loops::nest::{Atom, ExprNode, Index, Loop, LoopNest, Place, Stmt, Var};
 use crate::loops::tile::Tiling;
 
 /// Loop structure of a region.
@@ -204,6 +204,59 @@ struct Plan {
     flops: u64,
     /// Reads that may be outside.
     unproven: HashSet<ReadSite>,
+    /// Whether the reduced positions are written out.
+    unrolled: bool,
+    /// Period of each row dimension: reads at `(p - r) / s` exist for one row in s, so rows run phase by phase.
+    periods: Vec<usize>,
+}
+
+/// Reduced positions that are written out at most.
+const MOST_UNROLLED: usize = 16;
+
+/// Period with which each row dimension enters a divided index.
+fn periods(indices: &[Index], rows: &[Var]) -> Vec<usize> {
+    let mut periods = vec![1usize; rows.len()];
+    for (atom, _) in indices.iter().flat_map(|index| &index.terms) {
+        if let Atom::Modulo(dividend, divisor) = atom {
+            for (period, &row) in periods.iter_mut().zip(rows) {
+                if dividend.coefficient(row) % divisor != 0 {
+                    *period = (*period).max(*divisor as usize);
+                }
+            }
+        }
+    }
+    let phases: usize = periods.iter().product();
+    if phases <= MOST_UNROLLED { periods } else { vec![1; rows.len()] }
+}
+
+/// Rows phase by phase: in each phase a divided index is whole or not for all rows alike.
+fn phased(mut cx: Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Built, Declined> {
+    cx.proven = None;
+    let first = plan.periods.iter().position(|&p| p > 1).unwrap_or(0);
+    let outer: Extents = form.rows[..first].into();
+    let count: usize = outer.iter().product();
+    let inner: usize = form.rows[first..].iter().product();
+    let tiling = Tiling::new(count as u64, plan.nanoseconds * inner as f64, 1);
+    let row = cx.ranges.var(&cx.nest, "row", count);
+    let prefix = if outer.is_empty() { Vec::new() } else { unflatten(&Index::var(row), &outer) };
+    let mut body = Vec::new();
+    for phase in 0..plan.periods.iter().product::<usize>() {
+        let offsets = unflatten(&Index::constant(phase as i64), &plan.periods);
+        let mut loops = Vec::new();
+        cx.row = prefix.clone();
+        for d in first..form.rows.len() {
+            let (period, offset) = (plan.periods[d], offsets[d].as_constant().unwrap_or(0));
+            let extent = (form.rows[d].saturating_sub(offset as usize)).div_ceil(period);
+            let var = cx.ranges.var(&cx.nest, "i", extent);
+            cx.row.push(Index::var(var) * period as i64 + offset);
+            loops.push((var, extent));
+        }
+        let list = row_body(&mut cx, form, plan)?;
+        body.push(super::reduce::nest_loops(loops, list, true));
+    }
+    let body = if outer.is_empty() { body } else { vec![Loop::range(row, tiling.begin(), tiling.end()).body(body)] };
+    let tiles = if form.rows.contains(&0) { 0 } else { tiling.tiles.max(1) };
+    Ok(finish(cx, tiles, body, plan))
 }
 
 /// Builds the nest of a region in row form.
@@ -211,6 +264,9 @@ pub(super) fn build(name: &str, region: &Graph, form: &RowForm) -> Result<Built,
     let plan = trial(region, form)?;
     let mut cx = Evaluator::new(name, region)?;
     cx.proven = Some(plan.unproven.clone());
+    if plan.periods.iter().any(|&p| p > 1) {
+        return phased(cx, form, &plan);
+    }
     if plan.lanes == Lanes::Reduced {
         keep_expensive(&mut cx, form);
     }
@@ -255,13 +311,16 @@ pub(super) fn build(name: &str, region: &Graph, form: &RowForm) -> Result<Built,
             (tiling.tiles, nest)
         }
     };
-    let empty = loops.contains(&0);
+    let tiles = if loops.contains(&0) { 0 } else { tiles.max(1) };
+    Ok(finish(cx, tiles, body, &plan))
+}
+
+fn finish(mut cx: Evaluator<'_>, tiles: u64, body: Vec<Stmt>, plan: &Plan) -> Built {
     let checks = std::mem::take(&mut cx.checks);
-    let results = cx.results.clone();
-    let params = cx.params.clone();
-    let nest = cx.nest.finish(if empty { 0 } else { tiles.max(1) }, body);
+    let (results, params) = (cx.results.clone(), cx.params.clone());
+    let nest = cx.nest.finish(tiles, body);
     let in_place = in_place(&nest, &params, &results);
-    Ok(Built { nest, in_place, checks, flops: plan.flops })
+    Built { nest, in_place, checks, flops: plan.flops }
 }
 
 /// Statements that guard a loop, innermost last.
@@ -308,7 +367,10 @@ fn row_body(cx: &mut Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Vec<S
     let lanes = plan.lanes == Lanes::Reduced;
     let mut body = Vec::new();
     for stage in &form.stages {
-        body.extend(super::reduce::stage(cx, form, &plan.reduced, stage, lanes)?);
+        body.extend(match plan.unrolled {
+            true => super::reduce::unrolled(cx, form, stage)?,
+            false => super::reduce::stage(cx, form, &plan.reduced, stage, lanes)?,
+        });
     }
     let returns = cx.region.returns();
     let per_row: Vec<usize> = (0..returns.len()).filter(|&r| cx.region.ty(returns[r]).extents() == form.rows).collect();
@@ -436,6 +498,7 @@ fn trial(region: &Graph, form: &RowForm) -> Result<Plan, Declined> {
         stores.push(linear(&at, &extents));
     }
     let unproven = std::mem::take(&mut cx.unproven);
+    let checked = !cx.checks.is_empty();
     let nest = cx.nest.finish(1, Vec::new());
     for (node, _) in &nest.exprs {
         work += cost(node);
@@ -453,6 +516,10 @@ fn trial(region: &Graph, form: &RowForm) -> Result<Plan, Declined> {
     let short = innermost < 8 && form.rows.last().is_some_and(|&e| e > innermost);
     let rows_win = form.reduced.is_empty() || short || vector_rows > vector_reduced;
     let lanes = if rows_win { Lanes::Row } else { Lanes::Reduced };
+    let per_row = region.returns().iter().all(|&v| region.ty(v).extents() == form.rows);
+    let few = form.reduced.iter().product::<usize>() <= MOST_UNROLLED && !form.reduced.contains(&0);
+    let unrolled = few && short && per_row && !form.reduced.is_empty() && !checked && form.stages.len() == 1;
+    let periods = if unrolled { periods(&indices, &rows) } else { vec![1; rows.len()] };
     let cells: f64 = form.rows.iter().map(|&e| e as f64).product::<f64>() * count.max(1.0);
     Ok(Plan {
         rows: Dims::merge(&form.rows, &rows, &indices),
@@ -461,6 +528,8 @@ fn trial(region: &Graph, form: &RowForm) -> Result<Plan, Declined> {
         nanoseconds: work * count.max(1.0),
         flops: (arithmetic(&nest) as f64 * cells) as u64,
         unproven,
+        unrolled,
+        periods,
     })
 }
 

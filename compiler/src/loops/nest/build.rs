@@ -126,6 +126,9 @@ impl NestBuilder {
 
     /// An index as `i64`.
     pub fn index(&self, index: Index) -> Expr {
+        if let Some(constant) = index.as_constant() {
+            return self.literal(constant, DType::I64);
+        }
         self.expr(ExprNode::Index(index), DType::I64)
     }
 
@@ -157,6 +160,14 @@ impl NestBuilder {
 
     /// `f(a, b)`.
     pub fn binary(&self, function: BinaryFn, a: Expr, b: Expr) -> Expr {
+        if let (Some(x), Some(y), DType::I64) = (self.constant(a), self.constant(b), self.dtype(a)) {
+            // What positions in a window are made of.
+            match function {
+                BinaryFn::Add => return self.literal(x.wrapping_add(y), DType::I64),
+                BinaryFn::Mul => return self.literal(x.wrapping_mul(y), DType::I64),
+                _ => {}
+            }
+        }
         self.expr(ExprNode::Binary(function, a, b), self.dtype(a))
     }
 
@@ -168,16 +179,28 @@ impl NestBuilder {
 
     /// `a ? b`.
     pub fn compare(&self, function: CompareFn, a: Expr, b: Expr) -> Expr {
+        if let (Some(a), Some(b)) = (self.constant(a), self.constant(b)) {
+            return self.literal(i64::from(holds(function, a, b)), DType::Bool);
+        }
         self.expr(ExprNode::Compare(function, a, b), DType::Bool)
     }
 
     /// `condition ? then : otherwise`.
     pub fn select(&self, condition: Expr, then: Expr, otherwise: Expr) -> Expr {
+        match self.constant(condition) {
+            _ if then == otherwise => return then,
+            Some(condition) => return if condition != 0 { then } else { otherwise },
+            None => {}
+        }
         self.expr(ExprNode::Select(condition, then, otherwise), self.dtype(then))
     }
 
     /// The value in another type.
     pub fn cast(&self, x: Expr, dtype: DType) -> Expr {
+        if let (Some(constant), DType::I32 | DType::I64) = (self.constant(x), dtype) {
+            let narrow = if dtype == DType::I32 { i64::from(constant as i32) } else { constant };
+            return self.literal(narrow, dtype);
+        }
         if self.dtype(x) == dtype { x } else { self.expr(ExprNode::Cast(x), dtype) }
     }
 
@@ -246,6 +269,14 @@ impl NestBuilder {
         LoopNest { tiles, body, ..state.nest }
     }
 
+    /// The number of an integer or bool literal.
+    fn constant(&self, expr: Expr) -> Option<i64> {
+        match self.state.borrow().nest.node(expr) {
+            ExprNode::Literal(Number::Int(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
     fn element(&self, place: Place) -> DType {
         let nest = &self.state.borrow().nest;
         match place {
@@ -269,4 +300,15 @@ fn unique(name: &str, taken: &dyn Fn(&str) -> bool) -> String {
     }
     let numbered = (2..).map(|number| format!("{name}{number}"));
     numbered.into_iter().find(|name| !taken(name)).unwrap_or_default()
+}
+
+fn holds(function: CompareFn, a: i64, b: i64) -> bool {
+    match function {
+        CompareFn::Eq => a == b,
+        CompareFn::Ne => a != b,
+        CompareFn::Lt => a < b,
+        CompareFn::Le => a <= b,
+        CompareFn::Gt => a > b,
+        CompareFn::Ge => a >= b,
+    }
 }

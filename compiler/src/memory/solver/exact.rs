@@ -108,9 +108,9 @@ fn fits(storages: &[SlotStorage], capacity: u64, nodes: &mut u64) -> Verdict {
         *nodes -= used;
         stream.used += used;
         match end {
-            End::Done => return Verdict::Fits(search.offsets),
-            End::DeadEnd => return Verdict::TooSmall,
-            End::OutOfNodes => {}
+            End::Found => return Verdict::Fits(search.offsets),
+            End::Dead => return Verdict::TooSmall,
+            End::Unknown => {}
         }
     }
     Verdict::Unknown
@@ -182,9 +182,9 @@ fn positions(order: &[usize]) -> Vec<u32> {
 /// How the search of a subtree ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    Done,
-    DeadEnd,
-    OutOfNodes,
+    Found,
+    Dead,
+    Unknown,
 }
 
 /// Position of a placement in the canonical sequence: by offset, then by preference.
@@ -231,9 +231,9 @@ impl<'a> Search<'a> {
 
     /// Places all `members`, which no storage still to come outside of them meets, at `low` or later in the sequence.
     fn component(&mut self, members: Vec<usize>, low: Rank) -> End {
-        let Some(candidates) = self.candidates(&members, low) else { return End::DeadEnd };
+        let Some(candidates) = self.candidates(&members, low) else { return End::Dead };
         if candidates.is_empty() {
-            return End::Done;
+            return End::Found;
         }
         self.branch(&candidates, low)
     }
@@ -274,17 +274,17 @@ impl<'a> Search<'a> {
                 break;
             }
             if self.nodes == 0 {
-                return End::OutOfNodes;
+                return End::Unknown;
             }
             self.nodes -= 1;
             let mark = self.trail.len();
-            let end = if self.put(i) { self.rest(candidates, rank) } else { End::DeadEnd };
-            if end != End::DeadEnd {
+            let end = if self.put(i) { self.rest(candidates, rank) } else { End::Dead };
+            if end != End::Dead {
                 return end;
             }
             self.take_back(i, mark);
         }
-        End::DeadEnd
+        End::Dead
     }
 
     /// Places storage `i` at its lowest offset; false if somebody no longer fits above it.
@@ -323,29 +323,27 @@ impl<'a> Search<'a> {
         let left: Vec<usize> = candidates.iter().map(|&(_, i)| i).filter(|&i| !self.placed[i]).collect();
         let mut parts = Vec::new();
         for members in self.split(left) {
-            let Some(part) = self.candidates(&members, low) else { return End::DeadEnd };
+            let Some(part) = self.candidates(&members, low) else { return End::Dead };
             parts.push(part);
         }
         // The part with the least choice first: if it is a dead end, the others need not be looked at.
         parts.sort_by_key(Vec::len);
-        let many = parts.len() > 1;
         let mut done: Vec<usize> = Vec::new();
         let mark = self.trail.len();
         for part in parts {
-            let lo = if many { Rank { offset: 0, place: 0 } } else { low };
-            match self.branch(&part, lo) {
-                End::Done => done.extend(part.iter().map(|&(_, i)| i)),
-                End::DeadEnd => {
+            match self.branch(&part, low) {
+                End::Found => done.extend(part.iter().map(|&(_, i)| i)),
+                End::Dead => {
                     for i in done {
                         self.placed[i] = false;
                     }
                     self.take_back_to(mark);
-                    return End::DeadEnd;
+                    return End::Dead;
                 }
-                End::OutOfNodes => return End::OutOfNodes,
+                End::Unknown => return End::Unknown,
             }
         }
-        End::Done
+        End::Found
     }
 
     /// Parts of `members` between which nobody crosses in time.

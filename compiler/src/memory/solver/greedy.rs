@@ -35,6 +35,13 @@ pub(crate) fn place(storages: &[SlotStorage], enough: u64) -> Placement {
     best.unwrap_or_else(Placement::empty)
 }
 
+/// The first attempt of every member, for the tests.
+#[cfg(test)]
+pub(crate) fn every_member(storages: &[SlotStorage]) -> Vec<Placement> {
+    let place = |m: &Member| place_in_order(storages, &(m.order)(storages), m.fit, m.name, &mut EFFORT.clone());
+    FIRST_FIT.iter().chain(BEST_FIT).map(place).collect()
+}
+
 type Order = fn(&[SlotStorage]) -> Vec<usize>;
 
 struct Member {
