@@ -60,8 +60,15 @@ fn inline_once(graph: &Graph, select: &impl Fn(&Op) -> bool) -> Result<Option<Gr
         any = true;
         let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
         let name = graph.value_name(data.results[0]).clone();
+        let before = builder.with_graph(kiln_ir::Graph::value_count);
         let results = inline(&builder, &composite, &operands, &name, &data.provenance);
-        data.results.iter().zip(results).for_each(|(&old, new)| map.set(old, new));
+        for (&old, new) in data.results.iter().zip(results) {
+            map.set(old, new);
+            // What the author named keeps its name; an operand that is passed through has one already.
+            if new.index() >= before {
+                builder.with_graph_mut(|g| g.rename_value(new, graph.value_name(old).clone()));
+            }
+        }
     }
     if !any {
         return Ok(None);
