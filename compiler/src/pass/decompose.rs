@@ -14,6 +14,7 @@ use kiln_ir::body::Body;
 use kiln_ir::builder::GraphBuilder;
 use kiln_ir::graph::{Graph, Value, ValueMap};
 use kiln_ir::op::Op;
+use kiln_ir::types::Name;
 use kiln_ir::{Diagnostic, Module};
 
 use super::{Changed, Pass, Remarks, each_graph, inline};
@@ -59,16 +60,9 @@ fn inline_once(graph: &Graph, select: &impl Fn(&Op) -> bool) -> Result<Option<Gr
         };
         any = true;
         let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
-        let name = graph.value_name(data.results[0]).clone();
-        let before = builder.with_graph(kiln_ir::Graph::value_count);
-        let results = inline(&builder, &composite, &operands, &name, &data.provenance);
-        for (&old, new) in data.results.iter().zip(results) {
-            map.set(old, new);
-            // What the author named keeps its name; an operand that is passed through has one already.
-            if new.index() >= before {
-                builder.with_graph_mut(|g| g.rename_value(new, graph.value_name(old).clone()));
-            }
-        }
+        let names: Vec<Name> = data.results.iter().map(|&v| graph.value_name(v).clone()).collect();
+        let results = inline(&builder, &composite, &operands, &names, &data.provenance);
+        data.results.iter().zip(results).for_each(|(&old, new)| map.set(old, new));
     }
     if !any {
         return Ok(None);
