@@ -159,7 +159,7 @@ impl Walk {
             _ => return,
         };
         let begin = self.node_count();
-        let inner = inline(&self.builder, &composite, &data.operands, name, &data.provenance);
+        let inner = inline(&self.builder, &composite, &data.operands, &[Name::from(name)], &data.provenance);
         let end = self.node_count();
         self.mark_active(begin, end);
         for (&outer, &inner) in data.results.iter().zip(&inner) {

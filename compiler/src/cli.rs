@@ -12,12 +12,19 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod check;
+mod explain;
 mod failure;
 mod fmt;
 mod load;
+mod machine;
 mod opt;
 mod output;
+mod plan;
+mod replay;
+mod run;
+mod train;
 
 use failure::Failure;
 
@@ -31,9 +38,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Train(train::Train),
+    Run(run::Run),
     Opt(opt::Opt),
+    Explain(explain::Explain),
+    Bench(bench::Bench),
     Check(check::Check),
     Fmt(fmt::Fmt),
+    Plan(plan::PlanMemory),
 }
 
 /// Bytes of stack for the main thread: programs nest as deep as the parser allows, whatever the shell's limit.
@@ -65,8 +77,13 @@ pub(crate) fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     failure::check_environment()?;
     match &arguments.command {
+        Command::Train(command) => command.run(),
+        Command::Run(command) => command.run(),
         Command::Opt(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Fmt(command) => command.run(),
+        Command::Plan(command) => command.run(),
     }
 }

@@ -122,14 +122,19 @@ pub fn each_graph(
 }
 
 /// Appends the nodes of a composite to the graph under construction: parameters become `operands`, inner names are
-/// prefixed by the name of the node that is replaced. Returns the values of its results.
+/// prefixed by `names[0]`, results are called `names`. Returns the values of the results.
 pub fn inline(
     builder: &GraphBuilder,
     composite: &Graph,
     operands: &[Value],
-    prefix: &str,
+    names: &[Name],
     from: &Provenance,
 ) -> Vec<Value> {
+    let prefix = names.first().map(|name| &**name).unwrap_or_default();
+    let name = |value: Value| match composite.returns().iter().position(|&r| r == value) {
+        Some(result) if result < names.len() => names[result].clone(),
+        _ => Name::from(format!("{prefix}.{}", composite.value_name(value))),
+    };
     builder.with_graph_mut(|graph| {
         let mut map = ValueMap::empty(composite);
         for (param, &operand) in composite.params().iter().zip(operands) {
@@ -137,11 +142,8 @@ pub fn inline(
         }
         for (_, data) in composite.nodes() {
             let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
-            let results: Vec<(Name, _)> = data
-                .results
-                .iter()
-                .map(|&v| (Name::from(format!("{prefix}.{}", composite.value_name(v))), composite.ty(v).clone()))
-                .collect();
+            let results: Vec<(Name, _)> =
+                data.results.iter().map(|&v| (name(v), composite.ty(v).clone())).collect();
             let node = graph.push(data.op.clone(), operands, results, data.regions.clone(), from.clone());
             let new = graph.node(node).results.clone();
             data.results.iter().zip(new).for_each(|(&old, new)| map.set(old, new));

@@ -10,7 +10,7 @@ use kiln_ir::text::evaluate::nothing;
 use kiln_ir::text::suggest::nearest;
 use kiln_ir::text::{decode, parse_source, tensor_type};
 use kiln_ir::verify::{Bound, verify};
-use kiln_ir::{Bindings, Diagnostic, Module, Name, Severity, TensorType, script};
+use kiln_ir::{Bindings, Diagnostic, Dim, Module, Name, Severity, TensorType, script};
 
 use super::failure::{Failure, is_defect};
 use super::output::counted;
@@ -154,7 +154,7 @@ impl Outline {
             return Err(faults);
         }
         types.extend(outline.inputs.iter().map(|(_, ty)| ty.clone()));
-        outline.names = types.iter().flat_map(|ty| ty.shape.dims()).flat_map(kiln_ir::Dim::names).collect();
+        outline.names = types.iter().flat_map(|ty| ty.shape.dims()).flat_map(Dim::names).collect();
         outline.names.sort();
         outline.names.dedup();
         Ok(outline)
@@ -173,13 +173,24 @@ impl Outline {
         Err(Failure::Usage(format!("--bind {unknown}: the script has no dimension of that name, {there}{near}")))
     }
 
-    /// Every name bound: as given, `batch` as in the recipe, anything else to 1 with a note.
+    /// Names that stand for the batch: `batch`, and the first extent of an input.
+    pub(crate) fn batch_names(&self) -> Vec<Name> {
+        let first = self.inputs.iter().filter_map(|(_, ty)| ty.shape.dims().first().and_then(sole_name));
+        let named = self.names.iter().filter(|name| &***name == "batch").cloned();
+        let mut names: Vec<Name> = first.chain(named).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Every name bound: as given, those of the batch as in the recipe, anything else to 1 with a note.
     pub(crate) fn complete(&self, given: &Bindings) -> Result<Bindings, Failure> {
         self.check(given)?;
         let mut bindings = given.clone();
         let mut invented = Vec::new();
+        let batch_names = self.batch_names();
         for name in self.names.iter().filter(|name| !given.contains_key(*name)) {
-            let extent = self.batch.filter(|_| &**name == "batch");
+            let extent = self.batch.filter(|_| batch_names.contains(name));
             if extent.is_none() {
                 invented.push(format!("{name} = 1"));
             }
@@ -189,6 +200,14 @@ impl Outline {
             eprintln!("note: bound {}; give other values with --bind", invented.join(", "));
         }
         Ok(bindings)
+    }
+}
+
+/// The name that a dimension is, if it is one and not calculated.
+pub(crate) fn sole_name(dim: &Dim) -> Option<Name> {
+    match dim.names().as_slice() {
+        [name] if dim.to_string() == **name => Some(name.clone()),
+        _ => None,
     }
 }
 

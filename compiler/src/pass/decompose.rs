@@ -14,6 +14,7 @@ use kiln_ir::body::Body;
 use kiln_ir::builder::GraphBuilder;
 use kiln_ir::graph::{Graph, Value, ValueMap};
 use kiln_ir::op::Op;
+use kiln_ir::types::Name;
 use kiln_ir::{Diagnostic, Module};
 
 use super::{Changed, Pass, Remarks, each_graph, inline};
@@ -68,8 +69,8 @@ fn inline_once(
         any = true;
         remarks.rewrote(1);
         let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
-        let name = graph.value_name(data.results[0]).clone();
-        let results = inline(&builder, &composite, &operands, &name, &data.provenance);
+        let names: Vec<Name> = data.results.iter().map(|&v| graph.value_name(v).clone()).collect();
+        let results = inline(&builder, &composite, &operands, &names, &data.provenance);
         data.results.iter().zip(results).for_each(|(&old, new)| map.set(old, new));
     }
     if !any {

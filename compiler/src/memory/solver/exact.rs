@@ -31,7 +31,7 @@ pub(crate) struct Outcome {
 /// Each question gets half of the nodes that are left, and the next one asks for the middle of what is still open.
 pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, enough: u64, nodes: u64) -> Outcome {
     let mut outcome = Outcome { placement: None, proved_bound: lower_bound };
-    if storages.iter().map(|s| s.end - s.first).sum::<usize>() > LARGEST_AREA {
+    if storages.len() > LARGEST {
         return outcome;
     }
     // A canonical offset is a sum of sizes, so that peaks lie on a grid as coarse as the sizes allow.
@@ -66,8 +66,8 @@ pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, eno
     outcome
 }
 
-/// Slots covered by all storages together, above which the search is left out: a node's cost is linear in it.
-const LARGEST_AREA: usize = 4_000_000;
+/// Storages above which the search is left out: it recurses once per storage, and a node's cost grows with them.
+const LARGEST: usize = 1500;
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
@@ -87,6 +87,7 @@ enum Verdict {
 /// choosing them take turns, always the one that has used the fewest nodes: the plain ones under limits that double, and
 /// two that shuffle them a little or more, under the limits 1 1 2 1 1 2 4 .. of Luby, Sinclair and Zuckerman (1993).
 fn fits(storages: &[SlotStorage], capacity: u64, nodes: &mut u64) -> Verdict {
+    let neighbours = neighbours(storages);
     let plain = preferences(storages);
     let mut streams = STREAMS.map(|shuffle| Stream { shuffle, used: 0, attempts: 0 });
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
@@ -101,7 +102,8 @@ fn fits(storages: &[SlotStorage], capacity: u64, nodes: &mut u64) -> Verdict {
             Some(share) => (FIRST_LIMIT << (round + 1).trailing_zeros(), random.shuffled(base, share)),
         };
         let allowed = limit.min(*nodes);
-        let mut search = Search::new(storages, &preference, capacity, allowed);
+        let search = Search::new(storages, &neighbours, &preference);
+        let mut search = Search { capacity, nodes: allowed, ..search };
         let all = (0..storages.len()).filter(|&i| storages[i].size > 0).collect();
         let end = search.component(all, Rank { offset: 0, place: 0 });
         let used = allowed - search.nodes;
@@ -200,7 +202,7 @@ struct Search<'a> {
     capacity: u64,
     nodes: u64,
     /// For each storage those that are live at some time together with it.
-    neighbours: Vec<Vec<u32>>,
+    neighbours: &'a [Vec<u32>],
     /// For each storage the one of equal size and live range that has to go before it.
     twin: Vec<Option<usize>>,
     placed: Vec<bool>,
@@ -210,22 +212,25 @@ struct Search<'a> {
     trail: Vec<(u32, u64)>,
     /// Scratch of the section inference: stacked bytes per slot.
     stacked: Vec<u64>,
+    /// Scratch of the decomposition, per slot.
+    reach: Vec<usize>,
 }
 
 impl<'a> Search<'a> {
-    fn new(storages: &'a [SlotStorage], place: &'a [u32], capacity: u64, nodes: u64) -> Self {
+    fn new(storages: &'a [SlotStorage], neighbours: &'a [Vec<u32>], place: &'a [u32]) -> Self {
         let slots = storages.iter().map(|s| s.end).max().unwrap_or(0);
         Self {
             storages,
             place,
-            capacity,
-            nodes,
-            neighbours: neighbours(storages),
+            capacity: u64::MAX,
+            nodes: u64::MAX,
+            neighbours,
             twin: twins(storages, place),
             placed: vec![false; storages.len()],
             offsets: vec![0; storages.len()],
             trail: Vec::new(),
             stacked: vec![0; slots],
+            reach: vec![0; slots],
         }
     }
 
@@ -242,25 +247,26 @@ impl<'a> Search<'a> {
     fn candidates(&mut self, members: &[usize], low: Rank) -> Option<Vec<(Rank, usize)>> {
         let rank = |i: usize| Rank { offset: self.offsets[i], place: self.place[i] };
         let mut candidates: Vec<(Rank, usize)> = members.iter().map(|&i| (rank(i), i)).collect();
-        candidates.sort_unstable();
+        // Mostly in order already, which the stable sort takes advantage of.
+        candidates.sort();
         self.stack_fits(&candidates, low.offset).then_some(candidates)
     }
 
     /// Section inference: stacks the candidates, given by rising offset, in every slot they live in.
     fn stack_fits(&mut self, candidates: &[(Rank, usize)], low: u64) -> bool {
-        for &(_, i) in candidates {
-            let s = &self.storages[i];
-            self.stacked[s.first..s.end].fill(low);
-        }
-        let mut highest = 0;
+        self.stacked.fill(low);
         for &(rank, i) in candidates {
             let s = &self.storages[i];
+            let mut highest = 0;
             for top in &mut self.stacked[s.first..s.end] {
                 *top = (*top).max(rank.offset) + s.size;
                 highest = highest.max(*top);
             }
+            if highest > self.capacity {
+                return false;
+            }
         }
-        highest <= self.capacity
+        true
     }
 
     /// Tries every candidate as the next in the canonical sequence.
@@ -346,20 +352,30 @@ impl<'a> Search<'a> {
         End::Found
     }
 
-    /// Parts of `members` between which nobody crosses in time.
-    fn split(&self, mut members: Vec<usize>) -> Vec<Vec<usize>> {
-        members.sort_unstable_by_key(|&i| self.storages[i].first);
-        let mut parts: Vec<Vec<usize>> = Vec::new();
-        let mut end = 0;
-        for i in members {
+    /// Parts of `members` between which nobody crosses in time, each in the order given.
+    fn split(&mut self, members: Vec<usize>) -> Vec<Vec<usize>> {
+        // From a slot to the last one that somebody living in it reaches.
+        self.reach.fill(0);
+        for &i in &members {
             let s = &self.storages[i];
-            match parts.last_mut() {
-                Some(part) if s.first < end => part.push(i),
-                _ => parts.push(vec![i]),
-            }
-            end = end.max(s.end);
+            self.reach[s.first] = self.reach[s.first].max(s.end);
         }
-        parts
+        let (mut parts, mut end) = (0, 0);
+        for (slot, reach) in self.reach.iter_mut().enumerate().filter(|(_, reach)| **reach > 0) {
+            if slot >= end {
+                parts += 1;
+            }
+            end = end.max(*reach);
+            *reach = parts;
+        }
+        if parts < 2 {
+            return if members.is_empty() { Vec::new() } else { vec![members] };
+        }
+        let mut split = vec![Vec::new(); parts];
+        for i in members {
+            split[self.reach[self.storages[i].first] - 1].push(i);
+        }
+        split
     }
 }
 

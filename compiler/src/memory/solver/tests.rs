@@ -152,6 +152,17 @@ fn plans_do_not_depend_on_the_run() {
     assert_eq!(plan(&program.problem, &options), plan(&program.problem, &options));
 }
 
+/// The search recurses once per buffer: the largest problem it accepts has to fit onto a thread's stack.
+#[test]
+fn the_exact_search_goes_as_deep_as_it_is_allowed_to() {
+    let buffers = (0..1500).map(|i| Buffer::new(i.to_string(), 64 + 64 * (i % 3), 0, 1 + i as u32 % 7));
+    let problem = Problem::new(buffers.collect()).unwrap();
+    let storages = SlotStorage::compress(problem.storages());
+    let bound = problem.lower_bound();
+    let found = exact::improve(&storages, 2 * bound, bound, bound, 3_000);
+    assert_eq!(found.placement.map(|placement| placement.peak), Some(bound));
+}
+
 /// Long and short lives interleaved, as in training; small sizes last. The bound on effort must not spoil the plan.
 #[test]
 fn many_buffers_stay_near_the_lower_bound() {

@@ -1,11 +1,12 @@
 //! Growing groups in program order.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
 
 use kiln_ir::body::{Body, IndexExpr};
 use kiln_ir::graph::{Graph, Node, NodeData, Value};
 use kiln_ir::op::Op;
-use petgraph::algo::toposort;
+use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use smallvec::SmallVec;
 
@@ -168,8 +169,7 @@ impl Groups {
     pub fn ordered(&self, graph: &Graph) -> Vec<Vec<Node>> {
         let mut dag: DiGraph<usize, ()> = DiGraph::new();
         let mut index = vec![NodeIndex::default(); self.members.len()];
-        // Later groups are added first: petgraph's sort then keeps program order where it is free to.
-        for group in (0..self.members.len()).rev().filter(|&g| !self.members[g].is_empty()) {
+        for group in (0..self.members.len()).filter(|&g| !self.members[g].is_empty()) {
             index[group] = dag.add_node(group);
         }
         for (node, data) in graph.nodes() {
@@ -186,9 +186,31 @@ impl Groups {
                 }
             }
         }
-        let order = toposort(&dag, None).unwrap_or_else(|_| dag.node_indices().collect());
-        order.into_iter().map(|i| self.members[dag[i]].clone()).collect()
+        program_order(&dag, |group| self.members[group].last().copied())
+            .into_iter()
+            .map(|group| self.members[group].clone())
+            .collect()
     }
+}
+
+/// A topological order that follows the program: of the groups that may run, the one whose last member comes first.
+/// So updates stay behind the last reader of what they overwrite.
+fn program_order(dag: &DiGraph<usize, ()>, last: impl Fn(usize) -> Option<Node>) -> Vec<usize> {
+    let mut waiting: Vec<usize> = dag.node_indices().map(|i| dag.edges_directed(i, Direction::Incoming).count()).collect();
+    let key = |i: NodeIndex| Reverse((last(dag[i]), i));
+    let free = dag.node_indices().filter(|i| waiting[i.index()] == 0);
+    let mut ready: BinaryHeap<_> = free.map(key).collect();
+    let mut order = Vec::with_capacity(waiting.len());
+    while let Some(Reverse((_, next))) = ready.pop() {
+        order.push(dag[next]);
+        for user in dag.neighbors(next) {
+            waiting[user.index()] -= 1;
+            if waiting[user.index()] == 0 {
+                ready.push(key(user));
+            }
+        }
+    }
+    order
 }
 
 /// Values that a node reads, looking through leaves that are copied to it.

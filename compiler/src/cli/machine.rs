@@ -1,0 +1,185 @@
+//! A session with everything in place: states, weights, prepared states, programs.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use indexmap::IndexMap;
+use kiln::pass::hoist::PREPARE;
+use kiln::{Options, Program};
+use kiln_ir::graph::Graph;
+use kiln_ir::module::Role;
+use kiln_ir::{Module, Name};
+use kiln_rt::data::npy::read_npy;
+use kiln_rt::session::ProgramId;
+use kiln_rt::{Session, Tensor, Weights};
+
+use super::failure::Failure;
+
+/// Threads to run on: as asked, else every core.
+pub(crate) fn threads(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+}
+
+/// Parses a number of threads.
+pub(crate) fn parse_threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads @ 1..=1024) => Ok(threads),
+        _ => Err("a number from 1 to 1024".to_owned()),
+    }
+}
+
+/// A session that is ready to run programs.
+pub(crate) struct Machine {
+    pub(crate) session: Session,
+    pub(crate) programs: IndexMap<Name, ProgramId>,
+    /// Milliseconds for initial values, weights and `@prepare`.
+    pub(crate) prepare_ms: f64,
+}
+
+impl Machine {
+    /// Initialises the states of `program` from `seed`, overwrites them with weights, loads all graphs and runs
+    /// `@prepare`.
+    pub(crate) fn new(program: &Program, seed: u64, weights: Option<&Path>, threads: usize) -> Result<Machine, Failure> {
+        let mut session = new_session(threads)?;
+        let start = Instant::now();
+        session.initialize(&program.module, seed)?;
+        if let Some(path) = weights {
+            load_weights(&mut session, &program.module, path)?;
+        }
+        let mut prepare_ms = milliseconds(start);
+        let mut programs = IndexMap::new();
+        for (name, compiled) in &program.graphs {
+            programs.insert(name.clone(), session.load(compiled.executable.clone())?);
+        }
+        if let Some(&id) = programs.get(PREPARE) {
+            let start = Instant::now();
+            let mut outputs = session.outputs(id)?;
+            session.run(id, &[], &mut outputs)?;
+            prepare_ms += milliseconds(start);
+        }
+        Ok(Machine { session, programs, prepare_ms })
+    }
+
+    /// The program of a graph.
+    pub(crate) fn program(&self, graph: &str) -> Result<ProgramId, Failure> {
+        let missing = || Failure::Defect(format!("@{graph} was not compiled"));
+        self.programs.get(graph).copied().ok_or_else(missing)
+    }
+}
+
+/// A session.
+pub(crate) fn new_session(threads: usize) -> Result<Session, Failure> {
+    Session::new(threads).map_err(|error| Failure::Input(format!("cannot start {threads} threads: {error}")))
+}
+
+/// Reads weights into a session.
+pub(crate) fn load_weights(session: &mut Session, module: &Module, path: &Path) -> Result<(), Failure> {
+    let unused = Weights::read(path)?.apply(session, module)?;
+    if !unused.is_empty() {
+        eprintln!("note: {}: not used by this model: {}", path.display(), unused.join(", "));
+    }
+    Ok(())
+}
+
+/// Milliseconds since `start`.
+pub(crate) fn milliseconds(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// Names of the states that have to be learned.
+pub(crate) fn learned(module: &Module) -> Vec<&Name> {
+    let learned = module.states.iter().filter(|(_, state)| matches!(state.role, Role::Param | Role::Statistic));
+    learned.map(|(name, _)| name).collect()
+}
+
+/// Leaves the graphs named, and the states that they use.
+pub(crate) fn keep_graphs(module: &mut Module, names: &[Name]) {
+    module.graphs.retain(|name, _| names.contains(name));
+    let used = |state: &Name| {
+        let reads = |graph: &Graph| graph.values().any(|value| graph.read_state_name(value) == Some(state));
+        let writes = |graph: &Graph| graph.updates().iter().any(|update| update.state == *state);
+        module.graphs.values().any(|graph| reads(graph) || writes(graph))
+    };
+    let kept: Vec<Name> = module.states.keys().filter(|name| used(name)).cloned().collect();
+    module.states.retain(|name, _| kept.contains(name));
+}
+
+/// `name=path` of `--input` and `--output`; without a name, the only one is meant.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedPath {
+    pub(crate) name: Option<Name>,
+    pub(crate) path: PathBuf,
+}
+
+/// Parses `name=path`.
+pub(crate) fn parse_named_path(text: &str) -> Result<NamedPath, String> {
+    let (name, path) = match text.split_once('=') {
+        Some((name, path)) => (Some(name.trim_start_matches('%').into()), path),
+        None => (None, text),
+    };
+    match path {
+        "" => Err("write name=file.npy".to_owned()),
+        path => Ok(NamedPath { name, path: path.into() }),
+    }
+}
+
+/// Resolves names: each must be one of `known`, and none may be given twice.
+pub(crate) fn by_name<'a>(
+    given: &'a [NamedPath],
+    known: &[Name],
+    what: &str,
+) -> Result<IndexMap<Name, &'a Path>, Failure> {
+    let mut paths = IndexMap::new();
+    let listed = known.iter().map(|name| format!("%{name}")).collect::<Vec<_>>().join(", ");
+    for NamedPath { name, path } in given {
+        let name = match (name, known) {
+            (Some(name), _) => name,
+            (None, [only]) => only,
+            (None, _) => {
+                let path = path.display();
+                return Err(Failure::Usage(format!("--{what} {path}: say which of {listed} it is: name={path}")));
+            }
+        };
+        if !known.contains(name) {
+            let there = if known.is_empty() { "there are none" } else { &*format!("there are: {listed}") };
+            return Err(Failure::Usage(format!("--{what} {name}: the graph has no {what} %{name}, {there}")));
+        }
+        if paths.insert(name.clone(), path.as_path()).is_some() {
+            return Err(Failure::Usage(format!("--{what} {name} is given twice")));
+        }
+    }
+    Ok(paths)
+}
+
+/// Reads the inputs that were given.
+pub(crate) fn read_inputs(
+    given: &[NamedPath],
+    known: &[Name],
+) -> Result<IndexMap<Name, Tensor>, Failure> {
+    by_name(given, known, "input")?.into_iter().map(|(name, path)| Ok((name, read_npy(path)?))).collect()
+}
+
+/// The graph that a command is about: the one named, else `@predict`, else `@eval`, else the only one.
+pub(crate) fn choose_graph(module: &Module, wanted: Option<&str>) -> Result<Name, Failure> {
+    let names: Vec<&Name> = module.graphs.keys().collect();
+    let listed = names.iter().map(|name| format!("@{name}")).collect::<Vec<_>>().join(", ");
+    if let Some(wanted) = wanted {
+        let wanted = wanted.strip_prefix('@').unwrap_or(wanted);
+        let found = names.iter().find(|name| ****name == *wanted).copied().cloned();
+        return found
+            .ok_or_else(|| Failure::Usage(format!("there is no graph `@{wanted}`; there are: {listed}")));
+    }
+    let usual = ["predict", "eval"].iter().find_map(|usual| names.iter().find(|name| ****name == **usual));
+    match (usual, names.as_slice()) {
+        (Some(&name), _) | (None, &[name]) => Ok(name.clone()),
+        (None, []) => Err(Failure::Input("the script has no graph".to_owned())),
+        (None, _) => Err(Failure::Usage(format!("say which graph: --graph with one of {listed}"))),
+    }
+}
+
+/// Options for a training: states change under every graph, so nothing may be computed ahead from them.
+pub(crate) fn without_hoist(options: Options) -> Options {
+    let names = kiln::pipeline::Pipeline::standard(options.mode).names();
+    let passes = names.into_iter().filter(|name| *name != "hoist").collect::<Vec<_>>().join(",");
+    Options { passes: Some(passes), ..options }
+}
