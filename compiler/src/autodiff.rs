@@ -34,10 +34,11 @@ impl Pass for Autodiff {
         "autodiff"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| {
-            let any = graph.nodes().any(|(_, data)| matches!(data.op, Op::GradientOf(_)));
-            if any { expand(graph).map(Some) } else { Ok(None) }
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| {
+            let gradients = graph.nodes().filter(|(_, data)| matches!(data.op, Op::GradientOf(_))).count();
+            remarks.rewrote(gradients);
+            if gradients > 0 { expand(graph).map(Some) } else { Ok(None) }
         })
     }
 }

@@ -12,5 +12,6 @@ pub mod pipeline;
 pub mod placement;
 pub mod rewrite;
 pub mod schedule;
+pub mod testing;
 
 pub use compile::{CompileError, Compiled, Options, Program, compile};

@@ -228,6 +228,7 @@ impl Rules {
                 Some(tensor) => {
                     map.set(data.results[0], tensor.value());
                     changed = true;
+                    remarks.rewrote(1);
                 }
                 None => {
                     builder.with_graph_mut(|g| g.push_copy(graph, data, &mut map));

@@ -29,24 +29,32 @@ impl Pass for Decompose {
         "decompose"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| inline_composites(graph, |_| true))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| inline_composites(graph, |_| true, remarks))
     }
 }
 
 /// Inlines composites for which `select` holds, until none is left.
-pub(super) fn inline_composites(graph: &Graph, select: impl Fn(&Op) -> bool) -> Result<Option<Graph>, Vec<Diagnostic>> {
+pub(super) fn inline_composites(
+    graph: &Graph,
+    select: impl Fn(&Op) -> bool,
+    remarks: &mut Remarks,
+) -> Result<Option<Graph>, Vec<Diagnostic>> {
     let mut current: Option<Graph> = None;
     loop {
         let source = current.as_ref().unwrap_or(graph);
-        match inline_once(source, &select)? {
+        match inline_once(source, &select, remarks)? {
             Some(next) => current = Some(next),
             None => return Ok(current),
         }
     }
 }
 
-fn inline_once(graph: &Graph, select: &impl Fn(&Op) -> bool) -> Result<Option<Graph>, Vec<Diagnostic>> {
+fn inline_once(
+    graph: &Graph,
+    select: &impl Fn(&Op) -> bool,
+    remarks: &mut Remarks,
+) -> Result<Option<Graph>, Vec<Diagnostic>> {
     let builder = GraphBuilder::over(graph.successor());
     let mut map = ValueMap::params(graph);
     let mut any = false;
@@ -59,6 +67,7 @@ fn inline_once(graph: &Graph, select: &impl Fn(&Op) -> bool) -> Result<Option<Gr
             }
         };
         any = true;
+        remarks.rewrote(1);
         let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
         let names: Vec<Name> = data.results.iter().map(|&v| graph.value_name(v).clone()).collect();
         let results = inline(&builder, &composite, &operands, &names, &data.provenance);

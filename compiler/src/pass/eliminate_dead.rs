@@ -25,8 +25,12 @@ impl Pass for EliminateDead {
         "eliminate_dead"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| Ok(eliminate(graph)))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| {
+            let next = eliminate(graph);
+            remarks.rewrote(next.as_ref().map_or(0, |next| graph.nodes().len() - next.nodes().len()));
+            Ok(next)
+        })
     }
 }
 

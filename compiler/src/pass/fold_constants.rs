@@ -41,12 +41,12 @@ impl Pass for FoldConstants {
         "fold_constants"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| Ok(fold(graph)))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| Ok(fold(graph, remarks)))
     }
 }
 
-fn fold(graph: &Graph) -> Option<Graph> {
+fn fold(graph: &Graph, remarks: &mut Remarks) -> Option<Graph> {
     let mut next = graph.successor();
     let mut map = ValueMap::params(graph);
     let mut changed = false;
@@ -61,6 +61,7 @@ fn fold(graph: &Graph) -> Option<Graph> {
                 let node = next.push(op.into(), [], [(name, ty)], Vec::new(), data.provenance.clone());
                 map.set(old, next.node(node).results[0]);
                 changed = true;
+                remarks.rewrote(1);
             }
             None => {
                 next.push_copy(graph, data, &mut map);

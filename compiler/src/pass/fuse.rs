@@ -112,12 +112,14 @@ impl Pass for Fuse {
     }
 
     fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| {
+        each_graph(module, remarks, |graph, remarks| {
             if graph.nodes().any(|(_, data)| matches!(data.op, Op::Fused(_))) {
                 return Ok(None);
             }
             let groups = Groups::form(graph, remarks);
-            Ok(Some(rewrite(graph, &groups)))
+            let next = rewrite(graph, &groups);
+            remarks.rewrote(next.nodes().filter(|(_, data)| matches!(data.op, Op::Fused(_))).count());
+            Ok((next != *graph).then_some(next))
         })
     }
 }

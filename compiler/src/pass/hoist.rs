@@ -48,7 +48,7 @@ impl Pass for Hoist {
         "hoist"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
         let mut prepare = module.graphs.get(PREPARE).cloned().unwrap_or_else(|| Graph::new(PREPARE));
         let mut changed = Changed::No;
         let Module { states, graphs, .. } = module;
@@ -57,6 +57,7 @@ impl Pass for Hoist {
                 continue;
             }
             let Some(hoisted) = hoist(graph, &mut prepare) else { continue };
+            remarks.rewrote(hoisted.states.len());
             for (state, ty) in hoisted.states {
                 let init = Initializer::Constant(0.0);
                 states.insert(state, State { ty, role: Role::Derived, init, source: None });

@@ -25,8 +25,8 @@ impl Pass for Optimizer {
         "optimizer"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| inline_composites(graph, is_update))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| inline_composites(graph, is_update, remarks))
     }
 }
 
