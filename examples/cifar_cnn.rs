@@ -1,4 +1,7 @@
-//! The convolutional network of every introduction, on CIFAR-10, with the Rust front end.
+//! The convolutional network of every introduction, on CIFAR-10, with the Rust front end. Prints the module, which is
+//! what `kiln train` takes:
+//!
+//! `cargo run --release -p kiln-tests --example cifar_cnn | cargo run --release -- train - --data cifar10.npz`
 
 use kiln_ir::model::{Model, Optimizer, Train};
 use kiln_ir::{DType, dims};
@@ -15,8 +18,7 @@ fn main() {
     model.metric("accuracy", &logits.accuracy(&label));
     model.train(Train::new("data/cifar10.npz", Optimizer::adam(0.001)).batch(32).epochs(10));
     match model.finish() {
-        // Integrator: `kiln::train(&module, &options)` or the like goes here.
-        Ok(module) => println!("{} states, {} graphs", module.states.len(), module.graphs.len()),
-        Err(faults) => print!("{}", kiln_ir::diagnostic::render_all(&faults, &|file| std::fs::read_to_string(file).ok())),
+        Ok(module) => print!("{}", kiln_ir::text::print(&module, &Default::default())),
+        Err(faults) => eprint!("{}", kiln_ir::diagnostic::render_all(&faults, &|file| std::fs::read_to_string(file).ok())),
     }
 }

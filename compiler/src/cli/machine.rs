@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use indexmap::IndexMap;
 use kiln::pass::hoist::PREPARE;
-use kiln::{Options, Program};
-use kiln_ir::graph::Graph;
+use kiln::Program;
 use kiln_ir::module::Role;
 use kiln_ir::{Module, Name};
 use kiln_rt::data::npy::read_npy;
@@ -97,18 +96,6 @@ pub(crate) fn learned(module: &Module) -> Vec<&Name> {
     learned.map(|(name, _)| name).collect()
 }
 
-/// Leaves the graphs named, and the states that they use.
-pub(crate) fn keep_graphs(module: &mut Module, names: &[Name]) {
-    module.graphs.retain(|name, _| names.contains(name));
-    let used = |state: &Name| {
-        let reads = |graph: &Graph| graph.values().any(|value| graph.read_state_name(value) == Some(state));
-        let writes = |graph: &Graph| graph.updates().iter().any(|update| update.state == *state);
-        module.graphs.values().any(|graph| reads(graph) || writes(graph))
-    };
-    let kept: Vec<Name> = module.states.keys().filter(|name| used(name)).cloned().collect();
-    module.states.retain(|name, _| kept.contains(name));
-}
-
 /// `name=path` of `--input` and `--output`; without a name, the only one is meant.
 #[derive(Clone, Debug)]
 pub(crate) struct NamedPath {
@@ -176,11 +163,4 @@ pub(crate) fn choose_graph(module: &Module, wanted: Option<&str>) -> Result<Name
         (None, []) => Err(Failure::Input("the script has no graph".to_owned())),
         (None, _) => Err(Failure::Usage(format!("say which graph: --graph with one of {listed}"))),
     }
-}
-
-/// Options for a training: states change under every graph, so nothing may be computed ahead from them.
-pub(crate) fn without_hoist(options: Options) -> Options {
-    let names = kiln::pipeline::Pipeline::standard(options.mode).names();
-    let passes = names.into_iter().filter(|name| *name != "hoist").collect::<Vec<_>>().join(",");
-    Options { passes: Some(passes), ..options }
 }

@@ -1,25 +1,23 @@
 //! `kiln train`: everything is compiled, then the fit loop of the runtime runs.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use kiln::Options;
+use kiln::training::{self, TrainGraphs};
 use kiln_ir::attribute::AttrValue;
 use kiln_ir::module::stream;
 use kiln_ir::{Bindings, Module, Name, Recipe};
-use kiln_rt::data::{Dataset, Split};
-use kiln_rt::executable::Binding;
-use kiln_rt::train::{FitOptions, Outcome, Progress, Report, TrainError, TrainPrograms, batch_sizes, curves, fit};
+use kiln_rt::data::{Dataset};
+use kiln_rt::train::{FitOptions, Outcome, Progress, Report, TrainError, TrainPrograms, curves, fit};
 use kiln_rt::{Session, weights};
 use serde_json::{Value, json};
 
-use super::bench::step_graphs;
 use super::failure::Failure;
 use super::load::{Outline, Script};
-use super::machine::{self, keep_graphs, parse_threads};
+use super::machine::{self, parse_threads};
 use super::output::print_json;
 use super::replay;
 
@@ -88,8 +86,7 @@ struct Setup {
     module: Module,
     options: FitOptions,
     data: Dataset,
-    steps: Vec<Name>,
-    eval: Option<Name>,
+    graphs: TrainGraphs,
     outline: Outline,
     bindings: Bindings,
 }
@@ -138,18 +135,17 @@ impl Train {
             )));
         };
         let options = self.options(recipe, script)?;
-        let steps = step_graphs(recipe);
-        let eval = graph_of(recipe, "eval");
-        for name in steps.iter().chain(&eval) {
+        let graphs = TrainGraphs::of(recipe);
+        for name in graphs.names() {
             if module.graph(name).is_none() {
                 return Err(Failure::Input(format!("train: there is no graph `@{name}`")));
             }
         }
-        if steps.is_empty() {
+        if graphs.steps.is_empty() {
             return Err(Failure::Input("train: name the graph of a step, `step = @step0`".to_owned()));
         }
-        let data = Dataset::open(&self.data(recipe, script)?, &inputs(&module, steps.iter().chain(&eval)))?;
-        Ok(Setup { options, data, steps, eval, outline, bindings, module })
+        let data = Dataset::open(&self.data(recipe, script)?, &training::inputs(&module, graphs.names()))?;
+        Ok(Setup { options, data, graphs, outline, bindings, module })
     }
 
     fn options(&self, recipe: &Recipe, script: &Script) -> Result<FitOptions, Failure> {
@@ -194,43 +190,21 @@ impl Train {
 impl Setup {
     /// Compiles step and eval for every size of batch that occurs, and loads them.
     fn compile(&self, script: &Script, session: &mut Session) -> Result<TrainPrograms, Failure> {
-        let split = Split::new(self.data.examples(), self.options.test_every, self.options.fold()?);
-        let step_sizes = batch_sizes(split.train.len(), self.options.batch);
-        let eval_sizes = batch_sizes(split.test.len(), self.options.batch);
-        let options = machine::without_hoist(Options::default());
-        let mut programs = TrainPrograms::default();
-        for size in step_sizes.union(&eval_sizes).copied().collect::<BTreeSet<_>>() {
-            let steps: &[Name] = if step_sizes.contains(&size) { &self.steps } else { &[] };
-            let eval = self.eval.as_ref().filter(|_| eval_sizes.contains(&size));
-            let module = self.bound(script, size, steps.iter().chain(eval))?;
-            let program = script.compile(&module, &options)?;
-            let mut load = |name: &Name| {
-                let compiled = program.graphs.get(name);
-                let compiled = compiled.ok_or_else(|| Failure::Defect(format!("@{name} was not compiled")))?;
-                Ok::<_, Failure>(session.load(compiled.executable.clone())?)
-            };
-            let entry = programs.by_batch.entry(size).or_default();
-            entry.steps = steps.iter().map(&mut load).collect::<Result<_, _>>()?;
-            entry.eval = eval.map(load).transpose()?;
-        }
-        Ok(programs)
+        let options = Options::default().for_training();
+        training::load(session, &self.graphs, self.data.examples(), &self.options, |size, graphs| {
+            script.compile(&self.bound(script, size, graphs)?, &options)
+        })
     }
 
     /// Some graphs for batches of `size` examples.
-    fn bound<'a>(
-        &self,
-        script: &Script,
-        size: usize,
-        graphs: impl Iterator<Item = &'a Name>,
-    ) -> Result<Module, Failure> {
+    fn bound(&self, script: &Script, size: usize, graphs: &[Name]) -> Result<Module, Failure> {
         let mut bindings = self.bindings.clone();
         for name in self.outline.batch_names() {
             bindings.insert(name, size);
         }
         let mut module = if bindings == self.bindings { self.module.clone() } else { script.module(&bindings)? };
-        let graphs: Vec<Name> = graphs.cloned().collect();
-        keep_graphs(&mut module, &graphs);
-        for input in inputs(&module, graphs.iter()) {
+        module.keep_graphs(graphs);
+        for input in training::inputs(&module, graphs.iter()) {
             if input.ty.extents().first().is_some_and(|&extent| extent != size) {
                 return Err(Failure::Input(format!(
                     "%{} is {}, but the data makes a batch of {size} examples; declare the first extent as `batch`",
@@ -245,7 +219,7 @@ impl Setup {
     fn explain(&self, script: &Script, session: &Session, error: TrainError) -> Failure {
         let TrainError::NonFinite { origin, indices, .. } = &error else { return error.into() };
         eprintln!("replaying step {origin} in the reference evaluator");
-        let replayed = self.bound(script, indices.len(), self.steps.iter());
+        let replayed = self.bound(script, indices.len(), &self.graphs.steps);
         let found = replayed.map(|module| replay::first_fault(module, session, &self.data, indices));
         match found {
             Ok(Ok(Some(fault))) => {
@@ -257,29 +231,6 @@ impl Setup {
             Err(_) => error.into(),
         }
     }
-}
-
-/// A graph that the recipe names.
-fn graph_of(recipe: &Recipe, key: &str) -> Option<Name> {
-    match recipe.get(key) {
-        Some(AttrValue::Word(word)) => Some(word.strip_prefix('@').unwrap_or(word).into()),
-        _ => None,
-    }
-}
-
-/// Inputs of graphs, each name once.
-fn inputs<'a>(module: &Module, graphs: impl Iterator<Item = &'a Name>) -> Vec<Binding> {
-    let mut inputs: Vec<Binding> = Vec::new();
-    for graph in graphs.filter_map(|name| module.graph(name)) {
-        for param in graph.params() {
-            let name = graph.value_name(param.value);
-            if !inputs.iter().any(|input| input.name == *name) {
-                inputs
-                    .push(Binding { below: param.below, ..Binding::new(name.clone(), graph.ty(param.value).clone()) });
-            }
-        }
-    }
-    inputs
 }
 
 /// Hours of training should not end in a directory that does not exist.
