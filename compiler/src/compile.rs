@@ -129,6 +129,7 @@ pub fn compile_observed(
     let mut module = module.clone();
     let mut remarks = Remarks::default();
     let mut times = Vec::new();
+    let results = result_names(&module);
     let pipeline = match &options.passes {
         Some(text) => Pipeline::parse(text, options.mode).map_err(CompileError::Pipeline)?,
         None => Pipeline::standard(options.mode),
@@ -139,8 +140,17 @@ pub fn compile_observed(
             observe(step);
         })
         .map_err(CompileError::Program)?;
-    let graphs = generate(&module, options)?;
+    let graphs = generate(&module, &results, options)?;
     Ok(Program { module, graphs, remarks, times })
+}
+
+/// Names of every graph's results, as the program has them: passes may replace a result by an equal value of another
+/// name, but whoever runs the graph asks for the program's.
+type ResultNames = IndexMap<Name, Vec<Name>>;
+
+fn result_names(module: &Module) -> ResultNames {
+    let of = |graph: &Graph| graph.returns().iter().map(|&value| graph.value_name(value).clone()).collect();
+    module.graphs.iter().map(|(name, graph)| (name.clone(), of(graph))).collect()
 }
 
 /// Graphs on their way to code.
@@ -152,7 +162,11 @@ struct Draft<'a> {
     copies: Vec<LoopNest>,
 }
 
-fn generate(module: &Module, options: &Options) -> Result<IndexMap<Name, Compiled>, CompileError> {
+fn generate(
+    module: &Module,
+    results: &ResultNames,
+    options: &Options,
+) -> Result<IndexMap<Name, Compiled>, CompileError> {
     let kernels = Kernels::for_level(options.level);
     let drafts: Vec<Draft<'_>> =
         module.graphs.values().map(|graph| draft(graph, kernels, options)).collect::<Result<_, _>>()?;
@@ -162,7 +176,9 @@ fn generate(module: &Module, options: &Options) -> Result<IndexMap<Name, Compile
     let mut first = 0;
     let mut graphs = IndexMap::new();
     for draft in drafts {
-        let executable = assemble(module, &draft, first, &code, options)?;
+        let mut executable = assemble(module, &draft, first, &code, options)?;
+        let names = results.get(draft.graph.name()).into_iter().flatten();
+        executable.outputs.iter_mut().zip(names).for_each(|(output, name)| output.name = name.clone());
         let launches = first..first + draft.nests().count();
         first = launches.end;
         graphs.insert(

@@ -12,9 +12,7 @@ use kiln_ir::module::stream;
 use kiln_ir::{Bindings, Module, Name, Recipe};
 use kiln_rt::data::{Dataset, Split};
 use kiln_rt::executable::Binding;
-use kiln_rt::train::{
-    FitOptions, Outcome, Progress, Report, TrainError, TrainPrograms, batch_sizes, curves, fit,
-};
+use kiln_rt::train::{FitOptions, Outcome, Progress, Report, TrainError, TrainPrograms, batch_sizes, curves, fit};
 use kiln_rt::{Session, weights};
 use serde_json::{Value, json};
 
@@ -101,7 +99,10 @@ impl Train {
         let script = Script::open(&self.script)?;
         let out = self.out.clone().unwrap_or_else(|| format!("{}.safetensors", script.stem()).into());
         let plot = self.plot.clone().unwrap_or_else(|| format!("{}.svg", script.stem()).into());
-        [Some(&out), Some(&plot), self.checkpoint.as_ref()].into_iter().flatten().try_for_each(|path| writable(path))?;
+        [Some(&out), Some(&plot), self.checkpoint.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(|path| writable(path))?;
         let setup = self.setup(&script)?;
         let mut session = machine::new_session(machine::threads(self.threads))?;
         session.initialize(&setup.module, setup.options.seed)?;
@@ -273,7 +274,8 @@ fn inputs<'a>(module: &Module, graphs: impl Iterator<Item = &'a Name>) -> Vec<Bi
         for param in graph.params() {
             let name = graph.value_name(param.value);
             if !inputs.iter().any(|input| input.name == *name) {
-                inputs.push(Binding { below: param.below, ..Binding::new(name.clone(), graph.ty(param.value).clone()) });
+                inputs
+                    .push(Binding { below: param.below, ..Binding::new(name.clone(), graph.ty(param.value).clone()) });
             }
         }
     }
