@@ -4,13 +4,25 @@
 //! gradient of a gradient is two `gradient` nodes, expanded in program order.
 //!
 //! ```text
-//! %dx: f32[2] = gradient %loss, %x
+//! graph @f(%x: f32[2]) {
+//!   %square: f32[2] = square %x
+//!   %loss: f32[] = reduce_sum %square {dims = [0]}
+//!   %dx: f32[2] = gradient %loss, %x
+//!   return %dx
+//! }
 //! ```
 //! becomes, for `%loss = reduce_sum (square %x)`,
 //! ```text
-//! %one: f32[] = const {value = 1.0}
-//! %broadcast: f32[2] = broadcast %one {dims = []}
-//! ...
+//! graph @f(%x: f32[2]) {
+//!   %square: f32[2] = square %x
+//!   %loss: f32[] = reduce_sum %square {dims = [0]}
+//!   %const: f32[] = const {value = 1.0}
+//!   %broadcast: f32[2] = broadcast %const {dims = []}
+//!   %const.1: f32[2] = const {value = 2.0}
+//!   %mul: f32[2] = mul %const.1, %broadcast
+//!   %mul.1: f32[2] = mul %mul, %x
+//!   return %mul.1
+//! }
 //! ```
 
 use std::collections::HashMap;
