@@ -135,7 +135,11 @@ pub const PASSES: [&str; 11] = [
     "fuse",
 ];
 
-fn by_name(name: &str, mode: Option<Mode>) -> Result<Box<dyn Pass>, String> {
+/// A pass by its name in [`PASSES`]; `mode` is for `specialize`.
+///
+/// # Errors
+/// If there is no such pass, with all names there are.
+pub fn by_name(name: &str, mode: Option<Mode>) -> Result<Box<dyn Pass>, String> {
     Ok(match name {
         "specialize" => Box::new(Specialize { mode }),
         "autodiff" => Box::new(Autodiff),
