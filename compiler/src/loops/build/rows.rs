@@ -35,6 +35,12 @@ pub enum Source {
 }
 
 impl RowForm {
+    /// Whether a value has one element per row: by its extents, or as a reduction, whose parallel dimensions may split
+    /// those of the result (a grouped convolution).
+    fn is_per_row(&self, region: &Graph, value: Value) -> bool {
+        region.ty(value).extents() == self.rows || self.stages.iter().flatten().any(|&reduced| reduced == value)
+    }
+
     /// Extents of one element per row and reduced position.
     pub fn element_extents(&self) -> Option<Extents> {
         let extent = |source: &Source| match *source {
@@ -87,8 +93,8 @@ pub fn row_form(region: &Graph) -> Result<RowForm, Declined> {
 
 fn check_results(region: &Graph, form: &RowForm) -> Result<(), Declined> {
     let element = form.element_extents();
-    let fits = |extents: &Extents| *extents == form.rows || Some(extents) == element.as_ref();
-    let all = region.returns().iter().all(|&v| fits(&region.ty(v).extents()));
+    let per_element = |v: Value| element.as_ref().is_some_and(|element| *element == region.ty(v).extents());
+    let all = region.returns().iter().all(|&v| form.is_per_row(region, v) || per_element(v));
     if all { Ok(()) } else { Err(Declined::Domain) }
 }
 
@@ -373,7 +379,7 @@ fn row_body(cx: &mut Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Vec<S
         });
     }
     let returns = cx.region.returns();
-    let per_row: Vec<usize> = (0..returns.len()).filter(|&r| cx.region.ty(returns[r]).extents() == form.rows).collect();
+    let per_row: Vec<usize> = (0..returns.len()).filter(|&r| form.is_per_row(cx.region, returns[r])).collect();
     let per_element: Vec<usize> = (0..returns.len()).filter(|r| !per_row.contains(r)).collect();
     if !per_row.is_empty() {
         cx.begin();
@@ -442,7 +448,7 @@ pub(super) fn leave_element(cx: &mut Evaluator<'_>) {
 fn keep_expensive(cx: &mut Evaluator<'_>, form: &RowForm) {
     let Some(element) = form.element_extents() else { return };
     let mut roots: Vec<Vec<Value>> = form.stages.clone();
-    roots.push(cx.region.returns().iter().copied().filter(|&v| cx.region.ty(v).extents() != form.rows).collect());
+    roots.push(cx.region.returns().iter().copied().filter(|&v| !form.is_per_row(cx.region, v)).collect());
     let needs: Vec<BTreeSet<Value>> = roots.iter().map(|r| needed(cx, r)).collect();
     let elements: usize = form.reduced.iter().product();
     for value in cx.region.values() {
@@ -492,8 +498,9 @@ fn trial(region: &Graph, form: &RowForm) -> Result<Plan, Declined> {
     let mut stores = Vec::new();
     for &value in region.returns() {
         cx.begin();
-        let extents = region.ty(value).extents();
-        let at = if extents == form.rows { row.clone() } else { element_index(&cx, form, &inner) };
+        let per_row = form.is_per_row(region, value);
+        let at = if per_row { row.clone() } else { element_index(&cx, form, &inner) };
+        let extents = if per_row { form.rows.clone() } else { region.ty(value).extents() };
         cx.value(value, &at, None)?;
         stores.push(linear(&at, &extents));
     }
@@ -516,7 +523,7 @@ fn trial(region: &Graph, form: &RowForm) -> Result<Plan, Declined> {
     let short = innermost < 8 && form.rows.last().is_some_and(|&e| e > innermost);
     let rows_win = form.reduced.is_empty() || short || vector_rows > vector_reduced;
     let lanes = if rows_win { Lanes::Row } else { Lanes::Reduced };
-    let per_row = region.returns().iter().all(|&v| region.ty(v).extents() == form.rows);
+    let per_row = region.returns().iter().all(|&v| form.is_per_row(region, v));
     let few = form.reduced.iter().product::<usize>() <= MOST_UNROLLED && !form.reduced.contains(&0);
     let unrolled = few && short && per_row && !form.reduced.is_empty() && !checked && form.stages.len() == 1;
     let periods = if unrolled { periods(&indices, &rows) } else { vec![1; rows.len()] };
