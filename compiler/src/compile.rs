@@ -35,6 +35,8 @@ pub struct Options {
     pub mode: Option<Mode>,
     /// Passes; `None` is the standard pipeline.
     pub passes: Option<String>,
+    /// Whether the standard pipeline moves what depends on states alone to `@prepare`. Not while states change.
+    pub hoist: bool,
     /// Whether the verifier runs after every pass.
     pub verify_each: bool,
     /// Budget of the exact memory search, in nodes.
@@ -49,6 +51,7 @@ impl Default for Options {
             level: level_from_environment(),
             mode: None,
             passes: None,
+            hoist: true,
             verify_each: cfg!(debug_assertions),
             exact_nodes: 2_000,
             texts: Texts::default(),
@@ -129,9 +132,11 @@ pub fn compile_observed(
     let mut module = module.clone();
     let mut remarks = Remarks::default();
     let mut times = Vec::new();
+    let results = result_names(&module);
     let pipeline = match &options.passes {
         Some(text) => Pipeline::parse(text, options.mode).map_err(CompileError::Pipeline)?,
-        None => Pipeline::standard(options.mode),
+        None if options.hoist => Pipeline::standard(options.mode),
+        None => Pipeline::standard(options.mode).without("hoist"),
     };
     pipeline
         .run(&mut module, &mut remarks, options.verify_each, &mut |step| {
@@ -139,8 +144,17 @@ pub fn compile_observed(
             observe(step);
         })
         .map_err(CompileError::Program)?;
-    let graphs = generate(&module, options)?;
+    let graphs = generate(&module, &results, options)?;
     Ok(Program { module, graphs, remarks, times })
+}
+
+/// Names of every graph's results, as the program has them: passes may replace a result by an equal value of another
+/// name, but whoever runs the graph asks for the program's.
+type ResultNames = IndexMap<Name, Vec<Name>>;
+
+fn result_names(module: &Module) -> ResultNames {
+    let of = |graph: &Graph| graph.returns().iter().map(|&value| graph.value_name(value).clone()).collect();
+    module.graphs.iter().map(|(name, graph)| (name.clone(), of(graph))).collect()
 }
 
 /// Graphs on their way to code.
@@ -152,7 +166,11 @@ struct Draft<'a> {
     copies: Vec<LoopNest>,
 }
 
-fn generate(module: &Module, options: &Options) -> Result<IndexMap<Name, Compiled>, CompileError> {
+fn generate(
+    module: &Module,
+    results: &ResultNames,
+    options: &Options,
+) -> Result<IndexMap<Name, Compiled>, CompileError> {
     let kernels = Kernels::for_level(options.level);
     let drafts: Vec<Draft<'_>> =
         module.graphs.values().map(|graph| draft(graph, kernels, options)).collect::<Result<_, _>>()?;
@@ -162,7 +180,9 @@ fn generate(module: &Module, options: &Options) -> Result<IndexMap<Name, Compile
     let mut first = 0;
     let mut graphs = IndexMap::new();
     for draft in drafts {
-        let executable = assemble(module, &draft, first, &code, options)?;
+        let mut executable = assemble(module, &draft, first, &code, options)?;
+        let names = results.get(draft.graph.name()).into_iter().flatten();
+        executable.outputs.iter_mut().zip(names).for_each(|(output, name)| output.name = name.clone());
         let launches = first..first + draft.nests().count();
         first = launches.end;
         graphs.insert(
@@ -255,7 +275,7 @@ fn assemble(
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
         let Some(entry) = entries.next() else { continue };
-            let kernel = jit.kernel(entry);
+        let kernel = jit.kernel(entry);
         let homes = [linker.home(&copy.from), linker.home(&copy.to)];
         let slots = linker.slots(kernel, nest, &homes);
         let bytes = 2 * graph.ty(copy.value).bytes() as u64;
@@ -270,7 +290,10 @@ fn assemble(
             source: None,
         });
     }
-    let binding = |value: Value, below| Binding { below, ..Binding::new(graph.value_name(value).clone(), graph.ty(value).clone()) };
+    let binding = |value: Value, below| Binding {
+        below,
+        ..Binding::new(graph.value_name(value).clone(), graph.ty(value).clone())
+    };
     let constants = std::mem::take(&mut linker.constants);
     Ok(Executable {
         name: graph.name().into(),

@@ -7,7 +7,7 @@ use kiln_ir::types::Name;
 
 use crate::compile::{Compiled, Program};
 use crate::lower::Lowered;
-use crate::memory::{Plan, Problem};
+use crate::memory::{Plan, Problem, chart};
 use crate::placement::{Home, Placement};
 
 /// Everything about every graph of a program.
@@ -49,19 +49,7 @@ pub fn memory(placement: &Placement) -> String {
 
 /// Certificate of a plan, and memory over time.
 pub fn memory_plan(problem: &Problem, plan: &Plan) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "memory plan: {} buffers\n  lower bound {:>12} bytes\n  plan        {:>12} bytes  {}\n  gap         {:>12.2} %\n  \
-         naive total {:>12} bytes",
-        problem.buffers().len(),
-        plan.lower_bound,
-        plan.peak,
-        plan.solver,
-        100.0 * plan.gap(),
-        plan.naive
-    );
-    text
+    format!("{}\n{}", chart::certificate(problem, plan), chart::text(problem, plan))
 }
 
 /// The kernels in order, with what computes them.
@@ -135,28 +123,35 @@ fn verdicts(program: &Program, graph: &Name) -> String {
 
 /// A value of a graph, or of the region of one of its nodes.
 struct Place<'a> {
+    /// Where the op that makes it is.
     graph: &'a Graph,
     value: Value,
-    /// Results of the node whose region it is in.
+    /// The group that the op is in, if it is in one.
     around: Option<&'a NodeData>,
+    /// The value in the graph itself, if it leaves its kernel.
+    outside: Option<Value>,
 }
 
 fn find<'a>(graph: &'a Graph, name: &str) -> Vec<Place<'a>> {
     let named = |graph: &'a Graph| graph.values().find(|&value| &**graph.value_name(value) == name);
+    let outside = named(graph);
     let mut places: Vec<Place<'_>> = Vec::new();
-    places.extend(named(graph).map(|value| Place { graph, value, around: None }));
     for (_, data) in graph.nodes() {
+        let leaves = outside.filter(|value| data.results.contains(value));
         for region in &data.regions {
             let own = |value: &Value| matches!(region.value(*value).def, Def::Result(..));
             let found = named(region).filter(own);
-            places.extend(found.map(|value| Place { graph: region, value, around: Some(data) }));
+            places.extend(found.map(|value| Place { graph: region, value, around: Some(data), outside: leaves }));
         }
+    }
+    if let Some(value) = outside.filter(|_| places.iter().all(|place| place.outside.is_none())) {
+        places.insert(0, Place { graph, value, around: None, outside });
     }
     places
 }
 
 fn describe(graph: &Graph, compiled: &Compiled, place: &Place<'_>) -> String {
-    let Place { graph: inner, value, around } = place;
+    let Place { graph: inner, value, around, outside } = place;
     let mut text = String::new();
     let _ = writeln!(text, "  type: {}", inner.ty(*value));
     let origin = match inner.producer(*value) {
@@ -167,22 +162,22 @@ fn describe(graph: &Graph, compiled: &Compiled, place: &Place<'_>) -> String {
         None => "made by: nobody, it is an input".to_owned(),
     };
     let _ = writeln!(text, "  {origin}");
-    let users = inner.users();
-    let readers: Vec<String> = users[value.index()].iter().map(|&user| reader(inner, inner.node(user))).collect();
+    let mut readers = readers(inner, *value);
+    readers.extend(outside.filter(|_| around.is_some()).into_iter().flat_map(|value| self::readers(graph, value)));
     let _ = writeln!(text, "  read by: {}", if readers.is_empty() { "no op".to_owned() } else { readers.join(", ") });
-    match around {
-        Some(data) => {
-            let _ = writeln!(text, "  in the kernel of {}: it needs no memory of its own", results(graph, data));
-        }
-        None => {
-            let _ = writeln!(text, "  lies in: {}", home(compiled, *value));
-        }
+    if let Some(data) = around {
+        let _ = writeln!(text, "  kernel: {} = {}", results(graph, data), ops(data));
     }
+    let _ = match outside {
+        Some(value) => writeln!(text, "  lies in: {}", home(compiled, *value)),
+        None => writeln!(text, "  lies in: registers, it never leaves its kernel"),
+    };
     text
 }
 
-fn reader(graph: &Graph, data: &NodeData) -> String {
-    format!("{} ({})", results(graph, data), data.op.mnemonic())
+fn readers(graph: &Graph, value: Value) -> Vec<String> {
+    let reader = |data: &NodeData| format!("{} ({})", results(graph, data), data.op.mnemonic());
+    graph.users()[value.index()].iter().map(|&user| reader(graph.node(user))).collect()
 }
 
 fn results(graph: &Graph, data: &NodeData) -> String {

@@ -43,12 +43,18 @@ pub trait Pass {
     /// # Errors
     /// What in the *program* makes the pass impossible (a missing gradient), all of it at once.
     fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>>;
+
+    /// Whether every graph has the same results afterwards; false for a pass that gives ops their meaning.
+    fn keeps_results(&self) -> bool {
+        true
+    }
 }
 
 /// What passes have to say about their decisions.
 #[derive(Debug, Default)]
 pub struct Remarks {
     list: Vec<Remark>,
+    rewrites: usize,
 }
 
 /// One decision.
@@ -72,6 +78,16 @@ impl Remarks {
         self.list.push(remark);
     }
 
+    /// Counts `count` rewrites: nodes replaced, dropped, merged, moved or grouped, as the pass sees it.
+    pub fn rewrote(&mut self, count: usize) {
+        self.rewrites += count;
+    }
+
+    /// How much was rewritten.
+    pub fn rewrites(&self) -> usize {
+        self.rewrites
+    }
+
     /// All remarks in order.
     pub fn list(&self) -> &[Remark] {
         &self.list
@@ -87,12 +103,13 @@ impl fmt::Display for Remark {
 /// Rewrites every graph of the module by `rewrite`, which returns the successor if it differs.
 pub fn each_graph(
     module: &mut Module,
-    mut rewrite: impl FnMut(&Graph) -> Result<Option<Graph>, Vec<Diagnostic>>,
+    remarks: &mut Remarks,
+    mut rewrite: impl FnMut(&Graph, &mut Remarks) -> Result<Option<Graph>, Vec<Diagnostic>>,
 ) -> Result<Changed, Vec<Diagnostic>> {
     let mut changed = Changed::No;
     let mut faults = Vec::new();
     for graph in module.graphs.values_mut() {
-        match rewrite(graph) {
+        match rewrite(graph, remarks) {
             Ok(Some(next)) => {
                 *graph = next;
                 changed = Changed::Yes;
@@ -125,8 +142,7 @@ pub fn inline(
         }
         for (_, data) in composite.nodes() {
             let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
-            let results: Vec<(Name, _)> =
-                data.results.iter().map(|&v| (name(v), composite.ty(v).clone())).collect();
+            let results: Vec<(Name, _)> = data.results.iter().map(|&v| (name(v), composite.ty(v).clone())).collect();
             let node = graph.push(data.op.clone(), operands, results, data.regions.clone(), from.clone());
             let new = graph.node(node).results.clone();
             data.results.iter().zip(new).for_each(|(&old, new)| map.set(old, new));

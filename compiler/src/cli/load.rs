@@ -120,6 +120,8 @@ impl Script {
 pub(crate) struct Outline {
     /// Inputs of the model, or of all graphs.
     pub(crate) inputs: Vec<(Name, TensorType)>,
+    /// Graph of each input; `None` for those of a model, which are those of all its graphs.
+    graphs: Vec<Option<Name>>,
     /// Names of dimensions, sorted.
     pub(crate) names: Vec<Name>,
     /// The recipe's batch.
@@ -134,9 +136,13 @@ impl Outline {
         for item in &source.items {
             match &item.kind {
                 ItemKind::Graph(graph) | ItemKind::Model(graph) => {
+                    let owner = matches!(item.kind, ItemKind::Graph(_)).then(|| graph.name.name.clone());
                     for param in &graph.params {
                         match tensor_type(&param.ty, &nothing, &source.file) {
-                            Ok(ty) => outline.inputs.push((param.name.name.clone(), ty)),
+                            Ok(ty) => {
+                                outline.inputs.push((param.name.name.clone(), ty));
+                                outline.graphs.push(owner.clone());
+                            }
                             Err(found) => faults.extend(found),
                         }
                     }
@@ -158,6 +164,16 @@ impl Outline {
         outline.names.sort();
         outline.names.dedup();
         Ok(outline)
+    }
+
+    /// Forgets the inputs of all graphs but one, by the rule of [`super::machine::choose_graph`].
+    pub(crate) fn focus(&mut self, wanted: Option<&str>) {
+        let has = |graph: &&str| self.graphs.iter().flatten().any(|other| **other == **graph);
+        let wanted = wanted.map(|name| name.strip_prefix('@').unwrap_or(name));
+        let Some(chosen) = wanted.or(["predict", "eval"].into_iter().find(has)).map(Name::from) else { return };
+        let owned = std::mem::take(&mut self.inputs).into_iter().zip(std::mem::take(&mut self.graphs));
+        let kept = owned.filter(|(_, graph)| graph.as_ref().is_none_or(|graph| *graph == chosen));
+        (self.inputs, self.graphs) = kept.unzip();
     }
 
     /// Refuses to bind what the script does not have.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indexmap::IndexMap;
+use kiln::Program;
 use kiln::pass::hoist::PREPARE;
-use kiln::{Options, Program};
 use kiln_ir::graph::Graph;
 use kiln_ir::module::Role;
 use kiln_ir::{Module, Name};
@@ -39,7 +39,12 @@ pub(crate) struct Machine {
 impl Machine {
     /// Initialises the states of `program` from `seed`, overwrites them with weights, loads all graphs and runs
     /// `@prepare`.
-    pub(crate) fn new(program: &Program, seed: u64, weights: Option<&Path>, threads: usize) -> Result<Machine, Failure> {
+    pub(crate) fn new(
+        program: &Program,
+        seed: u64,
+        weights: Option<&Path>,
+        threads: usize,
+    ) -> Result<Machine, Failure> {
         let mut session = new_session(threads)?;
         let start = Instant::now();
         session.initialize(&program.module, seed)?;
@@ -152,10 +157,7 @@ pub(crate) fn by_name<'a>(
 }
 
 /// Reads the inputs that were given.
-pub(crate) fn read_inputs(
-    given: &[NamedPath],
-    known: &[Name],
-) -> Result<IndexMap<Name, Tensor>, Failure> {
+pub(crate) fn read_inputs(given: &[NamedPath], known: &[Name]) -> Result<IndexMap<Name, Tensor>, Failure> {
     by_name(given, known, "input")?.into_iter().map(|(name, path)| Ok((name, read_npy(path)?))).collect()
 }
 
@@ -166,8 +168,7 @@ pub(crate) fn choose_graph(module: &Module, wanted: Option<&str>) -> Result<Name
     if let Some(wanted) = wanted {
         let wanted = wanted.strip_prefix('@').unwrap_or(wanted);
         let found = names.iter().find(|name| ****name == *wanted).copied().cloned();
-        return found
-            .ok_or_else(|| Failure::Usage(format!("there is no graph `@{wanted}`; there are: {listed}")));
+        return found.ok_or_else(|| Failure::Usage(format!("there is no graph `@{wanted}`; there are: {listed}")));
     }
     let usual = ["predict", "eval"].iter().find_map(|usual| names.iter().find(|name| ****name == **usual));
     match (usual, names.as_slice()) {
@@ -175,11 +176,4 @@ pub(crate) fn choose_graph(module: &Module, wanted: Option<&str>) -> Result<Name
         (None, []) => Err(Failure::Input("the script has no graph".to_owned())),
         (None, _) => Err(Failure::Usage(format!("say which graph: --graph with one of {listed}"))),
     }
-}
-
-/// Options for a training: states change under every graph, so nothing may be computed ahead from them.
-pub(crate) fn without_hoist(options: Options) -> Options {
-    let names = kiln::pipeline::Pipeline::standard(options.mode).names();
-    let passes = names.into_iter().filter(|name| *name != "hoist").collect::<Vec<_>>().join(",");
-    Options { passes: Some(passes), ..options }
 }

@@ -158,8 +158,8 @@ impl Opt {
             )),
             error => script.compile_failure(error),
         })?;
-        for (name, compiled) in &program.graphs {
-            self.stage(&mut text, name, compiled, program.graphs.len());
+        for (name, compiled) in self.shown(&program) {
+            self.stage(&mut text, name, compiled);
         }
         if self.emit == Emit::Clif || self.emit == Emit::Asm {
             code(&mut text, &program, self.emit);
@@ -167,7 +167,21 @@ impl Opt {
         Ok(text)
     }
 
-    fn stage(&self, text: &mut String, name: &Name, compiled: &Compiled, graphs: usize) {
+    /// The graphs to show: a table for other programs is of one graph, the one that decides the size of the arena.
+    fn shown<'a>(&self, program: &'a Program) -> Vec<(&'a Name, &'a Compiled)> {
+        let all = program.graphs.iter();
+        if self.emit != Emit::MemoryCsv {
+            return all.collect();
+        }
+        // Of equals the first.
+        let largest = all.rev().max_by_key(|(_, compiled)| compiled.executable.arena_bytes);
+        if let Some((name, _)) = largest.filter(|_| program.graphs.len() > 1) {
+            eprintln!("note: the plan of @{name}, the largest; choose another with --graph");
+        }
+        largest.into_iter().collect()
+    }
+
+    fn stage(&self, text: &mut String, name: &Name, compiled: &Compiled) {
         let placement = &compiled.placement;
         // Writing to a String cannot fail; the same holds for every `let _` below.
         let _ = match self.emit {
@@ -176,10 +190,8 @@ impl Opt {
                 write!(text, "memory of @{name}\n{}\n", explain::memory(placement))
             }
             Emit::MemoryCsv => {
-                let csv = memory::csv::write_plan(&placement.problem, &placement.plan);
-                // One graph is a file that a program reads; of several, each is announced.
-                let head = if graphs > 1 { format!("# @{name}\n") } else { String::new() };
-                write!(text, "{head}{csv}")
+                text.push_str(&memory::csv::write_plan(&placement.problem, &placement.plan));
+                Ok(())
             }
             Emit::Loops => {
                 let nests = compiled.lowered.iter().flat_map(|kernel| &kernel.launches);

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use kiln::memory::{self, Options, Plan, Problem};
-use serde_json::{Map, Value, json};
+use kiln::memory::{self, Options};
 
 use super::failure::Failure;
 use super::output::{print, print_json};
@@ -44,9 +43,9 @@ impl PlanMemory {
         }
         let start = Instant::now();
         let plan = memory::plan(&problem, &options);
-        let seconds = start.elapsed().as_secs_f64();
+        let elapsed = start.elapsed();
         if self.json {
-            print_json(&to_json(&problem, &plan, seconds))?;
+            print_json(&memory::plan_json(&problem, &plan, elapsed))?;
         } else {
             print(&kiln::explain::memory_plan(&problem, &plan))?;
         }
@@ -58,19 +57,4 @@ impl PlanMemory {
             _ => Ok(()),
         }
     }
-}
-
-fn to_json(problem: &Problem, plan: &Plan, seconds: f64) -> Value {
-    let ids = problem.buffers().iter().map(|buffer| buffer.id.clone());
-    let offsets: Map<String, Value> = ids.zip(plan.offsets.iter().map(|&offset| offset.into())).collect();
-    json!({
-        "offsets": offsets,
-        "peak_bytes": plan.peak,
-        "lower_bound_bytes": plan.lower_bound,
-        "proved_bound_bytes": plan.proved_bound,
-        "naive_bytes": plan.naive,
-        "proved": plan.proved,
-        "solver": plan.solver,
-        "seconds": seconds,
-    })
 }

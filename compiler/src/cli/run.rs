@@ -60,7 +60,8 @@ const SHOWN: usize = 1000;
 impl Run {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let script = Script::open(&self.model)?;
-        let outline = script.outline()?;
+        let mut outline = script.outline()?;
+        outline.focus(self.graph.as_deref());
         let names: Vec<Name> = outline.inputs.iter().map(|(name, _)| name.clone()).collect();
         let inputs = machine::read_inputs(&self.input, &names)?;
         let given = bindings(&self.bind);
@@ -115,8 +116,8 @@ impl Run {
                 Some(file) => writeln!(text, "{head} -> {file}"),
                 None => writeln!(text, "{head}\n{}", rows(tensor)),
             };
-            let values: Option<Vec<Value>> =
-                (file.is_none() && tensor.len() <= SHOWN).then(|| (0..tensor.len()).map(|i| number(tensor, i)).collect());
+            let values: Option<Vec<Value>> = (file.is_none() && tensor.len() <= SHOWN)
+                .then(|| (0..tensor.len()).map(|i| number(tensor, i)).collect());
             let extents = tensor.ty().extents().to_vec();
             let entry = json!({"dtype": tensor.dtype().name(), "shape": extents, "file": file, "values": values});
             object.insert(name.to_string(), entry);
@@ -131,7 +132,8 @@ impl Run {
 /// An element as JSON, integers exactly.
 fn number(tensor: &Tensor, position: usize) -> Value {
     let size = tensor.dtype().bytes();
-    let integer = tensor.bytes().get(position * size..(position + 1) * size).and_then(|b| decode_integer(tensor.dtype(), b));
+    let integer =
+        tensor.bytes().get(position * size..(position + 1) * size).and_then(|b| decode_integer(tensor.dtype(), b));
     match integer {
         Some(integer) if tensor.dtype() == DType::Bool => Value::from(integer != 0),
         Some(integer) => Value::from(integer),
@@ -188,18 +190,11 @@ pub(crate) fn infer_bindings(
 }
 
 fn mismatch(input: &Name, ty: &TensorType, tensor: &Tensor) -> Failure {
-    Failure::Input(format!(
-        "%{input} is declared {ty}, but the tensor given is {}; reshape or convert it",
-        tensor.ty()
-    ))
+    Failure::Input(format!("%{input} is declared {ty}, but the tensor given is {}; reshape or convert it", tensor.ty()))
 }
 
 /// Every input is there and of its type.
-pub(crate) fn check_inputs(
-    graph: &Graph,
-    outline: &Outline,
-    inputs: &IndexMap<Name, Tensor>,
-) -> Result<(), Failure> {
+pub(crate) fn check_inputs(graph: &Graph, outline: &Outline, inputs: &IndexMap<Name, Tensor>) -> Result<(), Failure> {
     let mut missing = Vec::new();
     for param in graph.params() {
         let (name, bound) = (graph.value_name(param.value), graph.ty(param.value));

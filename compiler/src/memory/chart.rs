@@ -24,8 +24,8 @@ pub use svg::svg;
 ///   gap                     0.00 %
 ///   naive total              896 bytes  1.17 times the plan
 /// held at step 1:
-///          512   66.7 %  h
-///          256   33.3 %  x
+///           512   66.7 %  h
+///           256   33.3 %  x
 /// ");
 /// ```
 pub fn certificate(problem: &Problem, plan: &Plan) -> String {

@@ -1,23 +1,36 @@
 //! Pass `canonicalize`: one form for things that can be written in several ways, and nothing where nothing is done.
 //!
 //! ```text
-//! %a: f32[2, 3] = transpose %x {permutation = [0, 1]}
-//! %b: f32[6] = reshape %a
-//! %c: f32[3, 2] = reshape %b
-//! return %c
+//! graph @f(%x: f32[2, 3]) {
+//!   %a: f32[2, 3] = transpose %x {permutation = [0, 1]}
+//!   %b: f32[6] = reshape %a
+//!   %c: f32[3, 2] = reshape %b
+//!   %one: f32[3, 2] = const {value = 1.0}
+//!   %d: f32[3, 2] = mul %one, %c
+//!   return %d
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %c: f32[3, 2] = reshape %x
-//! return %c
+//! graph @f(%x: f32[2, 3]) {
+//!   %c: f32[3, 2] = reshape %x
+//!   return %c
+//! }
 //! ```
-//! Every rule keeps the bits: `x * 1` is `x`, `x + 0` is not where `x` may be -0.
+//! Every rule keeps the bits: `x * 1` is `x`, `x + 0` is not where `x` may be -0, nor is a sum over one element, which
+//! begins with 0. A rule looks at a node and at the nodes that define its operands, which have their one form already;
+//! what it makes is looked at again. Nodes that nobody reads any more go too.
+
+mod algebra;
+mod movement;
 
 use kiln_ir::attribute::Literal;
-use kiln_ir::graph::{Graph, NodeData, Value, ValueMap};
-use kiln_ir::op::{Elementwise, Op};
+use kiln_ir::graph::{Graph, Value, ValueMap, Values};
+use kiln_ir::op::{self, Op};
+use kiln_ir::types::TensorType;
 use kiln_ir::{Diagnostic, Module};
 
+use super::eliminate_dead::eliminate;
 use super::{Changed, Pass, Remarks, each_graph};
 
 /// The pass.
@@ -29,72 +42,114 @@ impl Pass for Canonicalize {
         "canonicalize"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| Ok(canonicalize(graph)))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| Ok(canonicalize(graph, remarks)))
     }
 }
 
-fn canonicalize(graph: &Graph) -> Option<Graph> {
+/// A node of one result as rules see it: operands are values of the graph under construction.
+struct Site<'a> {
+    graph: &'a Graph,
+    op: &'a Op,
+    operands: &'a [Value],
+    ty: &'a TensorType,
+}
+
+/// What a site becomes.
+enum Form {
+    /// A value that there is.
+    Same(Value),
+    /// Another node of the same type.
+    Node(Op, Values),
+}
+
+/// Rules in the order in which they are tried.
+const RULES: [fn(&Site<'_>) -> Option<Form>; 9] = [
+    movement::identity,
+    movement::of_same_kind,
+    movement::of_one_element,
+    movement::reduction_of_nothing,
+    algebra::neutral,
+    algebra::idempotent,
+    algebra::sign,
+    algebra::cheaper,
+    algebra::constant_last,
+];
+
+fn canonicalize(graph: &Graph, remarks: &mut Remarks) -> Option<Graph> {
     let mut next = graph.successor();
     let mut map = ValueMap::params(graph);
     let mut changed = false;
     for (_, data) in graph.nodes() {
-        let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
-        if let Some(same) = identity(graph, &next, data, &operands) {
-            map.set(data.results[0], same);
-            changed = true;
-            continue;
-        }
-        // A reshape of a reshape reads the first one's operand.
-        let inner = match &data.op {
-            Op::Reshape(_) => next.producer(operands[0]).filter(|(_, p)| matches!(p.op, Op::Reshape(_))),
-            _ => None,
-        };
-        let Some(source) = inner.map(|(_, p)| p.operands[0]) else {
+        let &[result] = data.results.as_slice() else {
             next.push_copy(graph, data, &mut map);
             continue;
         };
-        changed = true;
-        let result = (graph.value_name(data.results[0]).clone(), graph.ty(data.results[0]).clone());
-        let node = next.push(data.op.clone(), [source], [result], Vec::new(), data.provenance.clone());
-        map.set(data.results[0], next.node(node).results[0]);
+        let ty = graph.ty(result);
+        let mut op = data.op.clone();
+        let mut operands: Values = data.operands.iter().map(|&v| map.get(v)).collect();
+        let same = loop {
+            let site = Site { graph: &next, op: &op, operands: &operands, ty };
+            match RULES.iter().find_map(|rule| rule(&site)) {
+                Some(Form::Same(value)) => break Some(value),
+                Some(Form::Node(new, on)) => (op, operands) = (new, on),
+                None => break None,
+            }
+            remarks.rewrote(1);
+            changed = true;
+        };
+        let value = same.unwrap_or_else(|| {
+            let name = (graph.value_name(result).clone(), ty.clone());
+            let node = next.push(op, operands, [name], data.regions.clone(), data.provenance.clone());
+            next.node(node).results[0]
+        });
+        remarks.rewrote(usize::from(same.is_some()));
+        changed |= same.is_some();
+        map.set(result, value);
     }
     if !changed {
         return None;
     }
     next.finish_copy(graph, &map);
-    Some(next)
+    Some(eliminate(&next).unwrap_or(next))
 }
 
-/// The operand that a node returns as it is.
-fn identity(graph: &Graph, next: &Graph, data: &NodeData, operands: &[Value]) -> Option<Value> {
-    let &first = operands.first()?;
-    let same_type = next.ty(first) == graph.ty(*data.results.first()?);
-    let ascending = |dims: &[i64]| dims.iter().enumerate().all(|(i, &d)| d == i as i64);
-    let zero = |v: &[i64]| v.iter().all(|&x| x == 0);
-    let holds = match &data.op {
-        Op::Reshape(_) | Op::Cast(_) | Op::Relayout(_) => same_type,
-        Op::Broadcast(op) => same_type && ascending(&op.dims),
-        Op::Transpose(op) => ascending(&op.permutation),
-        Op::Slice(op) => same_type && zero(&op.start) && op.step.iter().all(|&s| s == 1),
-        Op::Pad(op) => zero(&op.low) && zero(&op.high),
-        Op::Reverse(op) => op.dims.is_empty(),
-        Op::Concat(_) => operands.len() == 1,
-        Op::ReduceSum(op) => op.dims.is_empty(),
-        Op::Elementwise(Elementwise::Mul | Elementwise::Div) => is_splat(next, operands[1], 1.0),
-        _ => false,
-    };
-    if holds {
-        return Some(first);
+impl<'a> Site<'a> {
+    /// The op that defines an operand, and what it reads.
+    fn behind(&self, operand: usize) -> Option<(&'a Op, &'a [Value])> {
+        let (_, data) = self.graph.producer(*self.operands.get(operand)?)?;
+        Some((&data.op, &data.operands))
     }
-    let one_first = matches!(data.op, Op::Elementwise(Elementwise::Mul)) && is_splat(next, first, 1.0);
-    one_first.then(|| operands[1])
+
+    /// The number that every element of an operand is.
+    fn splat(&self, operand: usize) -> Option<f64> {
+        let (op, behind) = self.behind(operand)?;
+        match (op, behind) {
+            (Op::Const(constant), _) => number(constant),
+            // A seed of autodiff before constants are folded.
+            (Op::Broadcast(_), &[source]) => match &self.graph.producer(source)?.1.op {
+                Op::Const(constant) => number(constant),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether an operand is a constant of any kind.
+    fn is_constant(&self, operand: usize) -> bool {
+        matches!(self.behind(operand), Some((Op::Const(_), _)))
+    }
+
+    /// The first operand, if it has the result's type.
+    fn same_type(&self) -> Option<Value> {
+        let &first = self.operands.first()?;
+        (self.graph.ty(first) == self.ty).then_some(first)
+    }
 }
 
-/// Whether every element is `number`.
-fn is_splat(graph: &Graph, value: Value, number: f64) -> bool {
-    match graph.producer(value).map(|(_, data)| &data.op) {
-        Some(Op::Const(op)) => matches!(&op.value, Literal::Splat(n) if n.to_f64() == number),
-        _ => false,
+fn number(constant: &op::Const) -> Option<f64> {
+    match constant.value {
+        Literal::Splat(number) => Some(number.to_f64()),
+        Literal::Dense(_) => None,
     }
 }

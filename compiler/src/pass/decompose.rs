@@ -1,13 +1,23 @@
 //! Pass `decompose`: replaces composites by the ops they are made of.
 //!
 //! ```text
-//! %y: f32[2, 3] = softmax %x {dim = 1}
+//! graph @f(%x: f32[2, 3]) {
+//!   %y: f32[2, 3] = softmax %x {dim = 1}
+//!   return %y
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %y.max: f32[2] = reduce_max %x {dims = [1]}
-//! ...
-//! %y.div: f32[2, 3] = div %y.exp, %y.broadcast
+//! graph @f(%x: f32[2, 3]) {
+//!   %y.reduce_max: f32[2] = reduce_max %x {dims = [1]}
+//!   %y.broadcast: f32[2, 3] = broadcast %y.reduce_max {dims = [0]}
+//!   %y.sub: f32[2, 3] = sub %x, %y.broadcast
+//!   %y.exp: f32[2, 3] = exp %y.sub
+//!   %y.reduce_sum: f32[2] = reduce_sum %y.exp {dims = [1]}
+//!   %y.broadcast.1: f32[2, 3] = broadcast %y.reduce_sum {dims = [0]}
+//!   %y: f32[2, 3] = div %y.exp, %y.broadcast.1
+//!   return %y
+//! }
 //! ```
 
 use kiln_ir::body::Body;
@@ -29,24 +39,32 @@ impl Pass for Decompose {
         "decompose"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| inline_composites(graph, |_| true))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| inline_composites(graph, |_| true, remarks))
     }
 }
 
 /// Inlines composites for which `select` holds, until none is left.
-pub(super) fn inline_composites(graph: &Graph, select: impl Fn(&Op) -> bool) -> Result<Option<Graph>, Vec<Diagnostic>> {
+pub(super) fn inline_composites(
+    graph: &Graph,
+    select: impl Fn(&Op) -> bool,
+    remarks: &mut Remarks,
+) -> Result<Option<Graph>, Vec<Diagnostic>> {
     let mut current: Option<Graph> = None;
     loop {
         let source = current.as_ref().unwrap_or(graph);
-        match inline_once(source, &select)? {
+        match inline_once(source, &select, remarks)? {
             Some(next) => current = Some(next),
             None => return Ok(current),
         }
     }
 }
 
-fn inline_once(graph: &Graph, select: &impl Fn(&Op) -> bool) -> Result<Option<Graph>, Vec<Diagnostic>> {
+fn inline_once(
+    graph: &Graph,
+    select: &impl Fn(&Op) -> bool,
+    remarks: &mut Remarks,
+) -> Result<Option<Graph>, Vec<Diagnostic>> {
     let builder = GraphBuilder::over(graph.successor());
     let mut map = ValueMap::params(graph);
     let mut any = false;
@@ -59,6 +77,7 @@ fn inline_once(graph: &Graph, select: &impl Fn(&Op) -> bool) -> Result<Option<Gr
             }
         };
         any = true;
+        remarks.rewrote(1);
         let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
         let names: Vec<Name> = data.results.iter().map(|&v| graph.value_name(v).clone()).collect();
         let results = inline(&builder, &composite, &operands, &names, &data.provenance);

@@ -1,14 +1,20 @@
 //! Pass `eliminate_common`: one node for equal ops on equal operands.
 //!
 //! ```text
-//! %a: f32[2] = exp %x
-//! %b: f32[2] = exp %x
-//! %c: f32[2] = add %a, %b
+//! graph @f(%x: f32[2]) {
+//!   %a: f32[2] = exp %x
+//!   %b: f32[2] = exp %x
+//!   %c: f32[2] = add %a, %b
+//!   return %c
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %a: f32[2] = exp %x
-//! %c: f32[2] = add %a, %a
+//! graph @f(%x: f32[2]) {
+//!   %a: f32[2] = exp %x
+//!   %c: f32[2] = add %a, %a
+//!   return %c
+//! }
 //! ```
 //! Random ops differ by their stream, so none are merged that should differ.
 
@@ -31,12 +37,12 @@ impl Pass for EliminateCommon {
         "eliminate_common"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| Ok(eliminate(graph)))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| Ok(eliminate(graph, remarks)))
     }
 }
 
-fn eliminate(graph: &Graph) -> Option<Graph> {
+fn eliminate(graph: &Graph, remarks: &mut Remarks) -> Option<Graph> {
     let mut next = graph.successor();
     let mut map = ValueMap::params(graph);
     let mut seen: HashMap<String, Vec<Value>> = HashMap::new();
@@ -46,6 +52,7 @@ fn eliminate(graph: &Graph) -> Option<Graph> {
         if let Some(results) = key.as_ref().and_then(|key| seen.get(key)) {
             data.results.iter().zip(results).for_each(|(&old, &new)| map.set(old, new));
             merged = true;
+            remarks.rewrote(1);
             continue;
         }
         let node = next.push_copy(graph, data, &mut map);

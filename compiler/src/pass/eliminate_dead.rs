@@ -1,14 +1,18 @@
 //! Pass `eliminate_dead`: drops nodes that no result or update depends on.
 //!
 //! ```text
-//! %a: f32[2] = relu %x
-//! %b: f32[2] = exp %x
-//! return %a
+//! graph @f(%x: f32[2]) {
+//!   %a: f32[2] = relu %x
+//!   %b: f32[2] = exp %x
+//!   return %a
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %a: f32[2] = relu %x
-//! return %a
+//! graph @f(%x: f32[2]) {
+//!   %a: f32[2] = relu %x
+//!   return %a
+//! }
 //! ```
 
 use kiln_ir::graph::{Graph, ValueMap};
@@ -25,8 +29,12 @@ impl Pass for EliminateDead {
         "eliminate_dead"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| Ok(eliminate(graph)))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| {
+            let next = eliminate(graph);
+            remarks.rewrote(next.as_ref().map_or(0, |next| graph.nodes().len() - next.nodes().len()));
+            Ok(next)
+        })
     }
 }
 

@@ -1,14 +1,21 @@
 //! Pass `fold_constants`: computes what depends on constants only.
 //!
 //! ```text
-//! %a: f32[4] = const {value = 2.0}
-//! %b: f32[4] = mul %a, %a
-//! return %b
+//! graph @f(%x: f32[4]) {
+//!   %a: f32[4] = const {value = 2.0}
+//!   %b: f32[4] = mul %a, %a
+//!   %y: f32[4] = add %x, %b
+//!   return %y
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %b: f32[4] = const {value = 4.0}
-//! return %b
+//! graph @f(%x: f32[4]) {
+//!   %a: f32[4] = const {value = 2.0}
+//!   %b: f32[4] = const {value = 4.0}
+//!   %y: f32[4] = add %x, %b
+//!   return %y
+//! }
 //! ```
 //! The reference evaluator computes, so the folder cannot disagree with it. Results stay small: a constant that is one
 //! number stays one number whatever its shape, and tables above [`MOST_ELEMENTS`] are left to run time.
@@ -41,12 +48,12 @@ impl Pass for FoldConstants {
         "fold_constants"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| Ok(fold(graph)))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| Ok(fold(graph, remarks)))
     }
 }
 
-fn fold(graph: &Graph) -> Option<Graph> {
+fn fold(graph: &Graph, remarks: &mut Remarks) -> Option<Graph> {
     let mut next = graph.successor();
     let mut map = ValueMap::params(graph);
     let mut changed = false;
@@ -61,6 +68,7 @@ fn fold(graph: &Graph) -> Option<Graph> {
                 let node = next.push(op.into(), [], [(name, ty)], Vec::new(), data.provenance.clone());
                 map.set(old, next.node(node).results[0]);
                 changed = true;
+                remarks.rewrote(1);
             }
             None => {
                 next.push_copy(graph, data, &mut map);

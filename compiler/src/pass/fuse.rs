@@ -1,18 +1,22 @@
 //! Pass `fuse`: forms groups of nodes that become one kernel each. Nothing else forms kernels.
 //!
 //! ```text
-//! %a: f32[2, 3] = exp %x
-//! %b: f32[2, 3] = add %a, %y
-//! return %b
+//! graph @f(%x: f32[2, 3], %y: f32[2, 3]) {
+//!   %a: f32[2, 3] = exp %x
+//!   %b: f32[2, 3] = add %a, %y
+//!   return %b
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %b: f32[2, 3] = fused %x, %y {kind = "map"} { (%x: f32[2, 3], %y: f32[2, 3]) ->
-//!   %a: f32[2, 3] = exp %x
-//!   %b: f32[2, 3] = add %a, %y
-//!   yield %b
+//! graph @f(%x: f32[2, 3], %y: f32[2, 3]) {
+//!   %b: f32[2, 3] = fused %x, %y {kind = "map"} { (%x: f32[2, 3], %y: f32[2, 3]) ->
+//!     %a: f32[2, 3] = exp %x
+//!     %b: f32[2, 3] = add %a, %y
+//!     yield %b
+//!   }
+//!   return %b
 //! }
-//! return %b
 //! ```
 //! Groups grow in program order: a node joins the groups of its producers, one after the other, if the union is one
 //! kernel: a contraction with an epilogue that the micro-kernels have, or a row program. Constants, positions and
@@ -112,12 +116,14 @@ impl Pass for Fuse {
     }
 
     fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| {
+        each_graph(module, remarks, |graph, remarks| {
             if graph.nodes().any(|(_, data)| matches!(data.op, Op::Fused(_))) {
                 return Ok(None);
             }
             let groups = Groups::form(graph, remarks);
-            Ok(Some(rewrite(graph, &groups)))
+            let next = rewrite(graph, &groups);
+            remarks.rewrote(next.nodes().filter(|(_, data)| matches!(data.op, Op::Fused(_))).count());
+            Ok((next != *graph).then_some(next))
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Pass `hoist`: what an inference graph computes from states and constants alone moves to the graph `@prepare`.
 //!
 //! ```text
+//! state @w: f32[2] = param glorot
+//!
 //! graph @predict(%x: f32[2]) {
 //!   %w: f32[2] = state @w
 //!   %e: f32[2] = exp %w
@@ -10,16 +12,19 @@
 //! ```
 //! becomes
 //! ```text
-//! state @prepared.e: f32[2] = derived constant {value = 0.0}
+//! state @w: f32[2] = param glorot
+//! state @prepared.predict.e: f32[2] = derived constant {value = 0.0}
+//!
 //! graph @predict(%x: f32[2]) {
-//!   %e: f32[2] = state @prepared.e
+//!   %e: f32[2] = state @prepared.predict.e
 //!   %y: f32[2] = mul %x, %e
 //!   return %y
 //! }
+//!
 //! graph @prepare() {
 //!   %w: f32[2] = state @w
 //!   %e: f32[2] = exp %w
-//!   return update @prepared.e = %e
+//!   return update @prepared.predict.e = %e
 //! }
 //! ```
 //! `@prepare` is compiled like any other graph and runs whenever weights have changed. Graphs that update states are
@@ -48,7 +53,7 @@ impl Pass for Hoist {
         "hoist"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
         let mut prepare = module.graphs.get(PREPARE).cloned().unwrap_or_else(|| Graph::new(PREPARE));
         let mut changed = Changed::No;
         let Module { states, graphs, .. } = module;
@@ -57,6 +62,7 @@ impl Pass for Hoist {
                 continue;
             }
             let Some(hoisted) = hoist(graph, &mut prepare) else { continue };
+            remarks.rewrote(hoisted.states.len());
             for (state, ty) in hoisted.states {
                 let init = Initializer::Constant(0.0);
                 states.insert(state, State { ty, role: Role::Derived, init, source: None });

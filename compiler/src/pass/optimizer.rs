@@ -1,13 +1,19 @@
 //! Pass `optimizer`: writes out the update rules of sgd, momentum, adam, adamw and rmsprop.
 //!
 //! ```text
-//! %w_new: f32[4] = sgd %w, %g, %rate {weight_decay = 0.0}
+//! graph @f(%w: f32[4], %g: f32[4], %rate: f32[]) {
+//!   %w_new: f32[4] = sgd %w, %g, %rate {weight_decay = 0.0}
+//!   return %w_new
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %w_new.broadcast: f32[4] = broadcast %rate {dims = []}
-//! %w_new.mul: f32[4] = mul %w_new.broadcast, %g
-//! %w_new.sub: f32[4] = sub %w, %w_new.mul
+//! graph @f(%w: f32[4], %g: f32[4], %rate: f32[]) {
+//!   %w_new.broadcast: f32[4] = broadcast %rate {dims = []}
+//!   %w_new.mul: f32[4] = mul %w_new.broadcast, %g
+//!   %w_new: f32[4] = sub %w, %w_new.mul
+//!   return %w_new
+//! }
 //! ```
 
 use kiln_ir::op::Op;
@@ -25,8 +31,8 @@ impl Pass for Optimizer {
         "optimizer"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| inline_composites(graph, is_update))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| inline_composites(graph, is_update, remarks))
     }
 }
 

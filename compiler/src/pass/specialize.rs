@@ -4,12 +4,18 @@
 //! other one infers, unless the pipeline says otherwise.
 //!
 //! ```text
-//! %y: f32[8, 4] = dropout %x, %counter {rate = 0.5, stream = "dropout1"}
-//! return %y
+//! graph @f(%x: f32[8, 4], %counter: i64[]) {
+//!   %y: f32[8, 4] = dropout %x, %counter {rate = 0.5, stream = "dropout1"}
+//!   %z: f32[8, 4] = relu %y
+//!   return %z
+//! }
 //! ```
 //! becomes, in inference,
 //! ```text
-//! return %x
+//! graph @f(%x: f32[8, 4], %counter: i64[]) {
+//!   %z: f32[8, 4] = relu %x
+//!   return %z
+//! }
 //! ```
 
 use kiln_ir::graph::{Graph, NodeData, ValueMap};
@@ -39,8 +45,15 @@ impl Pass for Specialize {
         "specialize"
     }
 
-    fn run(&self, module: &mut Module, _: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, |graph| Ok(specialize(graph, self.mode.unwrap_or_else(|| mode_of(graph)))))
+    fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
+        each_graph(module, remarks, |graph, remarks| {
+            Ok(specialize(graph, self.mode.unwrap_or_else(|| mode_of(graph)), remarks))
+        })
+    }
+
+    /// It decides what a normalisation and a dropout mean.
+    fn keeps_results(&self) -> bool {
+        false
     }
 }
 
@@ -50,15 +63,17 @@ pub fn mode_of(graph: &Graph) -> Mode {
     if differentiates || !graph.updates().is_empty() { Mode::Training } else { Mode::Inference }
 }
 
-fn specialize(graph: &Graph, mode: Mode) -> Option<Graph> {
+fn specialize(graph: &Graph, mode: Mode, remarks: &mut Remarks) -> Option<Graph> {
     let undecided = |data: &NodeData| match &data.op {
         Op::BatchNorm(_) => true,
         Op::Dropout(_) => mode == Mode::Inference,
         _ => false,
     };
-    if !graph.nodes().any(|(_, data)| undecided(data)) {
+    let decided = graph.nodes().filter(|(_, data)| undecided(data)).count();
+    if decided == 0 {
         return None;
     }
+    remarks.rewrote(decided);
     let mut next = graph.successor();
     let mut map = ValueMap::params(graph);
     for (_, data) in graph.nodes() {

@@ -28,7 +28,7 @@ pub(crate) struct Outcome {
 }
 
 /// Looks for a plan of at most `enough` bytes, then for the smallest one below `peak`, visiting at most `nodes` nodes.
-/// Each question gets half of the nodes that are left, and the next one asks for the middle of what is still open.
+/// Each question gets three quarters of the nodes that are left, and the next one asks for the middle of what is still open.
 pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, enough: u64, nodes: u64) -> Outcome {
     let mut outcome = Outcome { placement: None, proved_bound: lower_bound };
     if storages.len() > LARGEST {
@@ -39,7 +39,7 @@ pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, eno
     let (mut peak, mut hopeful, mut left) = (peak, enough, nodes);
     let mut target = enough;
     while left > 0 && hopeful < peak {
-        let mut allowance = left.div_ceil(2);
+        let mut allowance = left - left / 4;
         left -= allowance;
         let verdict = fits(storages, target, &mut allowance);
         left += allowance;

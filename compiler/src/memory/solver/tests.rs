@@ -178,3 +178,32 @@ fn many_buffers_stay_near_the_lower_bound() {
     assert!(plan.gap() < 0.01, "gap of {}", plan.gap());
     assert_eq!(check(&problem, &plan.offsets, plan.peak, &[]), []);
 }
+
+/// A problem of `tests/data/memplan`; the licence and the sources are beside it.
+fn instance(name: &str) -> Problem {
+    let path = format!("{}/../tests/data/memplan/{name}.csv", env!("CARGO_MANIFEST_DIR"));
+    csv::read_problem(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Those of MiniMalloc's challenging instances that need few nodes, so that the test is quick without optimisation too.
+/// No greedy order fits any of them.
+#[test]
+fn minimalloc_instances_fit_their_capacity() {
+    for (name, capacity) in [("C.1048576", None), ("F.1048576", None), ("J.1048576", Some(1_048_576))] {
+        let problem = instance(name);
+        let plan = plan(&problem, &Options { exact_nodes: 100_000, capacity });
+        assert!(plan.peak <= 1_048_576, "{name} needs {}", plan.peak);
+        assert_eq!(plan.proved, capacity.is_none(), "{name}");
+        assert_eq!(check(&problem, &plan.offsets, plan.peak, &[]), [], "{name}");
+    }
+}
+
+#[test]
+fn large_instances_are_within_one_percent_of_the_bound() {
+    for name in ["S_1", "pangu_2.6B", "G_1", "resnet50"] {
+        let problem = instance(name);
+        let plan = plan(&problem, &Options { exact_nodes: 0, capacity: None });
+        assert!(plan.gap() < 0.01, "{name} has a gap of {}", plan.gap());
+        assert_eq!(check(&problem, &plan.offsets, plan.peak, &[]), [], "{name}");
+    }
+}
