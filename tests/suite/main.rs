@@ -4,5 +4,6 @@
 
 mod equivalence;
 mod examples;
+mod golden;
 mod passes;
 mod spec;

@@ -29,6 +29,12 @@ pub enum Source {
 }
 
 impl RowForm {
+    /// Whether a value has one element per row: by its extents, or as a reduction, whose parallel dimensions may split
+    /// those of the result (a grouped convolution).
+    pub(super) fn is_per_row(&self, region: &Graph, value: Value) -> bool {
+        region.ty(value).extents() == self.rows || self.stages.iter().flatten().any(|&reduced| reduced == value)
+    }
+
     /// Extents of one element per row and reduced position.
     pub fn element_extents(&self) -> Option<Extents> {
         let extent = |source: &Source| match *source {
@@ -81,8 +87,8 @@ pub fn row_form(region: &Graph) -> Result<RowForm, Declined> {
 
 fn check_results(region: &Graph, form: &RowForm) -> Result<(), Declined> {
     let element = form.element_extents();
-    let fits = |extents: &Extents| *extents == form.rows || Some(extents) == element.as_ref();
-    let all = region.returns().iter().all(|&v| fits(&region.ty(v).extents()));
+    let per_element = |v: Value| element.as_ref().is_some_and(|element| *element == region.ty(v).extents());
+    let all = region.returns().iter().all(|&v| form.is_per_row(region, v) || per_element(v));
     if all { Ok(()) } else { Err(Declined::Domain) }
 }
 
