@@ -29,7 +29,7 @@ use smallvec::SmallVec;
 use super::nest::LoopNest;
 
 pub use evaluate::is_expensive;
-pub use form::{RowForm, Source, row_form};
+pub use form::{RowForm, Source, row_form, row_form_of};
 
 /// A nest with what the schedule must know about it. Buffers of the nest are the region's parameters in order, then
 /// its results in order.
