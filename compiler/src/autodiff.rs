@@ -104,6 +104,7 @@ impl Walk {
         let zero = |v: &Value| self.builder.tensor(*v).full_like(0.0);
         let gradients = wrt.iter().map(|v| self.cotangents.get(v).cloned().unwrap_or_else(|| zero(v))).collect();
         self.builder.set_provenance(None);
+        self.builder.set_prefix(None);
         gradients
     }
 
@@ -147,6 +148,8 @@ impl Walk {
         let derived = Name::from(format!("grad(%{result})"));
         self.builder
             .set_provenance(Some(Provenance { source: data.provenance.source.clone(), derived: Some(derived) }));
+        // `%d.h.select` is made while the gradient passes through the node that defines `%h`.
+        self.builder.set_prefix(Some(Name::from(format!("d.{result}"))));
         let cx = Vjp { operands: &operands, results: &results, cotangents: &cotangents };
         match data.op.spec().vjp(&cx) {
             Gradient::Operands(gradients) => {

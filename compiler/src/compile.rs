@@ -271,7 +271,7 @@ fn assemble(
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
         let Some(entry) = entries.next() else { continue };
-            let kernel = jit.kernel(entry);
+        let kernel = jit.kernel(entry);
         let homes = [linker.home(&copy.from), linker.home(&copy.to)];
         let slots = linker.slots(kernel, nest, &homes);
         let bytes = 2 * graph.ty(copy.value).bytes() as u64;
@@ -286,7 +286,10 @@ fn assemble(
             source: None,
         });
     }
-    let binding = |value: Value, below| Binding { below, ..Binding::new(graph.value_name(value).clone(), graph.ty(value).clone()) };
+    let binding = |value: Value, below| Binding {
+        below,
+        ..Binding::new(graph.value_name(value).clone(), graph.ty(value).clone())
+    };
     let constants = std::mem::take(&mut linker.constants);
     Ok(Executable {
         name: graph.name().into(),

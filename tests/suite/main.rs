@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
+mod diagnostics;
 mod equivalence;
+mod examples;
 mod passes;
 mod spec;

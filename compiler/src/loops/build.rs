@@ -6,10 +6,14 @@
 //! over the reduced dimensions that leave one local per row; what follows reads the local.
 //!
 //! A region is a *row program*: all reductions leave the same rows (parallel dimensions) and run over the same
-//! reduced dimensions, and results are per row or per element. [`rows`] finds that form or says why there is none.
+//! reduced dimensions, and results are per row or per element. [`row_form`] finds that form or says why there is none.
 
 pub mod contract;
 mod evaluate;
+mod form;
+mod in_place;
+mod keep;
+mod plan;
 mod reduce;
 mod rows;
 mod scatter;
@@ -25,7 +29,7 @@ use smallvec::SmallVec;
 use super::nest::LoopNest;
 
 pub use evaluate::is_expensive;
-pub use rows::{RowForm, row_form};
+pub use form::{RowForm, Source, row_form};
 
 /// A nest with what the schedule must know about it. Buffers of the nest are the region's parameters in order, then
 /// its results in order.

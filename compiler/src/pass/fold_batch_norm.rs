@@ -73,6 +73,9 @@ impl Rewrite for FoldBatchNorm {
         let shift = if self.bias { &patch.tensor(found.value("bias")) - &mean } else { mean.neg() };
         let bias = &(&shift * &factor) + &offset;
         let weight = &w * &factor.broadcast(w.shape(), &[0]);
+        let conv_name = found.graph().value_name(found.value("conv"));
+        patch.builder().rename(&weight, &format!("{conv_name}.weight"));
+        patch.builder().rename(&bias, &format!("{conv_name}.bias"));
         let x = patch.tensor(found.value("x"));
         let sum = patch.builder().apply(conv.op.clone(), &[&x, &weight]);
         let spread = bias.broadcast(sum.shape(), &[1]);

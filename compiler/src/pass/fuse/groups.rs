@@ -200,7 +200,8 @@ impl Groups {
 /// A topological order that follows the program: of the groups that may run, the one whose last member comes first.
 /// So updates stay behind the last reader of what they overwrite.
 fn program_order(dag: &DiGraph<usize, ()>, last: impl Fn(usize) -> Option<Node>) -> Vec<usize> {
-    let mut waiting: Vec<usize> = dag.node_indices().map(|i| dag.edges_directed(i, Direction::Incoming).count()).collect();
+    let mut waiting: Vec<usize> =
+        dag.node_indices().map(|i| dag.edges_directed(i, Direction::Incoming).count()).collect();
     let key = |i: NodeIndex| Reverse((last(dag[i]), i));
     let free = dag.node_indices().filter(|i| waiting[i.index()] == 0);
     let mut ready: BinaryHeap<_> = free.map(key).collect();
