@@ -64,6 +64,12 @@ impl Pipeline {
         names.map(|name| by_name(name, mode)).collect::<Result<_, _>>().map(Pipeline)
     }
 
+    /// The pipeline without a pass.
+    pub fn without(mut self, name: &str) -> Pipeline {
+        self.0.retain(|pass| pass.name() != name);
+        self
+    }
+
     /// Names in order.
     pub fn names(&self) -> Vec<&'static str> {
         self.0.iter().map(|pass| pass.name()).collect()
