@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
+mod diagnostics;
 mod equivalence;
 mod examples;
 mod golden;
