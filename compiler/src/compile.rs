@@ -35,6 +35,8 @@ pub struct Options {
     pub mode: Option<Mode>,
     /// Passes; `None` is the standard pipeline.
     pub passes: Option<String>,
+    /// Whether the standard pipeline moves what depends on states alone to `@prepare`. Not while states change.
+    pub hoist: bool,
     /// Whether the verifier runs after every pass.
     pub verify_each: bool,
     /// Budget of the exact memory search, in nodes.
@@ -49,6 +51,7 @@ impl Default for Options {
             level: level_from_environment(),
             mode: None,
             passes: None,
+            hoist: true,
             verify_each: cfg!(debug_assertions),
             exact_nodes: 2_000,
             texts: Texts::default(),
@@ -132,7 +135,8 @@ pub fn compile_observed(
     let results = result_names(&module);
     let pipeline = match &options.passes {
         Some(text) => Pipeline::parse(text, options.mode).map_err(CompileError::Pipeline)?,
-        None => Pipeline::standard(options.mode),
+        None if options.hoist => Pipeline::standard(options.mode),
+        None => Pipeline::standard(options.mode).without("hoist"),
     };
     pipeline
         .run(&mut module, &mut remarks, options.verify_each, &mut |step| {
@@ -271,7 +275,7 @@ fn assemble(
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
         let Some(entry) = entries.next() else { continue };
-            let kernel = jit.kernel(entry);
+        let kernel = jit.kernel(entry);
         let homes = [linker.home(&copy.from), linker.home(&copy.to)];
         let slots = linker.slots(kernel, nest, &homes);
         let bytes = 2 * graph.ty(copy.value).bytes() as u64;
@@ -286,7 +290,10 @@ fn assemble(
             source: None,
         });
     }
-    let binding = |value: Value, below| Binding { below, ..Binding::new(graph.value_name(value).clone(), graph.ty(value).clone()) };
+    let binding = |value: Value, below| Binding {
+        below,
+        ..Binding::new(graph.value_name(value).clone(), graph.ty(value).clone())
+    };
     let constants = std::mem::take(&mut linker.constants);
     Ok(Executable {
         name: graph.name().into(),

@@ -64,7 +64,8 @@ pub fn lower(graph: &Graph, kernel: &Scheduled, kernels: Option<&Kernels>) -> Re
     let name = graph.value_name(kernel.results[0]).to_string();
     let provenance = data.provenance.clone();
     if let (Some(kernels), Some(Ok(form))) = (kernels, contract_form(&region)) {
-        let plans: Result<Vec<_>, _> = form.spec.phases().iter().map(|phase| ContractPlan::new(phase, kernels)).collect();
+        let plans: Result<Vec<_>, _> =
+            form.spec.phases().iter().map(|phase| ContractPlan::new(phase, kernels)).collect();
         if let Ok(plans) = plans {
             return Ok(contraction(name, &region, &form, plans, provenance));
         }

@@ -142,8 +142,7 @@ pub fn inline(
         }
         for (_, data) in composite.nodes() {
             let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
-            let results: Vec<(Name, _)> =
-                data.results.iter().map(|&v| (name(v), composite.ty(v).clone())).collect();
+            let results: Vec<(Name, _)> = data.results.iter().map(|&v| (name(v), composite.ty(v).clone())).collect();
             let node = graph.push(data.op.clone(), operands, results, data.regions.clone(), from.clone());
             let new = graph.node(node).results.clone();
             data.results.iter().zip(new).for_each(|(&old, new)| map.set(old, new));

@@ -37,6 +37,8 @@ struct Inner {
     faults: Vec<Diagnostic>,
     /// Overrides the caller's line: the node that a rewrite or a script line works for.
     provenance: Option<Provenance>,
+    /// What names of nodes begin with, for nodes that no author names.
+    prefix: Option<Name>,
     /// Prefix of state names.
     scope: Vec<Name>,
     /// How many instances of a kind each scope has.
@@ -77,6 +79,11 @@ impl GraphBuilder {
     /// Nodes appended from now on belong to `provenance` instead of the caller's line.
     pub fn set_provenance(&self, provenance: Option<Provenance>) {
         self.0.borrow_mut().provenance = provenance;
+    }
+
+    /// Results of nodes appended from now on are called `prefix.mnemonic`.
+    pub fn set_prefix(&self, prefix: Option<Name>) {
+        self.0.borrow_mut().prefix = prefix;
     }
 
     /// States created by `build` are named `name.*`.
@@ -308,7 +315,11 @@ impl Inner {
             Ok(results) => {
                 let names = results.into_iter().enumerate().map(|(i, ty)| {
                     let hint = names.get(i).copied().or(entry.results.get(i).copied()).unwrap_or(entry.mnemonic);
-                    (Name::from(hint), ty)
+                    let name = match &self.prefix {
+                        Some(prefix) => Name::from(format!("{prefix}.{hint}")),
+                        None => Name::from(hint),
+                    };
+                    (name, ty)
                 });
                 let node = self.graph.push(op, operands.iter().copied(), names, Vec::new(), provenance);
                 self.graph.node(node).results.to_vec()

@@ -3,4 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
 mod equivalence;
+mod examples;
+mod golden;
+mod passes;
 mod spec;

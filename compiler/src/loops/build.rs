@@ -6,10 +6,14 @@
 //! over the reduced dimensions that leave one local per row; what follows reads the local.
 //!
 //! A region is a *row program*: all reductions leave the same rows (parallel dimensions) and run over the same
-//! reduced dimensions, and results are per row or per element. [`rows`] finds that form or says why there is none.
+//! reduced dimensions, and results are per row or per element. [`row_form`] finds that form or says why there is none.
 
 pub mod contract;
 mod evaluate;
+mod form;
+mod in_place;
+mod keep;
+mod plan;
 mod reduce;
 mod rows;
 mod scatter;
@@ -17,7 +21,7 @@ mod shape;
 
 use std::fmt;
 
-use kiln_ir::body::Body;
+use kiln_ir::body::{Body, IndexExpr};
 use kiln_ir::graph::{Graph, Node, NodeData, Provenance};
 use kiln_ir::types::TensorType;
 use smallvec::SmallVec;
@@ -25,7 +29,7 @@ use smallvec::SmallVec;
 use super::nest::LoopNest;
 
 pub use evaluate::is_expensive;
-pub use rows::{RowForm, row_form};
+pub use form::{RowForm, Source, row_form};
 
 /// A nest with what the schedule must know about it. Buffers of the nest are the region's parameters in order, then
 /// its results in order.
@@ -122,10 +126,29 @@ pub fn kernel_operands(data: &NodeData) -> SmallVec<[kiln_ir::Value; 4]> {
     operands
 }
 
+/// Whether [`build`] has a nest for a region of maps.
+///
+/// # Errors
+/// [`Declined`] says why not.
+pub fn row_program(region: &Graph) -> Result<(), Declined> {
+    let form = row_form(region)?;
+    // What the form does not show: whether an index is loaded where another read may be outside.
+    let maps = region.nodes().filter_map(|(_, data)| match body_of(region, data) {
+        Body::Map(map) => Some(map),
+        _ => None,
+    });
+    let (mut loads, mut guards) = (false, false);
+    for read in maps.flat_map(|map| map.reads) {
+        loads |= read.index.iter().any(|index| matches!(index, IndexExpr::Load { .. }));
+        guards |= read.outside.is_some();
+    }
+    if loads && guards { rows::build("trial", region, &form).map(|_| ()) } else { Ok(()) }
+}
+
 /// The nest of a region.
 ///
 /// # Errors
-/// [`Declined`] if the region is not one nest; `fuse` asks [`row_form`] first and never makes such a region.
+/// [`Declined`] if the region is not one nest; `fuse` asks [`row_program`] first and never makes such a region.
 pub fn build(name: &str, region: &Graph) -> Result<Built, Declined> {
     if let Some(built) = scatter::build(name, region)? {
         return Ok(built);

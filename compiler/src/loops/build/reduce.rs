@@ -6,7 +6,8 @@ use kiln_ir::scalar::{BinaryFn, CompareFn};
 
 use super::Declined;
 use super::evaluate::Evaluator;
-use super::rows::{RowForm, element_index, enter_element, leave_element};
+use super::form::RowForm;
+use super::rows::{element_index, enter_element, leave_element};
 use super::shape::{Dims, unflatten};
 use crate::loops::nest::{Expr, Index, Local, Loop, Stmt, Var};
 
@@ -85,8 +86,7 @@ pub(super) fn unrolled(cx: &mut Evaluator<'_>, form: &RowForm, stage: &[Value]) 
     let mut values = Vec::new();
     for &value in stage {
         let (data, map) = member(cx, value)?;
-        let mut current: Vec<Expr> =
-            (0..data.results.len()).map(|r| reducer(cx, data, &map, r, 0).init).collect();
+        let mut current: Vec<Expr> = (0..data.results.len()).map(|r| reducer(cx, data, &map, r, 0).init).collect();
         for position in 0..form.reduced.iter().product() {
             let reduced = unflatten(&Index::constant(position as i64), &form.reduced);
             let point: Vec<Index> = cx.row.iter().chain(&reduced).cloned().collect();
@@ -124,10 +124,7 @@ fn take(
         Combine::ArgMax | Combine::ArgMin => {
             let (key, payload) = (cx.expression(data, map, 0, point, None)?, cx.expression(data, map, 1, point, None)?);
             let chosen = is_better(cx, map, key, current[0]);
-            Ok(vec![
-                cx.nest.select(chosen, key, current[0]),
-                cx.nest.select(chosen, payload, current[1]),
-            ])
+            Ok(vec![cx.nest.select(chosen, key, current[0]), cx.nest.select(chosen, payload, current[1])])
         }
         Combine::None => Err(Declined::Body),
     }

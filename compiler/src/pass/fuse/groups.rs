@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::Verdict;
 use super::region::{self, is_leaf, reads_memory, with_uses};
 use crate::loops::build::contract::{contract_form, is_contraction};
-use crate::loops::build::{body_of, is_expensive, row_form};
+use crate::loops::build::{Declined, body_of, is_expensive, row_program};
 use crate::pass::{Remark, Remarks};
 
 /// Members of one kernel at most: keeps the search for a form linear in the graph.
@@ -35,8 +35,10 @@ pub struct Groups {
 enum Kind {
     /// Copied to its readers.
     Leaf,
-    /// Joins nobody: states, tables of constants, views.
+    /// No computation: states, tables of constants, views.
     Alone,
+    /// Has no body of one map, so it joins nobody.
+    Opaque,
     Scatter,
     Contraction,
     Map,
@@ -53,7 +55,7 @@ fn kind_of(graph: &Graph, data: &NodeData) -> Kind {
         Body::Scatter(_) => Kind::Scatter,
         Body::Map(_) if is_contraction(graph, data) => Kind::Contraction,
         Body::Map(_) => Kind::Map,
-        _ => Kind::Alone,
+        _ => Kind::Opaque,
     }
 }
 
@@ -100,7 +102,9 @@ impl Groups {
         let mut union: Vec<Node> = self.members[from].iter().chain(&self.members[to]).copied().collect();
         union.sort_unstable();
         let has = |kind| union.iter().any(|n| kinds[n.index()] == kind);
-        let verdict = if kinds[node.index()] == Kind::Contraction {
+        let verdict = if has(Kind::Opaque) {
+            Verdict::Form(Declined::Body)
+        } else if kinds[node.index()] == Kind::Contraction {
             Verdict::ContractionOperand
         } else if has(Kind::Scatter) {
             Verdict::Scatter
@@ -119,7 +123,7 @@ impl Groups {
                     None => Verdict::Epilogue("the root is no contraction"),
                 }
             } else {
-                row_form(&kernel.region).map_or_else(Verdict::Form, |_| Verdict::Fused)
+                row_program(&kernel.region).map_or_else(Verdict::Form, |()| Verdict::Fused)
             }
         };
         if verdict == Verdict::Fused {
@@ -196,7 +200,8 @@ impl Groups {
 /// A topological order that follows the program: of the groups that may run, the one whose last member comes first.
 /// So updates stay behind the last reader of what they overwrite.
 fn program_order(dag: &DiGraph<usize, ()>, last: impl Fn(usize) -> Option<Node>) -> Vec<usize> {
-    let mut waiting: Vec<usize> = dag.node_indices().map(|i| dag.edges_directed(i, Direction::Incoming).count()).collect();
+    let mut waiting: Vec<usize> =
+        dag.node_indices().map(|i| dag.edges_directed(i, Direction::Incoming).count()).collect();
     let key = |i: NodeIndex| Reverse((last(dag[i]), i));
     let free = dag.node_indices().filter(|i| waiting[i.index()] == 0);
     let mut ready: BinaryHeap<_> = free.map(key).collect();
