@@ -8,6 +8,3 @@ pub mod fixtures;
 pub mod generate;
 pub mod numbers;
 pub mod snapshots;
-<<<<<<< HEAD
-=======
->>>>>>> main
