@@ -5,5 +5,7 @@
 mod diagnostics;
 mod equivalence;
 mod examples;
+mod metrics;
 mod passes;
 mod spec;
+mod tidy;
