@@ -40,14 +40,18 @@ fn findings(fixture: &Fixture) -> Vec<Diagnostic> {
 
 #[test]
 fn every_program_yields_its_label_and_no_other() {
-    snapshots::each(&all(), |fixture| fixture.name.clone(), |fixture| {
-        let found = findings(fixture);
-        let text = render_all(&found, &|_| Some(fixture.text.clone()));
-        let labels: Vec<&str> = found.iter().map(|d| d.label.as_str()).collect();
-        assert!(!labels.is_empty(), "{}: nothing is found", fixture.path);
-        assert!(labels.iter().all(|label| *label == fixture.name), "{}: {labels:?}\n{text}", fixture.path);
-        snapshots::check("invalid", &fixture.name, &text);
-    });
+    snapshots::each(
+        &all(),
+        |fixture| fixture.name.clone(),
+        |fixture| {
+            let found = findings(fixture);
+            let text = render_all(&found, &|_| Some(fixture.text.clone()));
+            let labels: Vec<&str> = found.iter().map(|d| d.label.as_str()).collect();
+            assert!(!labels.is_empty(), "{}: nothing is found", fixture.path);
+            assert!(labels.iter().all(|label| *label == fixture.name), "{}: {labels:?}\n{text}", fixture.path);
+            snapshots::check("invalid", &fixture.name, &text);
+        },
+    );
 }
 
 #[test]

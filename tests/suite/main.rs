@@ -6,5 +6,7 @@ mod diagnostics;
 mod equivalence;
 mod examples;
 mod golden;
+mod metrics;
 mod passes;
 mod spec;
+mod tidy;
