@@ -1,5 +1,8 @@
 //! The convolutional network of every introduction, on CIFAR-10, with the Rust front end.
 
+use std::path::Path;
+
+use kiln_ir::diagnostic::render_all;
 use kiln_ir::model::{Model, Optimizer, Train};
 use kiln_ir::{DType, dims};
 
@@ -14,9 +17,10 @@ fn main() {
     model.loss(&logits.cross_entropy(&label));
     model.metric("accuracy", &logits.accuracy(&label));
     model.train(Train::new("data/cifar10.npz", Optimizer::adam(0.001)).batch(32).epochs(10));
-    match model.finish() {
-        // Integrator: `kiln::train(&module, &options)` or the like goes here.
-        Ok(module) => println!("{} states, {} graphs", module.states.len(), module.graphs.len()),
-        Err(faults) => print!("{}", kiln_ir::diagnostic::render_all(&faults, &|file| std::fs::read_to_string(file).ok())),
+    let trained = model.finish().map(|module| kiln::train(&module, Path::new("examples"), 2));
+    match trained {
+        Ok(Ok(trained)) => println!("{}", trained.report.to_json()),
+        Ok(Err(error)) => eprintln!("{error}"),
+        Err(faults) => eprint!("{}", render_all(&faults, &|file| std::fs::read_to_string(file).ok())),
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kiln::Options;
-use kiln_ir::graph::Graph;
 use kiln_ir::Module;
+use kiln_ir::graph::Graph;
 use kiln_ir::reference::{Array, Evaluator};
 use kiln_ir::scalar::Number;
 use kiln_ir::types::DType;

@@ -1,3 +1,5 @@
-//! Shared pieces of the test suites: executors that run one graph on the same inputs, and comparison.
+//! Shared pieces of the test suites: executors that run one graph on the same inputs, fixtures, and snapshots.
 
 pub mod executors;
+pub mod fixtures;
+pub mod snapshots;

@@ -13,5 +13,7 @@ pub mod placement;
 pub mod rewrite;
 pub mod schedule;
 pub mod testing;
+pub mod train;
 
 pub use compile::{CompileError, Compiled, Options, Program, compile};
+pub use train::train;

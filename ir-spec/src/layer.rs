@@ -268,7 +268,9 @@ impl Call {
     }
 }
 
-/// Elements of one state: no machine holds more, and byte sizes stay far from overflow.
+/// - layer.L1: a state has at most 2^40 elements.
+///
+/// No machine holds more, and byte sizes stay far from overflow.
 const STATE_LIMIT: usize = 1 << 40;
 
 /// A layer with states: what they and its values are named after.

@@ -14,6 +14,15 @@
 //! model.train(Train::new("data/digits.npz", Optimizer::adam(0.001)).batch(32).epochs(10));
 //! let module = model.finish();
 //! ```
+//!
+//! Faults are reported under these labels:
+//!
+//! - model.C1: `predict`, `loss` and `train` are given at most once.
+//! - model.C2: a model has a result: `predict` or `loss`.
+//! - model.C3: what is trained has a `loss`.
+//! - model.C4: a loss or metric is a float scalar.
+//! - model.C5: every loss or metric has its own name.
+//! - model.C6: the loss depends on a parameter.
 
 use std::cell::RefCell;
 use std::panic::Location as CallSite;
@@ -28,7 +37,7 @@ pub(crate) mod assemble;
 mod training;
 
 use assemble::{Program, Root, assemble};
-pub use training::{OPTIMIZERS, Optimizer, RECIPE_KEYS, RecipeKey, Train};
+pub use training::{OPTIMIZERS, Optimizer, RECIPE_KEYS, RecipeKey, STEP_KEYS, StepKey, Train};
 
 /// Extents of a shape, numbers and names mixed: `dims!["batch", 3, 32, 32]`.
 #[macro_export]

@@ -3,10 +3,20 @@
 //! A faulty statement leaves its names bound to a value that keeps later statements quiet, so one run reports every
 //! finding. A block is expanded anew at each use, in a scope that holds its operands and attributes and nothing else.
 //!
-//! Labels: `script.S1` unknown value, `S2` unknown op, layer or block, `S3` unknown attribute, `S4` missing attribute,
-//! `S5` attribute of the wrong kind, `S6` wrong number of operands, `S7` wrong number of results, `S8` recursion or
-//! depth, `S9` arithmetic, `S10` something given twice, `S11` statement in the wrong place, `S12` declared type, `S13`
-//! unknown state, `S14` shapes that do not repeat to each other.
+//! - script.S1: a value is defined above.
+//! - script.S2: an op, layer, block, optimizer or schedule of this name exists.
+//! - script.S3: an attribute or key of this name exists.
+//! - script.S4: an attribute without default is given.
+//! - script.S5: an attribute is of the kind that is asked for.
+//! - script.S6: operands have the number and the kind that is asked for.
+//! - script.S7: there are as many results as names for them.
+//! - script.S8: blocks do not use themselves, are nested at most 64 deep and expand to at most 200000 statements.
+//! - script.S9: arithmetic on attributes and extents has a result.
+//! - script.S10: a name, key or statement is given once.
+//! - script.S11: a statement stands where it may: `yield` at the end of a block, `predict`, `loss`, `metric` in a model.
+//! - script.S12: a declared type is that of the value; typed ops have one.
+//! - script.S13: a state of this name is declared.
+//! - script.S14: the shapes of an elementwise op's operands repeat to one of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

@@ -1,7 +1,8 @@
 //! SPEC.md, generated: the preface by hand, everything else from where it is true.
 //!
-//! Sentences, operands and attributes come from the op table, constraints from the doc comments above the rules,
-//! formulas and decompositions from the bodies, examples from `spec/examples/*.kiln`. An example is a graph named
+//! The preface says where the generated parts go, `<!-- grammar -->` and the like. Sentences, operands and attributes
+//! come from the tables of ops and layers, constraints and labels from the doc comments above the code that checks
+//! them, formulas and decompositions from the bodies, examples from `spec/examples/*.kiln`. An example is a graph named
 //! after its op, with its input and expected numbers as comment lines:
 //!
 //! ```text
@@ -18,9 +19,14 @@
 //! replaces the tolerance of [`Example::compare`].
 
 mod example;
+mod labels;
 mod render;
+mod script;
 
 pub use example::{Example, examples};
+#[cfg(test)]
+use labels::is_label;
+use labels::labelled;
 pub use render::render;
 
 /// A family of ops: one file of rules and one of examples.
@@ -63,6 +69,31 @@ families! {
     "Elementwise" "elementwise" ["elementwise.rs"];
 }
 
+/// Rust sources of the layers' rules.
+const LAYER_SOURCES: [&str; 5] = [
+    include_str!("layer.rs"),
+    include_str!("layer/dense.rs"),
+    include_str!("layer/window.rs"),
+    include_str!("layer/normalization.rs"),
+    include_str!("layer/readout.rs"),
+];
+
+/// Constraints of all layers, `dense.L1`.
+pub(crate) fn layer_constraints() -> Vec<Constraint> {
+    LAYER_SOURCES.iter().flat_map(|source| labelled(source)).collect()
+}
+
+/// Labels of scripts, models and layers in general: `script.S1`, `model.C1`, `layer.L1`.
+pub(crate) fn script_labels() -> Vec<Constraint> {
+    let sources = [include_str!("script.rs"), include_str!("model.rs"), include_str!("layer.rs")];
+    sources.iter().flat_map(|source| labelled(source)).collect()
+}
+
+/// Invariants of the verifier, `V1`.
+pub(crate) fn invariants() -> Vec<Constraint> {
+    labelled(include_str!("verify.rs"))
+}
+
 /// A constraint as the doc comment of a rule states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Constraint {
@@ -72,84 +103,9 @@ pub struct Constraint {
     pub text: String,
 }
 
-impl Family {
-    /// The constraints that the doc comments number, in the order of the sources, each label once.
-    pub(crate) fn constraints(&self) -> Vec<Constraint> {
-        let mut found: Vec<Constraint> = Vec::new();
-        for source in self.sources {
-            let mut open = false;
-            for line in source.lines() {
-                let doc = line.trim_start().strip_prefix("///").or_else(|| line.trim_start().strip_prefix("//!"));
-                let Some(doc) = doc else {
-                    open = false;
-                    continue;
-                };
-                match (parse_constraint(doc.trim()), found.last_mut()) {
-                    (Some(constraint), _) => {
-                        open = found.iter().all(|c| c.label != constraint.label);
-                        if open {
-                            found.push(constraint);
-                        }
-                    }
-                    (None, Some(last)) if open && doc.starts_with("    ") => {
-                        last.text.push(' ');
-                        last.text.push_str(doc.trim());
-                    }
-                    _ => open = false,
-                }
-            }
-        }
-        found
-    }
-}
-
-impl Family {
-    /// What the doc comment of an op's rule says about constraints it shares: the sentence after `Constraints`.
-    pub(crate) fn shared_constraints(&self, mnemonic: &str) -> Option<&'static str> {
-        let plain = mnemonic.replace('_', "");
-        for source in self.sources {
-            let mut sentence = None;
-            for line in source.lines() {
-                if let Some(doc) = line.strip_prefix("///") {
-                    let text = doc.trim().strip_prefix("Constraints").map(|rest| rest.trim_start_matches(':').trim());
-                    sentence = sentence.or(text.and_then(|text| text.split_once('.').map(|_| first_sentence(text))));
-                } else {
-                    let named = line.strip_prefix("impl OpSpec for super::").and_then(|rest| rest.split_once(' '));
-                    match named {
-                        Some((name, _)) if name.to_ascii_lowercase() == plain => return sentence,
-                        _ => sentence = None,
-                    }
-                }
-            }
-        }
-        None
-    }
-}
-
-fn first_sentence(text: &str) -> &str {
-    text.split_once(". ").map_or(text, |(first, _)| first).trim_end_matches('.')
-}
-
 /// Every constraint, in the order of SPEC.md.
 pub fn constraints() -> Vec<Constraint> {
     FAMILIES.iter().flat_map(Family::constraints).collect()
-}
-
-/// ``1. `conv.C3`: text``.
-fn parse_constraint(doc: &str) -> Option<Constraint> {
-    let (number, rest) = doc.split_once(". `")?;
-    let (label, text) = rest.split_once("`: ")?;
-    let numbered = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    (numbered && is_label(label)).then(|| Constraint { label: label.to_owned(), text: text.to_owned() })
-}
-
-/// `word.C1`.
-fn is_label(text: &str) -> bool {
-    let Some((word, number)) = text.split_once(".C") else {
-        return false;
-    };
-    let word_fits = !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    word_fits && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]

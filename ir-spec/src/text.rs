@@ -20,7 +20,7 @@
 //! file       = { item } .
 //! item       = state | graph | model | block | train | weights .
 //! state      = "state" global ":" type "=" role word [ record ] [ provenance ] .
-//! role       = "param" | "moment" | "statistic" | "counter" .
+//! role       = "param" | "moment" | "statistic" | "counter" | "derived" .
 //! graph      = "graph" global params body .
 //! model      = "model" global params body .                             (* script form *)
 //! block      = "block" word "(" [ value { "," value } ] { "," word [ "=" expr ] } ")" body .

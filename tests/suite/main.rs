@@ -4,4 +4,5 @@
 
 mod equivalence;
 mod examples;
+mod passes;
 mod spec;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indexmap::IndexMap;
+use kiln::train::step_graphs;
 use kiln::{Options, Program};
-use kiln_ir::attribute::AttrValue;
 use kiln_ir::graph::Graph;
-use kiln_ir::{DType, Module, Name, Recipe, TensorType};
+use kiln_ir::{DType, Module, Name, TensorType};
 use kiln_rt::Tensor;
 use kiln_rt::data::convert::convert;
 use kiln_rt::philox::Philox;
@@ -146,19 +146,6 @@ impl Bench {
         }
         times.sort_unstable();
         Ok(times)
-    }
-}
-
-/// Graphs of a recipe's `step`: one, or a list.
-pub(crate) fn step_graphs(recipe: &Recipe) -> Vec<Name> {
-    let name = |value: &AttrValue| match value {
-        AttrValue::Word(word) => Some(Name::from(word.strip_prefix('@').unwrap_or(word))),
-        _ => None,
-    };
-    match recipe.get("step") {
-        Some(AttrValue::List(steps)) => steps.iter().filter_map(name).collect(),
-        Some(step) => name(step).into_iter().collect(),
-        None => Vec::new(),
     }
 }
 

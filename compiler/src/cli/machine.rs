@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indexmap::IndexMap;
+use kiln::Program;
 use kiln::pass::hoist::PREPARE;
-use kiln::{Options, Program};
 use kiln_ir::graph::Graph;
 use kiln_ir::module::Role;
 use kiln_ir::{Module, Name};
@@ -176,11 +176,4 @@ pub(crate) fn choose_graph(module: &Module, wanted: Option<&str>) -> Result<Name
         (None, []) => Err(Failure::Input("the script has no graph".to_owned())),
         (None, _) => Err(Failure::Usage(format!("say which graph: --graph with one of {listed}"))),
     }
-}
-
-/// Options for a training: states change under every graph, so nothing may be computed ahead from them.
-pub(crate) fn without_hoist(options: Options) -> Options {
-    let names = kiln::pipeline::Pipeline::standard(options.mode).names();
-    let passes = names.into_iter().filter(|name| *name != "hoist").collect::<Vec<_>>().join(",");
-    Options { passes: Some(passes), ..options }
 }

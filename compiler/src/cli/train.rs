@@ -1,22 +1,20 @@
 //! `kiln train`: everything is compiled, then the fit loop of the runtime runs.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use kiln::Options;
+use kiln::train::{Sizes, graph_of, inputs, load_programs, step_graphs};
 use kiln_ir::attribute::AttrValue;
 use kiln_ir::module::stream;
 use kiln_ir::{Bindings, Module, Name, Recipe};
 use kiln_rt::data::{Dataset, Split};
-use kiln_rt::executable::Binding;
-use kiln_rt::train::{FitOptions, Outcome, Progress, Report, TrainError, TrainPrograms, batch_sizes, curves, fit};
+use kiln_rt::train::{FitOptions, Outcome, Progress, Report, TrainError, TrainPrograms, curves, fit};
 use kiln_rt::{Session, weights};
 use serde_json::{Value, json};
 
-use super::bench::step_graphs;
 use super::failure::Failure;
 use super::load::{Outline, Script};
 use super::machine::{self, keep_graphs, parse_threads};
@@ -195,25 +193,11 @@ impl Setup {
     /// Compiles step and eval for every size of batch that occurs, and loads them.
     fn compile(&self, script: &Script, session: &mut Session) -> Result<TrainPrograms, Failure> {
         let split = Split::new(self.data.examples(), self.options.test_every, self.options.fold()?);
-        let step_sizes = batch_sizes(split.train.len(), self.options.batch);
-        let eval_sizes = batch_sizes(split.test.len(), self.options.batch);
-        let options = machine::without_hoist(Options::default());
-        let mut programs = TrainPrograms::default();
-        for size in step_sizes.union(&eval_sizes).copied().collect::<BTreeSet<_>>() {
-            let steps: &[Name] = if step_sizes.contains(&size) { &self.steps } else { &[] };
-            let eval = self.eval.as_ref().filter(|_| eval_sizes.contains(&size));
-            let module = self.bound(script, size, steps.iter().chain(eval))?;
-            let program = script.compile(&module, &options)?;
-            let mut load = |name: &Name| {
-                let compiled = program.graphs.get(name);
-                let compiled = compiled.ok_or_else(|| Failure::Defect(format!("@{name} was not compiled")))?;
-                Ok::<_, Failure>(session.load(compiled.executable.clone())?)
-            };
-            let entry = programs.by_batch.entry(size).or_default();
-            entry.steps = steps.iter().map(&mut load).collect::<Result<_, _>>()?;
-            entry.eval = eval.map(load).transpose()?;
-        }
-        Ok(programs)
+        let sizes = Sizes::new(&split, self.options.batch);
+        let options = Options { hoist: false, ..Options::default() };
+        load_programs(session, &sizes, &self.steps, self.eval.as_ref(), |size, graphs| {
+            script.compile(&self.bound(script, size, graphs.iter())?, &options)
+        })
     }
 
     /// Some graphs for batches of `size` examples.
@@ -257,29 +241,6 @@ impl Setup {
             Err(_) => error.into(),
         }
     }
-}
-
-/// A graph that the recipe names.
-fn graph_of(recipe: &Recipe, key: &str) -> Option<Name> {
-    match recipe.get(key) {
-        Some(AttrValue::Word(word)) => Some(word.strip_prefix('@').unwrap_or(word).into()),
-        _ => None,
-    }
-}
-
-/// Inputs of graphs, each name once.
-fn inputs<'a>(module: &Module, graphs: impl Iterator<Item = &'a Name>) -> Vec<Binding> {
-    let mut inputs: Vec<Binding> = Vec::new();
-    for graph in graphs.filter_map(|name| module.graph(name)) {
-        for param in graph.params() {
-            let name = graph.value_name(param.value);
-            if !inputs.iter().any(|input| input.name == *name) {
-                inputs
-                    .push(Binding { below: param.below, ..Binding::new(name.clone(), graph.ty(param.value).clone()) });
-            }
-        }
-    }
-    inputs
 }
 
 /// Hours of training should not end in a directory that does not exist.

@@ -1,18 +1,22 @@
 //! Pass `fuse`: forms groups of nodes that become one kernel each. Nothing else forms kernels.
 //!
 //! ```text
-//! %a: f32[2, 3] = exp %x
-//! %b: f32[2, 3] = add %a, %y
-//! return %b
+//! graph @f(%x: f32[2, 3], %y: f32[2, 3]) {
+//!   %a: f32[2, 3] = exp %x
+//!   %b: f32[2, 3] = add %a, %y
+//!   return %b
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %b: f32[2, 3] = fused %x, %y {kind = "map"} { (%x: f32[2, 3], %y: f32[2, 3]) ->
-//!   %a: f32[2, 3] = exp %x
-//!   %b: f32[2, 3] = add %a, %y
-//!   yield %b
+//! graph @f(%x: f32[2, 3], %y: f32[2, 3]) {
+//!   %b: f32[2, 3] = fused %x, %y {kind = "map"} { (%x: f32[2, 3], %y: f32[2, 3]) ->
+//!     %a: f32[2, 3] = exp %x
+//!     %b: f32[2, 3] = add %a, %y
+//!     yield %b
+//!   }
+//!   return %b
 //! }
-//! return %b
 //! ```
 //! Groups grow in program order: a node joins the groups of its producers, one after the other, if the union is one
 //! kernel: a contraction with an epilogue that the micro-kernels have, or a row program. Constants, positions and

@@ -131,7 +131,10 @@ impl LayerSpec for MaxPool {
     }
 }
 
-/// avg_pool.L1, L3, L4 and L7: as those of `max_pool`.
+/// - avg_pool.L1: `x` has rank 3 or more.
+/// - avg_pool.L3: size and strides are at least 1, one size for all dimensions or one for each.
+/// - avg_pool.L4: as conv.L4.
+/// - avg_pool.L7: the window fits into the padded extents.
 impl LayerSpec for AvgPool {
     fn expand(&self, call: &Call) -> Tensor {
         let (window, Window { strides, padding }) = match pool(call, &self.size, &self.strides, &self.padding) {

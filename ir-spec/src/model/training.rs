@@ -96,11 +96,48 @@ pub struct RecipeKey {
     pub name: &'static str,
     /// What it takes, as messages say it.
     pub kind: &'static str,
+    /// Default as the text form writes it; `None` if the start of the training must give it.
+    pub default: Option<&'static str>,
     /// Whether a value fits.
     pub accepts: fn(&AttrValue) -> bool,
     /// What it means.
     pub doc: &'static str,
 }
+
+/// One key that becomes part of the step graph.
+#[derive(Clone, Copy, Debug)]
+pub struct StepKey {
+    /// Name.
+    pub name: &'static str,
+    /// What it takes, as the spec says it.
+    pub kind: &'static str,
+    /// Default as the text form writes it; `None` if it must be given.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// Keys of `train` that become part of the step graph.
+pub const STEP_KEYS: [StepKey; 3] = [
+    StepKey {
+        name: "optimizer",
+        kind: "the name of an update rule, with its attributes",
+        default: None,
+        doc: "how a gradient changes a parameter",
+    },
+    StepKey {
+        name: "schedule",
+        kind: "constant, or cosine {steps, floor = 0.0}",
+        default: Some("constant"),
+        doc: "the learning rate over the steps: as given, or down to `floor` along half a cosine of `steps` steps",
+    },
+    StepKey {
+        name: "clip",
+        kind: "a number above 0",
+        default: Some("none"),
+        doc: "all gradients are scaled down together where their norm is above it",
+    },
+];
 
 fn count(value: &AttrValue) -> bool {
     matches!(value, AttrValue::Int(n) if *n >= 1)
@@ -110,26 +147,47 @@ fn text(value: &AttrValue) -> bool {
     matches!(value, AttrValue::Text(_))
 }
 
-/// Keys of `train` that the fit loop reads. The others, `optimizer`, `schedule` and `clip`, become part of `@step0`.
+/// Keys of `train` that the fit loop reads.
 pub const RECIPE_KEYS: [RecipeKey; 6] = [
-    RecipeKey { name: "data", kind: "a path in quotes", accepts: text, doc: "file with an array per input" },
-    RecipeKey { name: "batch", kind: "an integer of at least 1", accepts: count, doc: "examples per step" },
-    RecipeKey { name: "epochs", kind: "an integer of at least 1", accepts: count, doc: "passes over the data" },
+    RecipeKey {
+        name: "data",
+        kind: "a path in quotes",
+        default: None,
+        accepts: text,
+        doc: "`.npz` file, relative to the script, with an array per input: of its name; the first also `x`, the second also `y` or `label`",
+    },
+    RecipeKey {
+        name: "batch",
+        kind: "an integer of at least 1",
+        default: Some("32"),
+        accepts: count,
+        doc: "examples per step; binds the dimension `batch`",
+    },
+    RecipeKey {
+        name: "epochs",
+        kind: "an integer of at least 1",
+        default: Some("1"),
+        accepts: count,
+        doc: "passes over the data",
+    },
     RecipeKey {
         name: "seed",
         kind: "an integer of at least 0",
+        default: Some("0"),
         accepts: |value| matches!(value, AttrValue::Int(n) if *n >= 0),
         doc: "key of every random number",
     },
     RecipeKey {
         name: "shuffle",
         kind: "true or false",
+        default: Some("true"),
         accepts: |value| matches!(value, AttrValue::Bool(_)),
         doc: "whether each epoch has its own order",
     },
     RecipeKey {
         name: "test_every",
         kind: "an integer of at least 0",
+        default: Some("5"),
         accepts: |value| matches!(value, AttrValue::Int(n) if *n >= 0),
         doc: "every n-th example is held out for the test; 0 holds out none",
     },

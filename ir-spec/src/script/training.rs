@@ -3,14 +3,11 @@
 use super::{Expander, Scope};
 use crate::attribute::{AttrValue, Attribute};
 use crate::layer::LayerError;
-use crate::model::{OPTIMIZERS, Optimizer, RECIPE_KEYS, Train};
+use crate::model::{OPTIMIZERS, Optimizer, RECIPE_KEYS, STEP_KEYS, Train};
 use crate::op;
 use crate::text::ast::{Expr, ExprKind, Field, Record, Span};
 use crate::text::suggest::did_you_mean;
 use crate::types::Name;
-
-/// Keys that become part of the step graph.
-const STEP_KEYS: [&str; 3] = ["optimizer", "schedule", "clip"];
 
 impl Expander<'_> {
     /// How to train; `None` with faults recorded.
@@ -47,7 +44,7 @@ impl Expander<'_> {
         let (key, at) = (&field.key.name, field.value.span);
         let value = self.evaluate(&Scope::default(), &field.value)?;
         let Some(known) = RECIPE_KEYS.iter().find(|known| known.name == &**key) else {
-            let all = || RECIPE_KEYS.iter().map(|known| known.name).chain(STEP_KEYS);
+            let all = || RECIPE_KEYS.iter().map(|known| known.name).chain(STEP_KEYS.map(|key| key.name));
             let help = did_you_mean(key, all());
             let list = all().collect::<Vec<_>>().join(", ");
             self.fault(field.key.span, "script.S3", format!("`train` has no key `{key}`"))

@@ -8,17 +8,21 @@ use crate::graph::{Graph, NodeData};
 use crate::op::{self, Elementwise, Gradient, Op, OpEntry, Vjp};
 use crate::scalar::ScalarExpr;
 use crate::spec::example::{Example, in_family};
-use crate::spec::{Constraint, FAMILIES, Family};
+use crate::spec::{Constraint, FAMILIES, Family, invariants, script, script_labels};
 use crate::text::{PrintOptions, print_graph};
 use crate::types::DType;
 
 const PREFACE: &str = include_str!("../../spec/preface.md");
 
-/// SPEC.md: the preface, then one section per op.
+/// SPEC.md: the preface with its generated parts, then one section per op.
 pub fn render() -> String {
-    let mut out = String::from("<!-- Generated from ir-spec/spec and the op table by kiln_ir::spec::render. -->\n\n");
-    out.push_str(PREFACE);
-    invariants().for_each(|line| out.push_str(&line));
+    let mut out = String::from("<!-- Generated from ir-spec/spec and the tables by kiln_ir::spec::render. -->\n\n");
+    for line in PREFACE.lines() {
+        match line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->")) {
+            Some(part) => out.push_str(&generated(part)),
+            None => out.extend([line, "\n"]),
+        }
+    }
     let _ = writeln!(out, "\n## Ops\n");
     for family in FAMILIES {
         let names: Vec<String> =
@@ -29,11 +33,28 @@ pub fn render() -> String {
     out
 }
 
-/// The numbered list of the verifier's module documentation.
-fn invariants() -> impl Iterator<Item = String> {
-    let doc = include_str!("../verify.rs").lines().map_while(|line| line.strip_prefix("//!"));
-    let items = doc.map(str::trim_end).skip_while(|line| !line.starts_with(" - V1:"));
-    items.take_while(|line| !line.is_empty()).map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+/// A part that the preface asks for; an unknown name stays visible, and a test looks for it.
+fn generated(part: &str) -> String {
+    let mut out = String::new();
+    match part {
+        "grammar" => out = grammar(),
+        "layers" => script::layers(&mut out),
+        "train" => script::train_keys(&mut out),
+        "optimizers" => script::optimizers(&mut out),
+        "labels" => list(&mut out, &script_labels().iter().collect::<Vec<_>>()),
+        "invariants" => list(&mut out, &invariants().iter().collect::<Vec<_>>()),
+        unknown => out = format!("<!-- {unknown} -->\n"),
+    }
+    out
+}
+
+/// The grammar in the documentation of the text form, beside the parser.
+fn grammar() -> String {
+    let doc = include_str!("../text.rs").lines().filter_map(|line| line.strip_prefix("//!"));
+    let lines = doc.skip_while(|line| *line != " ```text").take_while(|line| *line != " # Findings");
+    lines
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line).replace("[`DEPTH_LIMIT`]", "256")))
+        .collect()
 }
 
 fn section(out: &mut String, family: &'static Family) {
@@ -58,7 +79,7 @@ fn belongs(constraint: &Constraint, mnemonic: &str) -> bool {
     constraint.label.rsplit_once('.').is_some_and(|(word, _)| word == mnemonic)
 }
 
-fn list(out: &mut String, constraints: &[&Constraint]) {
+pub(super) fn list(out: &mut String, constraints: &[&Constraint]) {
     for constraint in constraints {
         let _ = writeln!(out, "- `{}`: {}", constraint.label, constraint.text);
     }

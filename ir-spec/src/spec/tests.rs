@@ -63,6 +63,43 @@ fn every_example_has_the_numbers_it_expects() {
 }
 
 #[test]
+fn every_part_that_the_preface_asks_for_is_generated() {
+    let rendered = render();
+    let asked: Vec<&str> = rendered.lines().skip(1).filter(|line| line.starts_with("<!--")).collect();
+    assert!(asked.is_empty(), "{asked:?}");
+    // One witness of each, from the last line of its source.
+    for text in
+        ["float      = digit", "### Layer `binary_accuracy`", "| `clip` |", "- `rmsprop {rate", "`script.S14`", "`V11`"]
+    {
+        assert!(rendered.contains(text), "{text}");
+    }
+}
+
+/// Labels as code writes them: `"script.S3"`, `fault("L2"`.
+#[test]
+fn every_label_of_a_script_or_layer_is_documented() {
+    let scripts = [
+        include_str!("../script.rs"),
+        include_str!("../script/application.rs"),
+        include_str!("../script/body.rs"),
+        include_str!("../script/expression.rs"),
+        include_str!("../script/training.rs"),
+        include_str!("../model.rs"),
+        include_str!("../model/assemble.rs"),
+    ];
+    let is_script = |s: &&str| s.starts_with("script.S") || s.starts_with("model.C");
+    let used: BTreeSet<&str> = scripts.iter().flat_map(|s| s.split('"')).filter(is_script).collect();
+    let documented: BTreeSet<String> = script_labels().into_iter().map(|c| c.label).collect();
+    let missing: Vec<_> = used.iter().filter(|label| !documented.contains(**label)).collect();
+    assert!(missing.is_empty() && used.len() > 15, "{missing:?}");
+    let layers: BTreeSet<&str> = crate::layer::TABLE.iter().map(|entry| entry.mnemonic).chain(["layer"]).collect();
+    for constraint in layer_constraints() {
+        let layer = constraint.label.split('.').next().unwrap_or_default();
+        assert!(layers.contains(layer), "`{}` belongs to no layer", constraint.label);
+    }
+}
+
+#[test]
 fn spec_md_is_fresh() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/SPEC.md");
     let rendered = render();

@@ -166,6 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_are_those_of_the_text_form() {
+        let stated = |key: &str| {
+            let row = kiln_ir::model::RECIPE_KEYS.iter().find(|row| row.name == key);
+            row.and_then(|row| row.default).unwrap_or_default()
+        };
+        let options = FitOptions::default();
+        assert_eq!(stated("batch"), options.batch.to_string());
+        assert_eq!(stated("epochs"), options.epochs.to_string());
+        assert_eq!(stated("seed"), options.seed.to_string());
+        assert_eq!(stated("shuffle"), options.shuffle.to_string());
+        assert_eq!(stated("test_every"), options.test_every.to_string());
+    }
+
+    #[test]
     fn folds_are_counted_from_zero() {
         let fold = |every, fold| FitOptions { test_every: every, test_fold: fold, ..FitOptions::default() }.fold();
         assert_eq!(fold(5, None).unwrap(), 4);

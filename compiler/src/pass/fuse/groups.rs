@@ -11,7 +11,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::Verdict;
 use super::region::{self, Facts, is_leaf};
-use crate::loops::build::is_expensive;
+use crate::loops::build::{Declined, is_expensive};
 use crate::pass::{Remark, Remarks};
 
 /// Members of one kernel at most: keeps the search for a form linear in the graph.
@@ -33,8 +33,10 @@ pub(super) struct Groups {
 enum Kind {
     /// Copied to its readers.
     Leaf,
-    /// Joins nobody: states, tables of constants, views.
+    /// No computation: states, tables of constants, views.
     Alone,
+    /// Has no body of one map, so it joins nobody.
+    Opaque,
     Scatter,
     Contraction,
     Map,
@@ -51,7 +53,7 @@ fn kind_of(facts: &Facts<'_>, node: Node, data: &NodeData) -> Kind {
         Body::Scatter(_) => Kind::Scatter,
         Body::Map(_) if facts.reads_memory(node) => Kind::Contraction,
         Body::Map(_) => Kind::Map,
-        _ => Kind::Alone,
+        _ => Kind::Opaque,
     }
 }
 
@@ -91,7 +93,9 @@ impl Groups {
         let mut union: Vec<Node> = self.members[from].iter().chain(&self.members[to]).copied().collect();
         union.sort_unstable();
         let has = |kind| union.iter().any(|n| kinds[n.index()] == kind);
-        let verdict = if kinds[node.index()] == Kind::Contraction {
+        let verdict = if has(Kind::Opaque) {
+            Verdict::Form(Declined::Body)
+        } else if kinds[node.index()] == Kind::Contraction {
             Verdict::ContractionOperand
         } else if has(Kind::Scatter) {
             Verdict::Scatter
@@ -220,7 +224,7 @@ fn repeats_expensive(facts: &Facts<'_>, value: Value, node: Node, group: &[Node]
     let read = facts.graph.node(node).operands.contains(&value);
     let repeated = read && (loads || elements > facts.graph.ty(value).elements());
     repeated
-        && group.iter().any(|&member| {
-            matches!(facts.body(member), Body::Map(map) if is_expensive(map) || !map.reduce.is_empty())
-        })
+        && group
+            .iter()
+            .any(|&member| matches!(facts.body(member), Body::Map(map) if is_expensive(map) || !map.reduce.is_empty()))
 }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::loops::build::body_of;
 use crate::loops::build::contract::{contract_form, is_contraction_body};
-use crate::loops::build::{Declined, row_form_of};
+use crate::loops::build::{Declined, row_program};
 
 use super::Verdict;
 
@@ -84,7 +84,7 @@ impl Kernel {
             _ => Err(Declined::Body),
         };
         let maps: Result<Vec<&Map>, Declined> = self.nodes.iter().map(map).collect();
-        maps.and_then(|maps| row_form_of(&self.region, &maps)).map_or_else(Verdict::Form, |_| Verdict::Fused)
+        maps.and_then(|maps| row_program(&self.region, &maps)).map_or_else(Verdict::Form, |()| Verdict::Fused)
     }
 }
 
