@@ -5,6 +5,7 @@
 mod diagnostics;
 mod equivalence;
 mod examples;
+mod golden;
 mod metrics;
 mod passes;
 mod spec;
