@@ -4,13 +4,25 @@
 //! gradient of a gradient is two `gradient` nodes, expanded in program order.
 //!
 //! ```text
-//! %dx: f32[2] = gradient %loss, %x
+//! graph @f(%x: f32[2]) {
+//!   %square: f32[2] = square %x
+//!   %loss: f32[] = reduce_sum %square {dims = [0]}
+//!   %dx: f32[2] = gradient %loss, %x
+//!   return %dx
+//! }
 //! ```
-//! becomes, for `%loss = reduce_sum (square %x)`,
+//! becomes
 //! ```text
-//! %one: f32[] = const {value = 1.0}
-//! %broadcast: f32[2] = broadcast %one {dims = []}
-//! ...
+//! graph @f(%x: f32[2]) {
+//!   %square: f32[2] = square %x
+//!   %loss: f32[] = reduce_sum %square {dims = [0]}
+//!   %const: f32[] = const {value = 1.0}
+//!   %d.loss.broadcast: f32[2] = broadcast %const {dims = []}
+//!   %d.square.const: f32[2] = const {value = 2.0}
+//!   %d.square.mul: f32[2] = mul %d.square.const, %d.loss.broadcast
+//!   %dx: f32[2] = mul %d.square.mul, %x
+//!   return %dx
+//! }
 //! ```
 
 use std::collections::HashMap;
@@ -53,10 +65,17 @@ fn expand(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
             continue;
         }
         let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
+        let values = builder.with_graph(Graph::value_count);
         let mut walk =
             Walk { builder: builder.clone(), cotangents: HashMap::new(), active: Vec::new(), missing: Vec::new() };
         let gradients = walk.gradients(operands[0], &operands[1..], &data.provenance);
         missing.extend(walk.missing);
+        for (&result, gradient) in data.results.iter().zip(&gradients) {
+            // What takes a value's place takes its name.
+            if gradient.value().index() >= values {
+                builder.rename(gradient, graph.value_name(result));
+            }
+        }
         data.results.iter().zip(gradients).for_each(|(&old, new)| map.set(old, new.value()));
     }
     builder.with_graph_mut(|g| g.finish_copy(graph, &map));

@@ -35,6 +35,8 @@ pub struct Options {
     pub mode: Option<Mode>,
     /// Passes; `None` is the standard pipeline.
     pub passes: Option<String>,
+    /// Whether the standard pipeline moves what depends on states alone to `@prepare`. Not while states change.
+    pub hoist: bool,
     /// Whether the verifier runs after every pass.
     pub verify_each: bool,
     /// Budget of the exact memory search, in nodes.
@@ -49,6 +51,7 @@ impl Default for Options {
             level: level_from_environment(),
             mode: None,
             passes: None,
+            hoist: true,
             verify_each: cfg!(debug_assertions),
             exact_nodes: 2_000,
             texts: Texts::default(),
@@ -132,7 +135,8 @@ pub fn compile_observed(
     let results = result_names(&module);
     let pipeline = match &options.passes {
         Some(text) => Pipeline::parse(text, options.mode).map_err(CompileError::Pipeline)?,
-        None => Pipeline::standard(options.mode),
+        None if options.hoist => Pipeline::standard(options.mode),
+        None => Pipeline::standard(options.mode).without("hoist"),
     };
     pipeline
         .run(&mut module, &mut remarks, options.verify_each, &mut |step| {

@@ -64,6 +64,12 @@ impl Pipeline {
         names.map(|name| by_name(name, mode)).collect::<Result<_, _>>().map(Pipeline)
     }
 
+    /// The pipeline without a pass.
+    pub fn without(mut self, name: &str) -> Pipeline {
+        self.0.retain(|pass| pass.name() != name);
+        self
+    }
+
     /// Names in order.
     pub fn names(&self) -> Vec<&'static str> {
         self.0.iter().map(|pass| pass.name()).collect()
@@ -129,7 +135,11 @@ pub const PASSES: [&str; 11] = [
     "fuse",
 ];
 
-fn by_name(name: &str, mode: Option<Mode>) -> Result<Box<dyn Pass>, String> {
+/// A pass by its name in [`PASSES`]; `mode` is for `specialize`.
+///
+/// # Errors
+/// If there is no such pass, with all names there are.
+pub fn by_name(name: &str, mode: Option<Mode>) -> Result<Box<dyn Pass>, String> {
     Ok(match name {
         "specialize" => Box::new(Specialize { mode }),
         "autodiff" => Box::new(Autodiff),

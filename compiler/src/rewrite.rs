@@ -213,11 +213,18 @@ impl Rules {
             let replaced = self.rules.iter().zip(&patterns).find_map(|(rule, pattern)| {
                 let found = pattern.matches(graph, data.results[0])?;
                 let derived = Some(Name::from(rule.name()));
+                let values = builder.with_graph(Graph::value_count);
                 builder.set_provenance(Some(Provenance { source: data.provenance.source.clone(), derived }));
                 let outcome = rule.apply(&found, &Patch { builder: &builder, map: &map, uses: &uses });
                 builder.set_provenance(None);
                 let (code, message) = match &outcome {
-                    Ok(_) => ("applied", format!("{} -> done", pattern)),
+                    Ok(tensor) => {
+                        // What takes a value's place takes its name.
+                        if tensor.value().index() >= values {
+                            builder.rename(tensor, graph.value_name(data.results[0]));
+                        }
+                        ("applied", format!("replaced {pattern}"))
+                    }
                     Err(declined) => (declined.code, declined.reason.clone()),
                 };
                 let value = graph.value_name(data.results[0]).clone();

@@ -13,7 +13,6 @@ use kiln_rt::train::{FitOptions, Report, Reporter, TrainError, TrainPrograms, ba
 use kiln_rt::{LoadError, Session};
 
 use crate::compile::{CompileError, Options, Program, compile};
-use crate::pipeline::Pipeline;
 
 /// Why a module cannot be trained.
 #[derive(Debug, thiserror::Error)]
@@ -157,11 +156,6 @@ where
 impl Options {
     /// These options for graphs that run between updates: nothing is computed ahead from states that change.
     pub fn for_training(self) -> Options {
-        let names = match &self.passes {
-            Some(text) => text.split(',').map(str::trim).collect(),
-            None => Pipeline::standard(self.mode).names(),
-        };
-        let passes = names.into_iter().filter(|name| *name != "hoist").collect::<Vec<_>>().join(",");
-        Options { passes: Some(passes), ..self }
+        Options { hoist: false, ..self }
     }
 }

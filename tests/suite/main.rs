@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
+mod diagnostics;
 mod docs;
 mod equivalence;
 mod examples;
+mod golden;
+mod metrics;
+mod passes;
 mod spec;
+mod tidy;

@@ -21,7 +21,7 @@ mod shape;
 
 use std::fmt;
 
-use kiln_ir::body::Body;
+use kiln_ir::body::{Body, IndexExpr, Map};
 use kiln_ir::graph::{Graph, Node, NodeData, Provenance};
 use kiln_ir::types::TensorType;
 use smallvec::SmallVec;
@@ -29,7 +29,7 @@ use smallvec::SmallVec;
 use super::nest::LoopNest;
 
 pub use evaluate::is_expensive;
-pub use form::{RowForm, Source, row_form};
+pub use form::{RowForm, Source, row_form, row_form_of};
 
 /// A nest with what the schedule must know about it. Buffers of the nest are the region's parameters in order, then
 /// its results in order.
@@ -126,10 +126,25 @@ pub fn kernel_operands(data: &NodeData) -> SmallVec<[kiln_ir::Value; 4]> {
     operands
 }
 
+/// Whether [`build`] has a nest for a region whose nodes have the bodies `maps`.
+///
+/// # Errors
+/// [`Declined`] says why not.
+pub fn row_program(region: &Graph, maps: &[&Map]) -> Result<(), Declined> {
+    let form = row_form_of(region, maps)?;
+    // What the form does not show: whether an index is loaded where another read may be outside.
+    let (mut loads, mut guards) = (false, false);
+    for read in maps.iter().flat_map(|map| &map.reads) {
+        loads |= read.index.iter().any(|index| matches!(index, IndexExpr::Load { .. }));
+        guards |= read.outside.is_some();
+    }
+    if loads && guards { rows::build("trial", region, &form).map(|_| ()) } else { Ok(()) }
+}
+
 /// The nest of a region.
 ///
 /// # Errors
-/// [`Declined`] if the region is not one nest; `fuse` asks [`row_form`] first and never makes such a region.
+/// [`Declined`] if the region is not one nest; `fuse` asks [`row_program`] first and never makes such a region.
 pub fn build(name: &str, region: &Graph) -> Result<Built, Declined> {
     if let Some(built) = scatter::build(name, region)? {
         return Ok(built);

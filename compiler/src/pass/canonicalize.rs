@@ -26,7 +26,7 @@ mod movement;
 
 use kiln_ir::attribute::Literal;
 use kiln_ir::graph::{Graph, Value, ValueMap, Values};
-use kiln_ir::op::Op;
+use kiln_ir::op::{self, Op};
 use kiln_ir::types::TensorType;
 use kiln_ir::{Diagnostic, Module};
 
@@ -60,7 +60,13 @@ enum Form {
     /// A value that there is.
     Same(Value),
     /// Another node of the same type.
-    Node(Op, Values),
+    Node(Box<Op>, Values),
+}
+
+impl Form {
+    fn node(op: impl Into<Op>, operands: impl IntoIterator<Item = Value>) -> Form {
+        Form::Node(Box::new(op.into()), operands.into_iter().collect())
+    }
 }
 
 /// Rules in the order in which they are tried.
@@ -92,7 +98,7 @@ fn canonicalize(graph: &Graph, remarks: &mut Remarks) -> Option<Graph> {
             let site = Site { graph: &next, op: &op, operands: &operands, ty };
             match RULES.iter().find_map(|rule| rule(&site)) {
                 Some(Form::Same(value)) => break Some(value),
-                Some(Form::Node(new, on)) => (op, operands) = (new, on),
+                Some(Form::Node(new, on)) => (op, operands) = (*new, on),
                 None => break None,
             }
             remarks.rewrote(1);
@@ -123,10 +129,13 @@ impl<'a> Site<'a> {
 
     /// The number that every element of an operand is.
     fn splat(&self, operand: usize) -> Option<f64> {
-        match self.behind(operand)?.0 {
-            Op::Const(constant) => match constant.value {
-                Literal::Splat(number) => Some(number.to_f64()),
-                Literal::Dense(_) => None,
+        let (op, behind) = self.behind(operand)?;
+        match (op, behind) {
+            (Op::Const(constant), _) => number(constant),
+            // A seed of autodiff before constants are folded.
+            (Op::Broadcast(_), &[source]) => match &self.graph.producer(source)?.1.op {
+                Op::Const(constant) => number(constant),
+                _ => None,
             },
             _ => None,
         }
@@ -141,5 +150,12 @@ impl<'a> Site<'a> {
     fn same_type(&self) -> Option<Value> {
         let &first = self.operands.first()?;
         (self.graph.ty(first) == self.ty).then_some(first)
+    }
+}
+
+fn number(constant: &op::Const) -> Option<f64> {
+    match constant.value {
+        Literal::Splat(number) => Some(number.to_f64()),
+        Literal::Dense(_) => None,
     }
 }

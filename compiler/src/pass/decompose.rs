@@ -1,13 +1,23 @@
 //! Pass `decompose`: replaces composites by the ops they are made of.
 //!
 //! ```text
-//! %y: f32[2, 3] = softmax %x {dim = 1}
+//! graph @f(%x: f32[2, 3]) {
+//!   %y: f32[2, 3] = softmax %x {dim = 1}
+//!   return %y
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %y.max: f32[2] = reduce_max %x {dims = [1]}
-//! ...
-//! %y.div: f32[2, 3] = div %y.exp, %y.broadcast
+//! graph @f(%x: f32[2, 3]) {
+//!   %y.reduce_max: f32[2] = reduce_max %x {dims = [1]}
+//!   %y.broadcast: f32[2, 3] = broadcast %y.reduce_max {dims = [0]}
+//!   %y.sub: f32[2, 3] = sub %x, %y.broadcast
+//!   %y.exp: f32[2, 3] = exp %y.sub
+//!   %y.reduce_sum: f32[2] = reduce_sum %y.exp {dims = [1]}
+//!   %y.broadcast.1: f32[2, 3] = broadcast %y.reduce_sum {dims = [0]}
+//!   %y: f32[2, 3] = div %y.exp, %y.broadcast.1
+//!   return %y
+//! }
 //! ```
 
 use kiln_ir::body::Body;

@@ -1,14 +1,20 @@
 //! Pass `eliminate_common`: one node for equal ops on equal operands.
 //!
 //! ```text
-//! %a: f32[2] = exp %x
-//! %b: f32[2] = exp %x
-//! %c: f32[2] = add %a, %b
+//! graph @f(%x: f32[2]) {
+//!   %a: f32[2] = exp %x
+//!   %b: f32[2] = exp %x
+//!   %c: f32[2] = add %a, %b
+//!   return %c
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %a: f32[2] = exp %x
-//! %c: f32[2] = add %a, %a
+//! graph @f(%x: f32[2]) {
+//!   %a: f32[2] = exp %x
+//!   %c: f32[2] = add %a, %a
+//!   return %c
+//! }
 //! ```
 //! Random ops differ by their stream, so none are merged that should differ.
 

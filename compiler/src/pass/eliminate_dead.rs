@@ -1,14 +1,18 @@
 //! Pass `eliminate_dead`: drops nodes that no result or update depends on.
 //!
 //! ```text
-//! %a: f32[2] = relu %x
-//! %b: f32[2] = exp %x
-//! return %a
+//! graph @f(%x: f32[2]) {
+//!   %a: f32[2] = relu %x
+//!   %b: f32[2] = exp %x
+//!   return %a
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %a: f32[2] = relu %x
-//! return %a
+//! graph @f(%x: f32[2]) {
+//!   %a: f32[2] = relu %x
+//!   return %a
+//! }
 //! ```
 
 use kiln_ir::graph::{Graph, ValueMap};

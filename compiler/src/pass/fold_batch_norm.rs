@@ -1,13 +1,33 @@
 //! Pass `fold_batch_norm`: in inference, a normalisation after a convolution is a convolution with other weights.
 //!
 //! ```text
-//! %h: f32[1, 4, 2, 2] = conv %x, %w {strides = [1, 1], padding = [0, 0, 0, 0], dilation = [1, 1], groups = 1}
-//! %y: f32[1, 4, 2, 2] = batch_norm_inference %h, %scale, %offset, %mean, %variance {epsilon = 1e-5}
-//! return %y
+//! graph @f(%x: f32[1, 3, 2, 2], %w: f32[4, 3, 1, 1], %scale: f32[4], %offset: f32[4], %mean: f32[4], %variance: f32[4]) {
+//!   %h: f32[1, 4, 2, 2] = conv %x, %w {strides = [1, 1], padding = [0, 0, 0, 0], dilation = [1, 1], groups = 1}
+//!   %y: f32[1, 4, 2, 2] = batch_norm_inference %h, %scale, %offset, %mean, %variance {epsilon = 1e-5}
+//!   return %y
+//! }
 //! ```
-//! becomes `conv %x, w * factor + (offset - mean * factor)` with `factor = scale / sqrt(variance + epsilon)`, per output
-//! channel. The new weights depend on states only, so `hoist` moves their computation to `@prepare`. A bias between
-//! the convolution and the normalisation is folded too.
+//! becomes
+//! ```text
+//! graph @f(%x: f32[1, 3, 2, 2], %w: f32[4, 3, 1, 1], %scale: f32[4], %offset: f32[4], %mean: f32[4], %variance: f32[4]) {
+//!   %const: f32[4] = const {value = 1e-5}
+//!   %add: f32[4] = add %variance, %const
+//!   %rsqrt: f32[4] = rsqrt %add
+//!   %mul: f32[4] = mul %scale, %rsqrt
+//!   %neg: f32[4] = neg %mean
+//!   %mul.1: f32[4] = mul %neg, %mul
+//!   %h.bias: f32[4] = add %mul.1, %offset
+//!   %broadcast: f32[4, 3, 1, 1] = broadcast %mul {dims = [0]}
+//!   %h.weight: f32[4, 3, 1, 1] = mul %w, %broadcast
+//!   %conv: f32[1, 4, 2, 2] = conv %x, %h.weight {strides = [1, 1], padding = [0, 0, 0, 0], dilation = [1, 1], groups = 1}
+//!   %broadcast.1: f32[1, 4, 2, 2] = broadcast %h.bias {dims = [1]}
+//!   %y: f32[1, 4, 2, 2] = add %conv, %broadcast.1
+//!   return %y
+//! }
+//! ```
+//! with weights `w * factor` and bias `offset - mean * factor`, where `factor = scale / sqrt(variance + epsilon)` per
+//! output channel. They depend on states only, so `hoist` moves their computation to `@prepare`. A bias between the
+//! convolution and the normalisation is folded too.
 
 use kiln_ir::builder::Tensor;
 use kiln_ir::op::Op;

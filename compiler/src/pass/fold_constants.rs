@@ -1,14 +1,21 @@
 //! Pass `fold_constants`: computes what depends on constants only.
 //!
 //! ```text
-//! %a: f32[4] = const {value = 2.0}
-//! %b: f32[4] = mul %a, %a
-//! return %b
+//! graph @f(%x: f32[4]) {
+//!   %a: f32[4] = const {value = 2.0}
+//!   %b: f32[4] = mul %a, %a
+//!   %y: f32[4] = add %x, %b
+//!   return %y
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %b: f32[4] = const {value = 4.0}
-//! return %b
+//! graph @f(%x: f32[4]) {
+//!   %a: f32[4] = const {value = 2.0}
+//!   %b: f32[4] = const {value = 4.0}
+//!   %y: f32[4] = add %x, %b
+//!   return %y
+//! }
 //! ```
 //! The reference evaluator computes, so the folder cannot disagree with it. Results stay small: a constant that is one
 //! number stays one number whatever its shape, and tables above [`MOST_ELEMENTS`] are left to run time.

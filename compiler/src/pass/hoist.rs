@@ -1,6 +1,8 @@
 //! Pass `hoist`: what an inference graph computes from states and constants alone moves to the graph `@prepare`.
 //!
 //! ```text
+//! state @w: f32[2] = param glorot
+//!
 //! graph @predict(%x: f32[2]) {
 //!   %w: f32[2] = state @w
 //!   %e: f32[2] = exp %w
@@ -10,16 +12,19 @@
 //! ```
 //! becomes
 //! ```text
-//! state @prepared.e: f32[2] = derived constant {value = 0.0}
+//! state @w: f32[2] = param glorot
+//! state @prepared.predict.e: f32[2] = derived constant {value = 0.0}
+//!
 //! graph @predict(%x: f32[2]) {
-//!   %e: f32[2] = state @prepared.e
+//!   %e: f32[2] = state @prepared.predict.e
 //!   %y: f32[2] = mul %x, %e
 //!   return %y
 //! }
+//!
 //! graph @prepare() {
 //!   %w: f32[2] = state @w
 //!   %e: f32[2] = exp %w
-//!   return update @prepared.e = %e
+//!   return update @prepared.predict.e = %e
 //! }
 //! ```
 //! `@prepare` is compiled like any other graph and runs whenever weights have changed. Graphs that update states are

@@ -1,13 +1,19 @@
 //! Pass `optimizer`: writes out the update rules of sgd, momentum, adam, adamw and rmsprop.
 //!
 //! ```text
-//! %w_new: f32[4] = sgd %w, %g, %rate {weight_decay = 0.0}
+//! graph @f(%w: f32[4], %g: f32[4], %rate: f32[]) {
+//!   %w_new: f32[4] = sgd %w, %g, %rate {weight_decay = 0.0}
+//!   return %w_new
+//! }
 //! ```
 //! becomes
 //! ```text
-//! %w_new.broadcast: f32[4] = broadcast %rate {dims = []}
-//! %w_new.mul: f32[4] = mul %w_new.broadcast, %g
-//! %w_new.sub: f32[4] = sub %w, %w_new.mul
+//! graph @f(%w: f32[4], %g: f32[4], %rate: f32[]) {
+//!   %w_new.broadcast: f32[4] = broadcast %rate {dims = []}
+//!   %w_new.mul: f32[4] = mul %w_new.broadcast, %g
+//!   %w_new: f32[4] = sub %w, %w_new.mul
+//!   return %w_new
+//! }
 //! ```
 
 use kiln_ir::op::Op;

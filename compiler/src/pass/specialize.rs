@@ -4,12 +4,18 @@
 //! other one infers, unless the pipeline says otherwise.
 //!
 //! ```text
-//! %y: f32[8, 4] = dropout %x, %counter {rate = 0.5, stream = "dropout1"}
-//! return %y
+//! graph @f(%x: f32[8, 4], %counter: i64[]) {
+//!   %y: f32[8, 4] = dropout %x, %counter {rate = 0.5, stream = "dropout1"}
+//!   %z: f32[8, 4] = relu %y
+//!   return %z
+//! }
 //! ```
 //! becomes, in inference,
 //! ```text
-//! return %x
+//! graph @f(%x: f32[8, 4], %counter: i64[]) {
+//!   %z: f32[8, 4] = relu %x
+//!   return %z
+//! }
 //! ```
 
 use kiln_ir::graph::{Graph, NodeData, ValueMap};

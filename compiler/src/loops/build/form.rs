@@ -29,6 +29,12 @@ pub enum Source {
 }
 
 impl RowForm {
+    /// Whether a value has one element per row: by its extents, or as a reduction, whose parallel dimensions may split
+    /// those of the result (a grouped convolution).
+    pub(super) fn is_per_row(&self, region: &Graph, value: Value) -> bool {
+        region.ty(value).extents() == self.rows || self.stages.iter().flatten().any(|&reduced| reduced == value)
+    }
+
     /// Extents of one element per row and reduced position.
     pub fn element_extents(&self) -> Option<Extents> {
         let extent = |source: &Source| match *source {
@@ -44,13 +50,19 @@ impl RowForm {
 /// # Errors
 /// What stands in the way of one nest.
 pub fn row_form(region: &Graph) -> Result<RowForm, Declined> {
-    let mut maps: Vec<Map> = Vec::new();
-    for (_, data) in region.nodes() {
-        match body_of(region, data) {
-            Body::Map(map) => maps.push(map),
-            _ => return Err(Declined::Body),
-        }
-    }
+    let maps = region.nodes().map(|(_, data)| match body_of(region, data) {
+        Body::Map(map) => Ok(map),
+        _ => Err(Declined::Body),
+    });
+    let maps: Vec<Map> = maps.collect::<Result<_, _>>()?;
+    row_form_of(region, &maps.iter().collect::<Vec<_>>())
+}
+
+/// As [`row_form`], with the bodies of the region's nodes at hand.
+///
+/// # Errors
+/// As [`row_form`].
+pub fn row_form_of(region: &Graph, maps: &[&Map]) -> Result<RowForm, Declined> {
     let reducers: Vec<usize> = (0..maps.len()).filter(|&m| !maps[m].reduce.is_empty()).collect();
     let form = match reducers.split_first() {
         None => {
@@ -61,11 +73,11 @@ pub fn row_form(region: &Graph) -> Result<RowForm, Declined> {
             let form = RowForm {
                 rows: maps[first].parallel.clone(),
                 reduced: maps[first].reduce.clone(),
-                element: element_of(region, first, &maps[first]),
+                element: element_of(region, first, maps[first]),
                 stages: stages(region, &reducers),
             };
             for &other in rest {
-                let map = &maps[other];
+                let map = maps[other];
                 let same = map.parallel == form.rows && map.reduce == form.reduced;
                 if !same || element_of(region, other, map) != form.element || form.element.is_none() {
                     return Err(Declined::Reductions);
@@ -75,23 +87,23 @@ pub fn row_form(region: &Graph) -> Result<RowForm, Declined> {
         }
     };
     check_results(region, &form)?;
-    check_row_reads(region, &form, &maps)?;
+    check_row_reads(region, &form, maps)?;
     Ok(form)
 }
 
 fn check_results(region: &Graph, form: &RowForm) -> Result<(), Declined> {
     let element = form.element_extents();
-    let fits = |extents: &Extents| *extents == form.rows || Some(extents) == element.as_ref();
-    let all = region.returns().iter().all(|&v| fits(&region.ty(v).extents()));
+    let per_element = |v: Value| element.as_ref().is_some_and(|element| *element == region.ty(v).extents());
+    let all = region.returns().iter().all(|&v| form.is_per_row(region, v) || per_element(v));
     if all { Ok(()) } else { Err(Declined::Domain) }
 }
 
 /// Reads of anything that depends on a reduction must stay in their row and, per element, at their element.
-fn check_row_reads(region: &Graph, form: &RowForm, maps: &[Map]) -> Result<(), Declined> {
+fn check_row_reads(region: &Graph, form: &RowForm, maps: &[&Map]) -> Result<(), Declined> {
     let mut tainted = vec![false; region.value_count()];
     let element = form.element_extents();
     for (node, data) in region.nodes() {
-        let map = &maps[node.index()];
+        let map = maps[node.index()];
         let reads_taint = data.operands.iter().any(|v| tainted[v.index()]);
         let reduces = !map.reduce.is_empty();
         if reads_taint {

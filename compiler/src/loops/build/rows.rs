@@ -157,7 +157,7 @@ fn row_body(cx: &mut Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Vec<S
         });
     }
     let returns = cx.region.returns();
-    let per_row: Vec<usize> = (0..returns.len()).filter(|&r| cx.region.ty(returns[r]).extents() == form.rows).collect();
+    let per_row: Vec<usize> = (0..returns.len()).filter(|&r| form.is_per_row(cx.region, returns[r])).collect();
     let per_element: Vec<usize> = (0..returns.len()).filter(|r| !per_row.contains(r)).collect();
     if !per_row.is_empty() {
         cx.begin();
