@@ -10,8 +10,9 @@ use kiln_ir::attribute::Literal;
 use kiln_ir::graph::{Graph, Value};
 use kiln_ir::op::Op;
 use kiln_ir::scalar::Number;
-use kiln_ir::types::{DType, Name, TensorType};
+use kiln_ir::types::{Name, TensorType};
 use kiln_ir::{Diagnostic, Module};
+use kiln_rt::data::convert;
 use kiln_rt::executable::{Binding, Executable, Launch, Site, Slot};
 use kiln_rt::kernels::{self, Kernels, Level};
 
@@ -375,10 +376,8 @@ impl Linker<'_> {
         }
         let offset = self.constants.len().next_multiple_of(64);
         self.constants.resize(offset, 0);
-        if let Some((_, data)) = self.draft.graph.producer(value) {
-            if let Op::Const(constant) = &data.op {
-                write_constant(&mut self.constants, &constant.ty, &constant.value);
-            }
+        if let Some(Op::Const(constant)) = self.draft.graph.producer(value).map(|(_, data)| &data.op) {
+            write_constant(&mut self.constants, &constant.ty, &constant.value);
         }
         self.offsets.insert(value, offset);
         offset
@@ -406,16 +405,11 @@ fn helper_address(name: &str) -> usize {
 
 fn write_constant(bytes: &mut Vec<u8>, ty: &TensorType, literal: &Literal) {
     for position in 0..ty.elements() {
-        let number = literal.at(position).unwrap_or(Number::Int(0));
-        let (float, int) = (number.to_f64(), number.to_i64());
-        match ty.dtype {
-            DType::F32 => bytes.extend((float as f32).to_le_bytes()),
-            DType::F64 => bytes.extend(float.to_le_bytes()),
-            DType::Bf16 => bytes.extend(((float as f32).to_bits() >> 16).to_le_bytes()[..2].iter()),
-            DType::F16 => bytes.extend([0, 0]),
-            DType::I8 | DType::U8 | DType::Bool => bytes.push(int as u8),
-            DType::I32 | DType::U32 => bytes.extend((int as u32).to_le_bytes()),
-            DType::I64 => bytes.extend(int.to_le_bytes()),
+        let start = bytes.len();
+        bytes.resize(start + ty.dtype.bytes(), 0);
+        match literal.at(position).unwrap_or(Number::Int(0)) {
+            Number::Float(value) => convert::encode_float(ty.dtype, value, &mut bytes[start..]),
+            Number::Int(value) => convert::encode_integer(ty.dtype, value, &mut bytes[start..]),
         }
     }
 }
