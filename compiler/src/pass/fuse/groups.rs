@@ -224,7 +224,7 @@ fn repeats_expensive(facts: &Facts<'_>, value: Value, node: Node, group: &[Node]
     let read = facts.graph.node(node).operands.contains(&value);
     let repeated = read && (loads || elements > facts.graph.ty(value).elements());
     repeated
-        && group.iter().any(|&member| {
-            matches!(facts.body(member), Body::Map(map) if is_expensive(map) || !map.reduce.is_empty())
-        })
+        && group
+            .iter()
+            .any(|&member| matches!(facts.body(member), Body::Map(map) if is_expensive(map) || !map.reduce.is_empty()))
 }
