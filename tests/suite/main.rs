@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
 mod diagnostics;
+mod docs;
 mod equivalence;
 mod examples;
 mod golden;

@@ -126,7 +126,7 @@ pub fn kernel_operands(data: &NodeData) -> SmallVec<[kiln_ir::Value; 4]> {
     operands
 }
 
-/// Whether [`build`] has a nest for a region of maps.
+/// Whether [`build`] has a nest for a region whose nodes have the bodies `maps`.
 ///
 /// # Errors
 /// [`Declined`] says why not.
