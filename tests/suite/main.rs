@@ -5,5 +5,6 @@
 mod equivalence;
 mod examples;
 mod golden;
+mod models;
 mod passes;
 mod spec;
