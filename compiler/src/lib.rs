@@ -13,7 +13,7 @@ pub mod placement;
 pub mod rewrite;
 pub mod schedule;
 pub mod testing;
-pub mod train;
+pub mod training;
 
 pub use compile::{CompileError, Compiled, Options, Program, compile};
-pub use train::train;
+pub use training::{Trained, TrainingError, train};

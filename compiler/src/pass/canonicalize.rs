@@ -60,7 +60,13 @@ enum Form {
     /// A value that there is.
     Same(Value),
     /// Another node of the same type.
-    Node(Op, Values),
+    Node(Box<Op>, Values),
+}
+
+impl Form {
+    fn node(op: impl Into<Op>, operands: impl IntoIterator<Item = Value>) -> Form {
+        Form::Node(Box::new(op.into()), operands.into_iter().collect())
+    }
 }
 
 /// Rules in the order in which they are tried.
@@ -92,7 +98,7 @@ fn canonicalize(graph: &Graph, remarks: &mut Remarks) -> Option<Graph> {
             let site = Site { graph: &next, op: &op, operands: &operands, ty };
             match RULES.iter().find_map(|rule| rule(&site)) {
                 Some(Form::Same(value)) => break Some(value),
-                Some(Form::Node(new, on)) => (op, operands) = (new, on),
+                Some(Form::Node(new, on)) => (op, operands) = (*new, on),
                 None => break None,
             }
             remarks.rewrote(1);

@@ -169,14 +169,25 @@ impl<'e, 'a, 'f> Polynomials<'e, 'a, 'f> {
 
     /// `x * P(x^2) / Q(x^2)`, constant beyond `limit`.
     fn rational(&mut self, p: &[f32], q: &[f32], limit: f32, x: Value) -> Value {
-        let x = self.clamp(-limit, limit, x);
+        let (least, greatest) = (self.constant(-limit), self.constant(limit));
+        let below = self.emitter.b.ins().fcmp(FloatCC::LessThanOrEqual, x, least);
+        let above = self.emitter.b.ins().fcmp(FloatCC::GreaterThanOrEqual, x, greatest);
+        let x = self.select(below, least, x);
+        let x = self.select(above, greatest, x);
         let square = self.emitter.b.ins().fmul(x, x);
         let numerator = self.horner(p, square);
         let numerator = self.emitter.b.ins().fmul(numerator, x);
         let denominator = self.horner(q, square);
         let quotient = self.emitter.b.ins().fdiv(numerator, denominator);
-        // Rounding must not lead beyond the function's range.
-        self.clamp(-1.0, 1.0, quotient)
+        // Rounding must not lead beyond the function's range, nor stay short of it where the function is 1: gelu
+        // multiplies what is missing by x.
+        let (minus, plus) = (self.constant(-1.0), self.constant(1.0));
+        let under = self.emitter.b.ins().fcmp(FloatCC::LessThan, quotient, minus);
+        let over = self.emitter.b.ins().fcmp(FloatCC::GreaterThan, quotient, plus);
+        let low = self.emitter.b.ins().bor(below, under);
+        let high = self.emitter.b.ins().bor(above, over);
+        let result = self.select(low, minus, quotient);
+        self.select(high, plus, result)
     }
 
     /// Polynomial with the lowest coefficient first.

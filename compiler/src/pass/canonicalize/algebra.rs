@@ -2,7 +2,6 @@
 
 use kiln_ir::graph::Value;
 use kiln_ir::op::{Elementwise, Op};
-use smallvec::smallvec;
 
 use super::movement::is;
 use super::{Form, Site};
@@ -54,7 +53,7 @@ pub(super) fn sign(site: &Site<'_>) -> Option<Form> {
         is(op, Elementwise::Neg).then(|| behind[0])
     };
     let [first, second] = [0, 1].map(|i| site.operands.get(i).copied());
-    let node = |op, a, b| Some(Form::Node(Op::Elementwise(op), smallvec![a, b]));
+    let node = |op, a, b| Some(Form::node(Op::Elementwise(op), [a, b]));
     match elementwise(site)? {
         Elementwise::Neg => negated(0).map(Form::Same),
         Elementwise::Not => {
@@ -63,7 +62,7 @@ pub(super) fn sign(site: &Site<'_>) -> Option<Form> {
         }
         Elementwise::Abs | Elementwise::Square => {
             let op = site.op.clone();
-            negated(0).map(|x| Form::Node(op, smallvec![x]))
+            negated(0).map(|x| Form::node(op, [x]))
         }
         Elementwise::Sub => negated(1).and_then(|x| node(Elementwise::Add, first?, x)),
         Elementwise::Add => match (negated(0), negated(1)) {
@@ -83,11 +82,9 @@ pub(super) fn sign(site: &Site<'_>) -> Option<Form> {
 pub(super) fn cheaper(site: &Site<'_>) -> Option<Form> {
     let &first = site.operands.first()?;
     match elementwise(site)? {
-        Elementwise::Mul if site.splat(1) == Some(-1.0) => {
-            Some(Form::Node(Op::Elementwise(Elementwise::Neg), smallvec![first]))
-        }
+        Elementwise::Mul if site.splat(1) == Some(-1.0) => Some(Form::node(Op::Elementwise(Elementwise::Neg), [first])),
         Elementwise::Mul if site.splat(0) == Some(-1.0) => {
-            Some(Form::Node(Op::Elementwise(Elementwise::Neg), smallvec![site.operands[1]]))
+            Some(Form::node(Op::Elementwise(Elementwise::Neg), [site.operands[1]]))
         }
         _ => None,
     }
@@ -108,5 +105,5 @@ pub(super) fn constant_last(site: &Site<'_>) -> Option<Form> {
             | Elementwise::Ne
     );
     let swap = commutes && site.is_constant(0) && !site.is_constant(1);
-    swap.then(|| Form::Node(site.op.clone(), smallvec![site.operands[1], site.operands[0]]))
+    swap.then(|| Form::node(site.op.clone(), [site.operands[1], site.operands[0]]))
 }
