@@ -1,15 +1,15 @@
 //! Training a script the way the command line does, with a choice of kernels and threads.
 
-use kiln::train::{Sizes, graph_of, inputs, load_programs, step_graphs};
+use kiln::training::{TrainGraphs, inputs, load};
 use kiln::{Options, Program};
 use kiln_ir::attribute::AttrValue;
 use kiln_ir::diagnostic::render_all;
 use kiln_ir::verify::{Bound, verify};
 use kiln_ir::{Bindings, Diagnostic, Module, Name, Recipe, script};
-use kiln_rt::data::{Dataset, Split};
+use kiln_rt::data::Dataset;
 use kiln_rt::executable::Binding;
 use kiln_rt::kernels::Level;
-use kiln_rt::train::{FitOptions, Report, fit};
+use kiln_rt::train::{FitOptions, Report, TrainError, fit};
 use kiln_rt::{Session, Tensor, Weights};
 
 /// Any failure, as text.
@@ -76,13 +76,13 @@ impl Training {
 
     fn compile(&self, batch: usize, graphs: &[Name], hoist: bool) -> Outcome<Program> {
         let mut module = self.module(batch)?;
-        module.graphs.retain(|name, _| graphs.contains(name));
+        module.keep_graphs(graphs);
         let options = Options { level: self.level, hoist, ..Options::default() };
         kiln::compile(&module, &options).map_err(|error| format!("{}: {error}: {error:?}", self.name))
     }
 
-    /// Trains, from `weights` if there are any, and returns the states with the report. The second result of the
-    /// session names tensors of `weights` that nothing used.
+    /// Trains, from `weights` if there are any, and returns the session with its states and the report. Every tensor of
+    /// `weights` must have been used.
     ///
     /// # Errors
     /// Whatever failed.
@@ -98,9 +98,8 @@ impl Training {
                 return Err(format!("{}: nothing uses {}", weights.file, unused.join(", ")));
             }
         }
-        let split = Split::new(data.examples(), options.test_every, options.fold().map_err(text)?);
-        let (sizes, steps, eval) = (Sizes::new(&split, options.batch), step_graphs(&recipe), graph_of(&recipe, "eval"));
-        let programs = load_programs(&mut session, &sizes, &steps, eval.as_ref(), |batch, graphs| {
+        let graphs = TrainGraphs::of(&recipe);
+        let programs = load(&mut session, &graphs, data.examples(), &options, |batch, graphs| {
             Ok::<_, Failure>(self.compile(batch, graphs, false)?)
         })
         .map_err(|Failure(message)| message)?;
@@ -146,6 +145,12 @@ struct Failure(String);
 impl From<String> for Failure {
     fn from(message: String) -> Failure {
         Failure(message)
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Failure {
+        Failure(error.to_string())
     }
 }
 
