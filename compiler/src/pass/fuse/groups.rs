@@ -119,19 +119,19 @@ impl Groups {
             self.members[to].clear();
             self.members[from] = union;
             self.latest[from] = self.latest[from].max(self.latest[to]);
-            self.delay_users(graph, users, from);
+            self.delay_users(facts, from);
         }
         verdict
     }
 
     /// Notes in every group that reads `group`, directly or not, that it cannot run before it.
-    fn delay_users(&mut self, graph: &Graph, users: &[SmallVec<[Node; 2]>], group: usize) {
+    fn delay_users(&mut self, facts: &Facts<'_>, group: usize) {
         let mut work = vec![group];
         while let Some(group) = work.pop() {
             let latest = self.latest[group];
             for &member in &self.members[group] {
-                for &result in &graph.node(member).results {
-                    for user in &users[result.index()] {
+                for &result in &facts.graph.node(member).results {
+                    for user in &facts.users[result.index()] {
                         let user = self.of[user.index()];
                         if self.latest[user] < latest {
                             self.latest[user] = latest;
