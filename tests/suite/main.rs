@@ -8,6 +8,7 @@ mod equivalence;
 mod examples;
 mod golden;
 mod metrics;
+mod models;
 mod passes;
 mod spec;
 mod tidy;
