@@ -9,6 +9,7 @@ mod examples;
 mod golden;
 mod kit;
 mod metrics;
+mod models;
 mod passes;
 mod spec;
 mod tidy;
