@@ -130,15 +130,29 @@ pub fn compile_observed(
     options: &Options,
     observe: &mut dyn FnMut(&Step<'_>),
 ) -> Result<Program, CompileError> {
-    let mut module = module.clone();
-    let mut remarks = Remarks::default();
-    let mut times = Vec::new();
-    let results = result_names(&module);
     let pipeline = match &options.passes {
         Some(text) => Pipeline::parse(text, options.mode).map_err(CompileError::Pipeline)?,
         None if options.hoist => Pipeline::standard(options.mode),
         None => Pipeline::standard(options.mode).without("hoist"),
     };
+    compile_with(module, &pipeline, options, observe)
+}
+
+/// As [`compile_observed`], by a pipeline of the caller's, who may have passes of their own. It ends with `fuse`: only
+/// groups become kernels of several ops.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(
+    module: &Module,
+    pipeline: &Pipeline,
+    options: &Options,
+    observe: &mut dyn FnMut(&Step<'_>),
+) -> Result<Program, CompileError> {
+    let mut module = module.clone();
+    let mut remarks = Remarks::default();
+    let mut times = Vec::new();
+    let results = result_names(&module);
     pipeline
         .run(&mut module, &mut remarks, options.verify_each, &mut |step| {
             times.push((step.pass, step.time));
