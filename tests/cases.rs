@@ -212,7 +212,7 @@ fn elementwise_case(op: Elementwise, dtype: DType, draw: Draw) -> Case {
     let mut module = Module::default();
     module.add_graph(graph);
     // A few units in the last place of f32.
-    let tolerance = Tolerance::OfEach(1e-6);
+    let tolerance = Tolerance::OfEach(2e-6);
     // The domain of a logarithm has no negative numbers, and nothing is derived at infinity.
     let gradient = draw == Draw::Positive || draw == Draw::Signed && dtype == DType::F64 && op.row().domain == Domain::Numeric;
     Case { name, module, tolerance, error: None, gradient, draws }

@@ -186,12 +186,8 @@ impl Walk {
         self.mark_active(begin, end);
         for (&outer, &inner) in data.results.iter().zip(&inner) {
             if let Some(cotangent) = self.cotangents.get(&outer).cloned() {
-                if data.operands.contains(&inner) {
-                    // The decomposition returns an operand as it is.
-                    self.accumulate(inner, cotangent);
-                } else {
-                    self.cotangents.insert(inner, cotangent);
-                }
+                // It may return an operand as it is, or one value twice.
+                self.accumulate(inner, cotangent);
             }
         }
         self.reverse(begin, end);

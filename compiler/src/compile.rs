@@ -208,7 +208,7 @@ impl Draft<'_> {
 
 fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> Result<Draft<'a>, CompileError> {
     let schedule = schedule(graph);
-    let lowered: Vec<Lowered> = schedule
+    let mut lowered: Vec<Lowered> = schedule
         .kernels
         .iter()
         .map(|kernel| {
@@ -218,6 +218,12 @@ fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> 
             })
         })
         .collect::<Result<_, _>>()?;
+    // Kernels count their checks from 1; a status word names one of the whole program.
+    let mut checks = 0;
+    for kernel in &mut lowered {
+        kernel.launches.iter_mut().for_each(|(nest, _)| nest.shift_sites(checks));
+        checks += kernel.checks.len() as u32;
+    }
     let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
     let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
     let copies = placement
@@ -265,8 +271,9 @@ fn assemble(
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
             });
         }
-        sites.extend(lowered.checks.iter().enumerate().map(|(number, check)| Site {
-            code: number as u64 + 1,
+        let before = sites.len() as u64;
+        sites.extend(lowered.checks.iter().zip(before + 1..).map(|(check, code)| Site {
+            code,
             op: check.mnemonic.to_owned(),
             source: check.provenance.source.as_ref().map(ToString::to_string),
             what: format!("index of `{}`", check.mnemonic),

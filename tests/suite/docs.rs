@@ -1,36 +1,11 @@
-//! The documents say what is there: paths of the README exist, links of every page lead somewhere.
+//! The documents are complete: the code map has every module, links of every page lead somewhere.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
+use kiln_tests::fixtures::{read, root};
 
 const PAGES: [&str; 5] =
     ["README.md", "CHANGELOG.md", "ir-spec/SPEC.md", "examples/data/README.md", "runtime/src/kernels/README.md"];
-
-/// Text in backquotes, outside of indented code.
-fn quoted(page: &str) -> impl Iterator<Item = &str> {
-    let prose = page.lines().filter(|line| !line.starts_with("    "));
-    prose.flat_map(|line| line.split('`').skip(1).step_by(2))
-}
-
-#[test]
-fn every_path_in_the_readme_exists() {
-    let page = read("README.md");
-    let folders = ["ir-spec/", "runtime/", "compiler/", "tests/", "examples/"];
-    let is_path = |text: &&str| folders.iter().any(|folder| text.starts_with(folder)) && !text.contains(['<', ' ', '*']);
-    let paths: BTreeSet<&str> = quoted(&page).filter(is_path).collect();
-    // Files to be written by who adds something.
-    let missing: Vec<_> =
-        paths.iter().filter(|path| !path.ends_with("/name.rs") && !root().join(path).exists()).collect();
-    assert!(missing.is_empty() && paths.len() > 50, "{missing:?}");
-}
 
 #[test]
 fn every_module_of_note_is_in_the_code_map() {
@@ -74,33 +49,6 @@ fn every_link_leads_somewhere() {
                 let found = anchors(&std::fs::read_to_string(other).unwrap());
                 assert!(found.contains(anchor), "{path}: {target}");
             }
-        }
-    }
-}
-
-/// Dependencies run one way, and each heavy library is known to one crate.
-#[test]
-fn crates_depend_on_what_the_readme_says() {
-    let dependencies = |manifest: &str| -> BTreeSet<String> {
-        let text = read(manifest);
-        let lines = text.lines().skip_while(|line| !line.starts_with("[dependencies]")).skip(1);
-        let lines = lines.take_while(|line| !line.starts_with('[')).filter(|line| !line.trim().is_empty());
-        lines.map(|line| line.split(['.', ' ', '=']).next().unwrap_or_default().to_owned()).collect()
-    };
-    let all = ["ir-spec", "runtime", "compiler", "tests"].map(|c| (c, dependencies(&format!("{c}/Cargo.toml"))));
-    let allowed = |crate_name: &str| -> &[&str] {
-        match crate_name {
-            "kiln-ir" => &["runtime", "compiler", "tests"],
-            "kiln-rt" => &["compiler", "tests"],
-            "kiln" | "insta" => &["tests"],
-            name if name == "petgraph" || name.starts_with("cranelift") => &["compiler"],
-            _ => &["ir-spec", "runtime", "compiler", "tests"],
-        }
-    };
-    for (user, names) in &all {
-        assert!(!names.is_empty(), "{user}");
-        for name in names {
-            assert!(allowed(name).contains(user), "{user} must not depend on {name}");
         }
     }
 }

@@ -26,8 +26,9 @@ mod movement;
 
 use kiln_ir::attribute::Literal;
 use kiln_ir::graph::{Graph, Value, ValueMap, Values};
-use kiln_ir::op::{self, Op};
-use kiln_ir::types::TensorType;
+use kiln_ir::op::{self, Elementwise, Op};
+use kiln_ir::scalar::Number;
+use kiln_ir::types::{Name, TensorType};
 use kiln_ir::{Diagnostic, Module};
 
 use super::eliminate_dead::eliminate;
@@ -61,6 +62,8 @@ enum Form {
     Same(Value),
     /// Another node of the same type.
     Node(Box<Op>, Values),
+    /// The product with a number.
+    Scaled(Value, f64),
 }
 
 impl Form {
@@ -99,6 +102,13 @@ fn canonicalize(graph: &Graph, remarks: &mut Remarks) -> Option<Graph> {
             match RULES.iter().find_map(|rule| rule(&site)) {
                 Some(Form::Same(value)) => break Some(value),
                 Some(Form::Node(new, on)) => (op, operands) = (*new, on),
+                Some(Form::Scaled(value, factor)) => {
+                    let factor = op::Const { ty: ty.clone(), value: Literal::Splat(Number::Float(factor)) };
+                    let name = Name::from(format!("{}.factor", graph.value_name(result)));
+                    let node = next.push(factor.into(), [], [(name, ty.clone())], Vec::new(), data.provenance.clone());
+                    operands = [value, next.node(node).results[0]].into_iter().collect();
+                    op = Op::Elementwise(Elementwise::Mul);
+                }
                 None => break None,
             }
             remarks.rewrote(1);

@@ -162,7 +162,9 @@ impl<'a> Evaluator<'a> {
                 if !map.reduce.is_empty() {
                     return Err(Declined::Row);
                 }
-                let kept = self.kept.get(&value).copied().filter(|_| self.element.as_deref() == Some(at));
+                // What is computed under a guard is no value where the guard is false.
+                let here = guard.is_none() && self.element.as_deref() == Some(at);
+                let kept = self.kept.get(&value).copied().filter(|_| here);
                 if let Some(kept) = kept.filter(|k| k.filled) {
                     return Ok(self.nest.load(kept.place, self.scratch_index.clone()));
                 }

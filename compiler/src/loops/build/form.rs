@@ -71,14 +71,15 @@ pub fn row_form_of(region: &Graph, maps: &[&Map]) -> Result<RowForm, Declined> {
         }
         Some((&first, rest)) => {
             let form = RowForm {
-                rows: maps[first].parallel.clone(),
+                rows: rows_of(region, first, maps[first]),
                 reduced: maps[first].reduce.clone(),
                 element: element_of(region, first, maps[first]),
                 stages: stages(region, &reducers),
             };
             for &other in rest {
                 let map = maps[other];
-                let same = map.parallel == form.rows && map.reduce == form.reduced;
+                let parallel = map.parallel == form.rows && map.parallel == maps[first].parallel;
+                let same = parallel && map.reduce == form.reduced;
                 if !same || element_of(region, other, map) != form.element || form.element.is_none() {
                     return Err(Declined::Reductions);
                 }
@@ -89,6 +90,15 @@ pub fn row_form_of(region: &Graph, maps: &[&Map]) -> Result<RowForm, Declined> {
     check_results(region, &form)?;
     check_row_reads(region, &form, maps)?;
     Ok(form)
+}
+
+/// Rows of a reduction: its parallel dimensions, or those of the result where they split them and other members read
+/// the result.
+fn rows_of(region: &Graph, member: usize, map: &Map) -> Extents {
+    match region.node_at(member) {
+        Some((_, data)) if region.nodes().len() > 1 => region.ty(data.results[0]).extents(),
+        _ => map.parallel.clone(),
+    }
 }
 
 fn check_results(region: &Graph, form: &RowForm) -> Result<(), Declined> {
@@ -152,6 +162,9 @@ fn element_of(region: &Graph, member: usize, map: &Map) -> Option<Vec<Source>> {
     let (_, data) = region.nodes().nth(member)?;
     let rows = map.parallel.len();
     let total = rows + map.reduce.len();
+    if map.parallel != rows_of(region, member, map) {
+        return None;
+    }
     map.reads.iter().find_map(|read| {
         let extents = region.ty(data.operands[read.operand]).extents();
         let dims: Vec<usize> = read.index.iter().map(pure_dim).collect::<Option<_>>()?;

@@ -68,7 +68,7 @@ impl Plan {
         let count: f64 = form.reduced.iter().map(|&e| e as f64).product();
         for value in form.stages.iter().flatten() {
             cx.begin();
-            super::reduce::trial(&mut cx, *value, &row, &inner)?;
+            super::reduce::trial(&mut cx, form, *value, &row, &inner)?;
         }
         let mut stores = Vec::new();
         for &value in region.returns() {

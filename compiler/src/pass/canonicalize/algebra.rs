@@ -2,6 +2,7 @@
 
 use kiln_ir::graph::Value;
 use kiln_ir::op::{Elementwise, Op};
+use kiln_ir::types::DType;
 
 use super::movement::is;
 use super::{Form, Site};
@@ -78,16 +79,26 @@ pub(super) fn sign(site: &Site<'_>) -> Option<Form> {
     }
 }
 
-/// The same bits for less: `x * -1` is a negation.
+/// The same bits for less: `x * -1` is a negation, a quotient by a power of two a product.
 pub(super) fn cheaper(site: &Site<'_>) -> Option<Form> {
     let &first = site.operands.first()?;
     match elementwise(site)? {
         Elementwise::Mul if site.splat(1) == Some(-1.0) => Some(Form::node(Op::Elementwise(Elementwise::Neg), [first])),
+        Elementwise::Div if matches!(site.ty.dtype, DType::F32 | DType::F64) => {
+            let divisor = site.splat(1)?;
+            is_power_of_two(divisor).then(|| Form::Scaled(first, 1.0 / divisor))
+        }
         Elementwise::Mul if site.splat(0) == Some(-1.0) => {
             Some(Form::node(Op::Elementwise(Elementwise::Neg), [site.operands[1]]))
         }
         _ => None,
     }
+}
+
+/// Whether the number and its reciprocal are exact in every float type of 32 bits and more.
+fn is_power_of_two(number: f64) -> bool {
+    let range = f64::from(f32::MIN_POSITIVE)..=1.0 / f64::from(f32::MIN_POSITIVE);
+    number.to_bits().trailing_zeros() >= 52 && range.contains(&number.abs())
 }
 
 /// Of two operands that may change places, a constant is the second.

@@ -18,7 +18,8 @@ use super::Verdict;
 pub(super) struct Facts<'a> {
     /// The graph.
     pub(super) graph: &'a Graph,
-    users: Vec<SmallVec<[Node; 2]>>,
+    /// Nodes that read each value.
+    pub(super) users: Vec<SmallVec<[Node; 2]>>,
     /// Whether a value is a result of the graph.
     is_root: Vec<bool>,
     bodies: Vec<Body>,
