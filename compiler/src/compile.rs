@@ -17,6 +17,7 @@ use kiln_rt::kernels::{self, Kernels, Level};
 
 use crate::codegen::jit::JitCode;
 use crate::codegen::{CompiledKernel, TableSlot, Texts};
+use crate::loops::build::CheckSite;
 use crate::loops::nest::LoopNest;
 use crate::lower::{self, BufferUse, Lowered};
 use crate::memory;
@@ -242,7 +243,6 @@ fn assemble(
     let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new() };
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
-    let mut sites = Vec::new();
     let mut entries = first..;
     for (step, lowered) in draft.lowered.iter().enumerate() {
         for plan in &lowered.contractions {
@@ -263,15 +263,9 @@ fn assemble(
                 flops: lowered.flops / lowered.launches.len().max(1) as u64,
                 bytes: traffic(graph, &draft.schedule, step),
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
+                sites: lowered.checks.iter().map(site).collect(),
             });
         }
-        sites.extend(lowered.checks.iter().enumerate().map(|(number, check)| Site {
-            code: number as u64 + 1,
-            op: check.mnemonic.to_owned(),
-            source: check.provenance.source.as_ref().map(ToString::to_string),
-            what: format!("index of `{}`", check.mnemonic),
-            limit: check.limit.max(0) as u64,
-        }));
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
         let Some(entry) = entries.next() else { continue };
@@ -288,6 +282,7 @@ fn assemble(
             flops: 0,
             bytes,
             source: None,
+            sites: Vec::new(),
         });
     }
     let binding = |value: Value, below| Binding {
@@ -305,9 +300,17 @@ fn assemble(
         arena_bytes: draft.placement.plan.peak as usize,
         code: jit.clone(),
         keep,
-        sites,
         fingerprint: fingerprint(draft, options),
     })
+}
+
+fn site(check: &CheckSite) -> Site {
+    Site {
+        op: check.mnemonic.to_owned(),
+        source: check.provenance.source.as_ref().map(ToString::to_string),
+        what: format!("index of `{}`", check.mnemonic),
+        limit: check.limit.max(0) as u64,
+    }
 }
 
 fn state_binding(module: &Module, name: &Name) -> Result<Binding, CompileError> {
