@@ -18,6 +18,7 @@ use kiln_rt::kernels::{self, Kernels, Level};
 
 use crate::codegen::jit::JitCode;
 use crate::codegen::{CompiledKernel, TableSlot, Texts};
+use crate::loops::build::CheckSite;
 use crate::loops::nest::LoopNest;
 use crate::lower::{self, BufferUse, Lowered};
 use crate::memory;
@@ -263,7 +264,6 @@ fn assemble(
     let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new() };
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
-    let mut sites = Vec::new();
     let mut entries = first..;
     for (step, lowered) in draft.lowered.iter().enumerate() {
         for plan in &lowered.contractions {
@@ -284,8 +284,10 @@ fn assemble(
                 flops: lowered.flops / lowered.launches.len().max(1) as u64,
                 bytes: traffic(graph, &draft.schedule, step),
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
+                sites: lowered.checks.iter().map(site).collect(),
             });
         }
+<<<<<<< HEAD
         let before = sites.len() as u64;
         sites.extend(lowered.checks.iter().zip(before + 1..).map(|(check, code)| Site {
             code,
@@ -294,6 +296,8 @@ fn assemble(
             what: format!("index of `{}`", check.mnemonic),
             limit: check.limit.max(0) as u64,
         }));
+=======
+>>>>>>> trust
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
         let Some(entry) = entries.next() else { continue };
@@ -310,6 +314,7 @@ fn assemble(
             flops: 0,
             bytes,
             source: None,
+            sites: Vec::new(),
         });
     }
     let binding = |value: Value, below| Binding {
@@ -327,9 +332,17 @@ fn assemble(
         arena_bytes: draft.placement.plan.peak as usize,
         code: jit.clone(),
         keep,
-        sites,
         fingerprint: fingerprint(draft, options),
     })
+}
+
+fn site(check: &CheckSite) -> Site {
+    Site {
+        op: check.mnemonic.to_owned(),
+        source: check.provenance.source.as_ref().map(ToString::to_string),
+        what: format!("index of `{}`", check.mnemonic),
+        limit: check.limit.max(0) as u64,
+    }
 }
 
 fn state_binding(module: &Module, name: &Name) -> Result<Binding, CompileError> {
