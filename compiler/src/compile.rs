@@ -224,7 +224,7 @@ impl Draft<'_> {
 
 fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> Result<Draft<'a>, CompileError> {
     let schedule = schedule(graph);
-    let mut lowered: Vec<Lowered> = schedule
+    let lowered: Vec<Lowered> = schedule
         .kernels
         .iter()
         .map(|kernel| {
@@ -234,12 +234,6 @@ fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> 
             })
         })
         .collect::<Result<_, _>>()?;
-    // Kernels count their checks from 1; a status word names one of the whole program.
-    let mut checks = 0;
-    for kernel in &mut lowered {
-        kernel.launches.iter_mut().for_each(|(nest, _)| nest.shift_sites(checks));
-        checks += kernel.checks.len() as u32;
-    }
     let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
     let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
     let copies = placement
@@ -287,17 +281,6 @@ fn assemble(
                 sites: lowered.checks.iter().map(site).collect(),
             });
         }
-<<<<<<< HEAD
-        let before = sites.len() as u64;
-        sites.extend(lowered.checks.iter().zip(before + 1..).map(|(check, code)| Site {
-            code,
-            op: check.mnemonic.to_owned(),
-            source: check.provenance.source.as_ref().map(ToString::to_string),
-            what: format!("index of `{}`", check.mnemonic),
-            limit: check.limit.max(0) as u64,
-        }));
-=======
->>>>>>> trust
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
         let Some(entry) = entries.next() else { continue };
