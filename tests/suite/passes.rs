@@ -138,7 +138,8 @@ fn documentation_shows_what_the_pass_does() {
             };
             let blocks = blocks(&path);
             let [before, after] = blocks.as_slice() else { panic!("{path}: {} blocks, not two", blocks.len()) };
-            let program = |text: &str| module(text, &Bindings::new()).unwrap_or_else(|message| panic!("{path}: {message}"));
+            let program =
+                |text: &str| module(text, &Bindings::new()).unwrap_or_else(|message| panic!("{path}: {message}"));
             let pass: Box<dyn Pass> = by_name(pass, None).unwrap();
             let applied = apply(program(before), &*pass).unwrap_or_else(|message| panic!("{path}: {message}"));
             let found = print(&applied.after, &PrintOptions::default());

@@ -52,7 +52,9 @@ fn generated(part: &str) -> String {
 fn grammar() -> String {
     let doc = include_str!("../text.rs").lines().filter_map(|line| line.strip_prefix("//!"));
     let lines = doc.skip_while(|line| *line != " ```text").take_while(|line| *line != " # Findings");
-    lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line).replace("[`DEPTH_LIMIT`]", "256"))).collect()
+    lines
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line).replace("[`DEPTH_LIMIT`]", "256")))
+        .collect()
 }
 
 fn section(out: &mut String, family: &'static Family) {

@@ -68,7 +68,9 @@ fn every_part_that_the_preface_asks_for_is_generated() {
     let asked: Vec<&str> = rendered.lines().skip(1).filter(|line| line.starts_with("<!--")).collect();
     assert!(asked.is_empty(), "{asked:?}");
     // One witness of each, from the last line of its source.
-    for text in ["float      = digit", "### Layer `binary_accuracy`", "| `clip` |", "- `rmsprop {rate", "`script.S14`", "`V11`"] {
+    for text in
+        ["float      = digit", "### Layer `binary_accuracy`", "| `clip` |", "- `rmsprop {rate", "`script.S14`", "`V11`"]
+    {
         assert!(rendered.contains(text), "{text}");
     }
 }

@@ -72,7 +72,8 @@ pub fn row_form(region: &Graph) -> Result<RowForm, Declined> {
             };
             for &other in rest {
                 let map = &maps[other];
-                let same = map.parallel == form.rows && map.parallel == maps[first].parallel && map.reduce == form.reduced;
+                let same =
+                    map.parallel == form.rows && map.parallel == maps[first].parallel && map.reduce == form.reduced;
                 if !same || element_of(region, other, map) != form.element || form.element.is_none() {
                     return Err(Declined::Reductions);
                 }

@@ -66,12 +66,11 @@ impl Groups {
     pub fn form(graph: &Graph, remarks: &mut Remarks) -> Groups {
         let kinds: Vec<Kind> = graph.nodes().map(|(_, data)| kind_of(graph, data)).collect();
         let users = graph.users();
-        let mut groups =
-            Groups {
-                of: (0..kinds.len()).collect(),
-                members: graph.nodes().map(|(node, _)| vec![node]).collect(),
-                latest: graph.nodes().map(|(node, _)| node).collect(),
-            };
+        let mut groups = Groups {
+            of: (0..kinds.len()).collect(),
+            members: graph.nodes().map(|(node, _)| vec![node]).collect(),
+            latest: graph.nodes().map(|(node, _)| node).collect(),
+        };
         for (node, data) in graph.nodes() {
             if matches!(kinds[node.index()], Kind::Leaf | Kind::Alone) {
                 continue;
