@@ -4,6 +4,7 @@
 pub mod cases;
 pub mod compare;
 pub mod executors;
+pub mod training;
 pub mod fixtures;
 pub mod generate;
 pub mod numbers;

@@ -72,7 +72,7 @@ pub fn level_from_environment() -> Level {
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
     /// The program is at fault.
-    #[error("the program has {} error(s)", .0.len())]
+    #[error("{}", kiln_ir::diagnostic::render_all(.0, &|_| None))]
     Program(Vec<Diagnostic>),
     /// The pipeline's text names no pass.
     #[error("{0}")]

@@ -15,9 +15,16 @@ pub struct OutOfMemory {
     pub bytes: usize,
 }
 
+/// Alignment that the allocator is asked for. Up to this one, zeroed memory comes from `calloc`, which takes large blocks
+/// from the system as they are: pages that nobody touches cost neither time nor memory. Above it, every byte would be
+/// written at once (1.4 GB of arena: 1.7 s).
+const ALLOCATOR_ALIGNMENT: usize = 16;
+
 /// A block of bytes, 64-byte aligned, zero at first. Its address does not change while it lives.
 #[derive(Debug)]
 pub struct Arena {
+    /// What was allocated; the block begins at the first multiple of [`ALIGNMENT`] in it.
+    allocation: NonNull<u8>,
     start: NonNull<u8>,
     bytes: usize,
 }
@@ -35,14 +42,17 @@ impl Arena {
     pub fn new(bytes: usize) -> Result<Arena, OutOfMemory> {
         let layout = Arena::layout(bytes).ok_or(OutOfMemory { bytes })?;
         // SAFETY: the layout's size is at least ALIGNMENT, so not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        NonNull::new(start).map(|start| Arena { start, bytes }).ok_or(OutOfMemory { bytes })
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(OutOfMemory { bytes })?;
+        let offset = allocation.as_ptr().addr().next_multiple_of(ALIGNMENT) - allocation.as_ptr().addr();
+        // SAFETY: the layout has room for the largest such offset behind the block.
+        let start = unsafe { allocation.add(offset) };
+        Ok(Arena { allocation, start, bytes })
     }
 
-    /// Whole cache lines, at least one: an empty tensor has an address too.
+    /// Whole cache lines, at least one: an empty tensor has an address too; and room to align them.
     fn layout(bytes: usize) -> Option<Layout> {
         let size = bytes.max(1).checked_next_multiple_of(ALIGNMENT)?;
-        Layout::from_size_align(size, ALIGNMENT).ok()
+        Layout::from_size_align(size.checked_add(ALIGNMENT - ALLOCATOR_ALIGNMENT)?, ALLOCATOR_ALIGNMENT).ok()
     }
 
     /// Size in bytes.
@@ -82,7 +92,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         if let Some(layout) = Arena::layout(self.bytes) {
             // SAFETY: allocated in `new` with the same layout.
-            unsafe { dealloc(self.start.as_ptr(), layout) }
+            unsafe { dealloc(self.allocation.as_ptr(), layout) }
         }
     }
 }

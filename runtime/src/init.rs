@@ -23,6 +23,8 @@ pub fn initial(name: &str, state: &State, seed: u64) -> Result<Tensor, OutOfMemo
     let (fan_in, fan_out) = fans(&state.ty.extents());
     let philox = Philox::new(stream(name) ^ seed);
     match state.init {
+        // Already there, and large states (moments) stay untouched until they are needed.
+        Initializer::Constant(value) if value.to_bits() == 0 => {}
         Initializer::Constant(value) => fill(&mut tensor, |_| value),
         Initializer::Uniform { low, high } => fill(&mut tensor, |i| uniform(&philox, i, low, high)),
         Initializer::Normal { mean, deviation } => fill(&mut tensor, |i| mean + deviation * normal(&philox, i)),

@@ -1,25 +1,20 @@
 //! Numbers of another framework: `tests/golden/make.py` computes them with PyTorch and describes the files.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use indexmap::IndexMap;
 use kiln::pass::Pass;
-use kiln::pipeline::Pipeline;
-use kiln::{Options, Program};
-use kiln_ir::attribute::AttrValue;
 use kiln_ir::diagnostic::render_all;
+use kiln_ir::graph::Param;
 use kiln_ir::reference::Array;
 use kiln_ir::scalar::Number;
 use kiln_ir::verify::{Bound, verify};
-use kiln_ir::{Bindings, Module, script, text};
+use kiln_ir::{Module, text};
+use kiln_rt::Weights;
 use kiln_rt::data::{Dataset, Split};
-use kiln_rt::executable::Binding;
 use kiln_rt::kernels::{Level, detect};
-use kiln_rt::train::{BatchPrograms, FitOptions, Report, TrainPrograms, batch_sizes, fit};
-use kiln_rt::{Session, Tensor, Weights, weights};
+use kiln_rt::weights::foreign_names;
 use kiln_tests::executors::Executor;
+use kiln_tests::training::{Training, elements};
 use serde_json::Value;
 
 /// Relative, of losses; of states and predictions relative to the largest of the tensor.
@@ -41,151 +36,48 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(number).collect()
 }
 
-fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().filter(|value| value.is_finite()).fold(1e-3_f64, |most, value| most.max(value.abs()));
     for (position, (found, expected)) in found.iter().zip(expected).enumerate() {
         let close = found == expected
             || (found.is_nan() && expected.is_nan())
-            || (found - expected).abs() <= tolerance * largest;
+            || (found - expected).abs() <= TOLERANCE * largest;
         assert!(close, "{what}: {found} at {position}, PyTorch has {expected}");
     }
 }
 
-/// A script of the folder, and how to compile it.
-struct Case {
-    name: &'static str,
-    text: String,
-    level: Level,
-}
-
-impl Case {
-    fn new(name: &'static str, level: Level) -> Case {
-        let text = std::fs::read_to_string(folder().join(format!("{name}.kiln"))).unwrap();
-        Case { name, text, level }
-    }
-
-    fn module(&self, batch: usize) -> Module {
-        let bindings = Bindings::from_iter([("batch".into(), batch)]);
-        let render = |found: Vec<_>| -> Module { panic!("{}", render_all(&found, &|_| Some(self.text.clone()))) };
-        let module = script::load(self.name, &self.text, &bindings).unwrap_or_else(render);
-        let found = verify(&module, Bound::Yes);
-        if found.is_empty() { module } else { render(found) }
-    }
-
-    /// Some graphs, compiled; without `hoist` where states change between runs.
-    fn compile(&self, batch: usize, graphs: &[&str], hoist: bool) -> Program {
-        let mut module = self.module(batch);
-        module.graphs.retain(|name, _| graphs.contains(&&**name));
-        let passes: Vec<&str> = Pipeline::standard(None).names();
-        let passes: Vec<&str> = passes.into_iter().filter(|name| hoist || *name != "hoist").collect();
-        let options = Options { level: self.level, passes: Some(passes.join(",")), ..Options::default() };
-        kiln::compile(&module, &options).unwrap_or_else(|error| panic!("{}: {error}: {error:?}", self.name))
-    }
-
-    fn data(&self, module: &Module) -> Dataset {
-        let Some(AttrValue::Text(path)) = module.recipe.as_ref().and_then(|recipe| recipe.get("data")) else {
-            panic!("{}: no data", self.name)
-        };
-        Dataset::open(&folder().join(&**path), &inputs(module, "step0")).unwrap()
-    }
-
-    fn weights(&self) -> Weights {
-        let files = ["safetensors", "weights.npz"].map(|ending| folder().join(format!("{}.{ending}", self.name)));
-        Weights::read(files.iter().find(|file| file.exists()).unwrap()).unwrap()
-    }
-
-    /// Trains for some steps from the weights of the folder.
-    fn train(&self, steps: u64) -> (Session, Report) {
-        let recipe = self.module(1).recipe;
-        let options = FitOptions { steps: Some(steps), ..FitOptions::from_recipe(recipe.as_ref().unwrap()).unwrap() };
-        let module = self.module(options.batch);
-        let data = self.data(&module);
-        let mut session = Session::new(2).unwrap();
-        session.initialize(&module, 0).unwrap();
-        let unused = self.weights().apply(&mut session, &module).unwrap();
-        assert_eq!(unused, [""; 0], "{}", self.name);
-
-        let split = Split::new(data.examples(), options.test_every, options.fold().unwrap());
-        let sizes = batch_sizes(split.train.len(), options.batch);
-        let sizes: BTreeSet<usize> = sizes.union(&batch_sizes(split.test.len(), options.batch)).copied().collect();
-        let mut programs = TrainPrograms::default();
-        for size in sizes {
-            let program = self.compile(size, &["step0", "eval"], false);
-            let mut load = |graph: &str| session.load(Arc::clone(&program.graphs[graph].executable)).unwrap();
-            let programs_of_size = BatchPrograms { steps: vec![load("step0")], eval: Some(load("eval")) };
-            programs.by_batch.insert(size, programs_of_size);
-        }
-        let report = fit(&mut session, &programs, &data, &options, &mut ()).unwrap();
-        (session, report)
-    }
-
-    /// `@predict` on the first batch of training examples, with the states of `trained`.
-    fn predict(&self, trained: &Session, batch: usize, every: usize) -> Vec<f64> {
-        let program = self.compile(batch, &["predict"], true);
-        let mut session = Session::new(1).unwrap();
-        session.initialize(&program.module, 0).unwrap();
-        for (name, state) in trained.states().iter().filter(|(name, _)| program.module.states.contains_key(*name)) {
-            session.set_state(name, state).unwrap();
-        }
-        let ids: IndexMap<&str, _> = program
-            .graphs
-            .iter()
-            .map(|(name, compiled)| (&**name, session.load(Arc::clone(&compiled.executable)).unwrap()))
-            .collect();
-        if let Some(&prepare) = ids.get("prepare") {
-            session.run(prepare, &[], &mut []).unwrap();
-        }
-        let module = self.module(batch);
-        let data = self.data(&module);
-        let examples = Split::new(data.examples(), every, every.max(1) - 1).train;
-        let [input] = &inputs(&module, "predict")[..] else { panic!("{}: one input", self.name) };
-        let mut x = Tensor::zeros(input.ty.clone()).unwrap();
-        data.fill(&input.name, &examples[..batch], &mut x).unwrap();
-        let mut outputs = session.outputs(ids["predict"]).unwrap();
-        session.run(ids["predict"], &[&x], &mut outputs).unwrap();
-        elements(&outputs[0])
-    }
-}
-
-fn inputs(module: &Module, graph: &str) -> Vec<Binding> {
-    let graph = module.graph(graph).unwrap();
-    let binding = |param: &kiln_ir::graph::Param| Binding {
-        below: param.below,
-        ..Binding::new(graph.value_name(param.value).clone(), graph.ty(param.value).clone())
-    };
-    graph.params().iter().map(binding).collect()
-}
-
-fn elements(tensor: &Tensor) -> Vec<f64> {
-    (0..tensor.len()).map(|position| tensor.get(position).unwrap()).collect()
-}
-
 /// Twenty steps with Kiln follow twenty steps with PyTorch.
-fn trajectory(name: &'static str) {
+fn trajectory(name: &str) {
     let golden = json(&format!("{name}.json"));
-    for level in [detect(), Level::None] {
-        let case = Case::new(name, level);
-        let (session, report) = case.train(golden["steps"].as_u64().unwrap());
+    let text = std::fs::read_to_string(folder().join(format!("{name}.kiln"))).unwrap();
+    let files = ["safetensors", "weights.npz"].map(|ending| folder().join(format!("{name}.{ending}")));
+    let weights = Weights::read(files.iter().find(|file| file.exists()).unwrap()).unwrap();
+    for (level, threads) in [(detect(), 2), (Level::None, 1)] {
+        let training = Training { name: name.to_owned(), text: text.clone(), level, threads };
+        let (recipe, options) = training.recipe().unwrap();
+        let inputs = training.inputs("step0", options.batch).unwrap();
+        let data = Dataset::open(&folder().join(training.data_path().unwrap()), &inputs).unwrap();
+        let steps = golden["steps"].as_u64().unwrap();
+        let (session, report) = training.train(&data, Some(&weights), steps).unwrap();
+
+        assert_eq!(report.losses.len() as u64, steps);
         for (step, (found, expected)) in report.losses.iter().zip(numbers(&golden["losses"])).enumerate() {
             let error = (found - expected).abs() / expected.abs();
             assert!(error <= TOLERANCE, "{name} {level:?}: loss {found} of step {step}, PyTorch has {expected}");
         }
-        assert_eq!(report.losses.len() as u64, report.steps);
-
-        let module = case.module(1);
-        let foreign = weights::foreign_names(module.recipe.as_ref()).unwrap();
+        let foreign = foreign_names(Some(&recipe)).unwrap();
         for (torch, expected) in golden["states"].as_object().unwrap() {
             let state = &foreign.iter().find(|entry| *entry.foreign == **torch).unwrap().state;
             let found = elements(session.states().get(state).unwrap());
-            assert_close(&format!("{name} {level:?} @{state}"), &found, &numbers(expected), TOLERANCE);
+            assert_close(&format!("{name} {level:?} @{state}"), &found, &numbers(expected));
         }
-        let options = FitOptions::from_recipe(module.recipe.as_ref().unwrap()).unwrap();
-        let found = case.predict(&session, options.batch, options.test_every);
-        assert_close(&format!("{name} {level:?} @predict"), &found, &numbers(&golden["predict"]), TOLERANCE);
+        let examples = Split::new(data.examples(), options.test_every, options.fold().unwrap()).train;
+        let found = training.predict(&session, &data, &examples[..options.batch]).unwrap();
+        assert_close(&format!("{name} {level:?} @predict"), &elements(&found), &numbers(&golden["predict"]));
         for (key, metric) in [("test_loss", "loss"), ("test_accuracy", "accuracy")] {
             let Some(expected) = golden[key].as_f64() else { continue };
-            assert_close(key, &[report.test_value(metric).unwrap()], &[expected], TOLERANCE);
+            assert_close(&format!("{name} {level:?} {key}"), &[report.test_value(metric).unwrap()], &[expected]);
         }
     }
 }
@@ -231,7 +123,7 @@ fn op_case(name: &str, case: &Value) -> (Module, Vec<Array>) {
     // The reference has no `gradient`.
     kiln::autodiff::Autodiff.run(&mut module, &mut kiln::pass::Remarks::default()).unwrap();
     let graph = module.graph(name).unwrap();
-    let input = |param: &kiln_ir::graph::Param| {
+    let input = |param: &Param| {
         let numbers = numbers(&case["inputs"][&**graph.value_name(param.value)]);
         let ty = graph.ty(param.value).clone();
         let number = |at: usize| {

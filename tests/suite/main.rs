@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
+mod diagnostics;
+mod docs;
 mod equivalence;
 mod examples;
 mod golden;
+mod metrics;
+mod models;
 mod passes;
 mod spec;
+mod tidy;

@@ -21,7 +21,7 @@ mod shape;
 
 use std::fmt;
 
-use kiln_ir::body::{Body, IndexExpr};
+use kiln_ir::body::{Body, IndexExpr, Map};
 use kiln_ir::graph::{Graph, Node, NodeData, Provenance};
 use kiln_ir::types::TensorType;
 use smallvec::SmallVec;
@@ -29,7 +29,7 @@ use smallvec::SmallVec;
 use super::nest::LoopNest;
 
 pub use evaluate::is_expensive;
-pub use form::{RowForm, Source, row_form};
+pub use form::{RowForm, Source, row_form, row_form_of};
 
 /// A nest with what the schedule must know about it. Buffers of the nest are the region's parameters in order, then
 /// its results in order.
@@ -126,19 +126,15 @@ pub fn kernel_operands(data: &NodeData) -> SmallVec<[kiln_ir::Value; 4]> {
     operands
 }
 
-/// Whether [`build`] has a nest for a region of maps.
+/// Whether [`build`] has a nest for a region whose nodes have the bodies `maps`.
 ///
 /// # Errors
 /// [`Declined`] says why not.
-pub fn row_program(region: &Graph) -> Result<(), Declined> {
-    let form = row_form(region)?;
+pub fn row_program(region: &Graph, maps: &[&Map]) -> Result<(), Declined> {
+    let form = row_form_of(region, maps)?;
     // What the form does not show: whether an index is loaded where another read may be outside.
-    let maps = region.nodes().filter_map(|(_, data)| match body_of(region, data) {
-        Body::Map(map) => Some(map),
-        _ => None,
-    });
     let (mut loads, mut guards) = (false, false);
-    for read in maps.flat_map(|map| map.reads) {
+    for read in maps.iter().flat_map(|map| &map.reads) {
         loads |= read.index.iter().any(|index| matches!(index, IndexExpr::Load { .. }));
         guards |= read.outside.is_some();
     }

@@ -22,7 +22,7 @@
 
 use kiln_ir::body::Body;
 use kiln_ir::builder::GraphBuilder;
-use kiln_ir::graph::{Graph, Value, ValueMap};
+use kiln_ir::graph::{Graph, NodeData, Value, ValueMap};
 use kiln_ir::op::Op;
 use kiln_ir::types::Name;
 use kiln_ir::{Diagnostic, Module};
@@ -65,26 +65,26 @@ fn inline_once(
     select: &impl Fn(&Op) -> bool,
     remarks: &mut Remarks,
 ) -> Result<Option<Graph>, Vec<Diagnostic>> {
+    let composite = |data: &NodeData| match select(&data.op).then(|| body_of(graph, data)) {
+        Some(Body::Composite(composite)) => Some(composite),
+        _ => None,
+    };
+    let composites: Vec<Option<Box<Graph>>> = graph.nodes().map(|(_, data)| composite(data)).collect();
+    if composites.iter().all(Option::is_none) {
+        return Ok(None);
+    }
     let builder = GraphBuilder::over(graph.successor());
     let mut map = ValueMap::params(graph);
-    let mut any = false;
-    for (_, data) in graph.nodes() {
-        let composite = match select(&data.op).then(|| body_of(graph, data)) {
-            Some(Body::Composite(composite)) => composite,
-            _ => {
-                builder.with_graph_mut(|g| g.push_copy(graph, data, &mut map));
-                continue;
-            }
+    for ((_, data), composite) in graph.nodes().zip(composites) {
+        let Some(composite) = composite else {
+            builder.with_graph_mut(|g| g.push_copy(graph, data, &mut map));
+            continue;
         };
-        any = true;
         remarks.rewrote(1);
         let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(v)).collect();
         let names: Vec<Name> = data.results.iter().map(|&v| graph.value_name(v).clone()).collect();
         let results = inline(&builder, &composite, &operands, &names, &data.provenance);
         data.results.iter().zip(results).for_each(|(&old, new)| map.set(old, new));
-    }
-    if !any {
-        return Ok(None);
     }
     builder.with_graph_mut(|g| g.finish_copy(graph, &map));
     builder.finish().map(Some)

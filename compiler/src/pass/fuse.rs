@@ -34,7 +34,8 @@ use kiln_ir::{Diagnostic, Module};
 use super::{Changed, Pass, Remarks, each_graph};
 use crate::loops::build::Declined;
 
-pub use groups::Groups;
+use groups::Groups;
+use region::Facts;
 
 /// The pass.
 #[derive(Debug)]
@@ -120,8 +121,9 @@ impl Pass for Fuse {
             if graph.nodes().any(|(_, data)| matches!(data.op, Op::Fused(_))) {
                 return Ok(None);
             }
-            let groups = Groups::form(graph, remarks);
-            let next = rewrite(graph, &groups);
+            let facts = Facts::new(graph);
+            let groups = Groups::form(&facts, remarks);
+            let next = rewrite(&facts, &groups);
             remarks.rewrote(next.nodes().filter(|(_, data)| matches!(data.op, Op::Fused(_))).count());
             Ok((next != *graph).then_some(next))
         })
@@ -129,15 +131,16 @@ impl Pass for Fuse {
 }
 
 /// Writes groups of more than one node as `fused` nodes, in an order in which every kernel's operands come first.
-fn rewrite(graph: &Graph, groups: &Groups) -> Graph {
+fn rewrite(facts: &Facts<'_>, groups: &Groups) -> Graph {
+    let graph = facts.graph;
     let mut next = graph.successor();
     let mut map = ValueMap::params(graph);
-    let wanted = region::materialized(graph);
-    for members in groups.ordered(graph) {
+    let wanted = region::materialized(facts);
+    for members in groups.ordered(facts) {
         if members.iter().all(|m| region::is_leaf(graph.node(*m)) && !wanted[m.index()]) {
             continue;
         }
-        let kernel = region::of(graph, &members);
+        let kernel = region::of(facts, &members);
         if kernel.is_single() {
             for &member in &members {
                 next.push_copy(graph, graph.node(member), &mut map);
@@ -148,7 +151,7 @@ fn rewrite(graph: &Graph, groups: &Groups) -> Graph {
         let results: Vec<(Name, _)> =
             kernel.results.iter().map(|&v| (graph.value_name(v).clone(), graph.ty(v).clone())).collect();
         let provenance = graph.node(members[members.len() - 1]).provenance.clone();
-        let kind = if kernel.is_contraction() { "contraction" } else { "map" };
+        let kind = if kernel.is_contraction(facts) { "contraction" } else { "map" };
         let op = op::Fused { kind: kind.into() };
         let node = next.push(op.into(), operands, results, vec![kernel.region], provenance);
         let new = next.node(node).results.clone();

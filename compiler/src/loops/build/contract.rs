@@ -39,16 +39,15 @@ impl ContractForm {
 
 /// Whether a node is a contraction that a micro-kernel can do.
 pub fn is_contraction(graph: &Graph, data: &NodeData) -> bool {
-    if matches!(data.op, Op::Elementwise(_)) {
-        return false;
-    }
-    match body_of(graph, data) {
-        Body::Map(map) => {
-            let float = matches!(graph.ty(data.results[0]).dtype, DType::F32 | DType::F64);
-            float && map.as_contract().is_some_and(|(a, b)| reads_zero_outside(a) && reads_zero_outside(b))
-        }
-        _ => false,
-    }
+    !matches!(data.op, Op::Elementwise(_)) && is_contraction_body(graph, data, &body_of(graph, data))
+}
+
+/// As [`is_contraction`], with the node's body at hand.
+pub fn is_contraction_body(graph: &Graph, data: &NodeData, body: &Body) -> bool {
+    let Body::Map(map) = body else { return false };
+    let float = || matches!(graph.ty(data.results[0]).dtype, DType::F32 | DType::F64);
+    let operands = (!matches!(data.op, Op::Elementwise(_)) && float()).then(|| map.as_contract()).flatten();
+    operands.is_some_and(|(a, b)| reads_zero_outside(a) && reads_zero_outside(b))
 }
 
 fn reads_zero_outside(read: &Read) -> bool {

@@ -50,13 +50,19 @@ impl RowForm {
 /// # Errors
 /// What stands in the way of one nest.
 pub fn row_form(region: &Graph) -> Result<RowForm, Declined> {
-    let mut maps: Vec<Map> = Vec::new();
-    for (_, data) in region.nodes() {
-        match body_of(region, data) {
-            Body::Map(map) => maps.push(map),
-            _ => return Err(Declined::Body),
-        }
-    }
+    let maps = region.nodes().map(|(_, data)| match body_of(region, data) {
+        Body::Map(map) => Ok(map),
+        _ => Err(Declined::Body),
+    });
+    let maps: Vec<Map> = maps.collect::<Result<_, _>>()?;
+    row_form_of(region, &maps.iter().collect::<Vec<_>>())
+}
+
+/// As [`row_form`], with the bodies of the region's nodes at hand.
+///
+/// # Errors
+/// As [`row_form`].
+pub fn row_form_of(region: &Graph, maps: &[&Map]) -> Result<RowForm, Declined> {
     let reducers: Vec<usize> = (0..maps.len()).filter(|&m| !maps[m].reduce.is_empty()).collect();
     let form = match reducers.split_first() {
         None => {
@@ -65,15 +71,15 @@ pub fn row_form(region: &Graph) -> Result<RowForm, Declined> {
         }
         Some((&first, rest)) => {
             let form = RowForm {
-                rows: rows_of(region, first, &maps[first]),
+                rows: rows_of(region, first, maps[first]),
                 reduced: maps[first].reduce.clone(),
-                element: element_of(region, first, &maps[first]),
+                element: element_of(region, first, maps[first]),
                 stages: stages(region, &reducers),
             };
             for &other in rest {
-                let map = &maps[other];
-                let same =
-                    map.parallel == form.rows && map.parallel == maps[first].parallel && map.reduce == form.reduced;
+                let map = maps[other];
+                let parallel = map.parallel == form.rows && map.parallel == maps[first].parallel;
+                let same = parallel && map.reduce == form.reduced;
                 if !same || element_of(region, other, map) != form.element || form.element.is_none() {
                     return Err(Declined::Reductions);
                 }
@@ -82,7 +88,7 @@ pub fn row_form(region: &Graph) -> Result<RowForm, Declined> {
         }
     };
     check_results(region, &form)?;
-    check_row_reads(region, &form, &maps)?;
+    check_row_reads(region, &form, maps)?;
     Ok(form)
 }
 
@@ -103,11 +109,11 @@ fn check_results(region: &Graph, form: &RowForm) -> Result<(), Declined> {
 }
 
 /// Reads of anything that depends on a reduction must stay in their row and, per element, at their element.
-fn check_row_reads(region: &Graph, form: &RowForm, maps: &[Map]) -> Result<(), Declined> {
+fn check_row_reads(region: &Graph, form: &RowForm, maps: &[&Map]) -> Result<(), Declined> {
     let mut tainted = vec![false; region.value_count()];
     let element = form.element_extents();
     for (node, data) in region.nodes() {
-        let map = &maps[node.index()];
+        let map = maps[node.index()];
         let reads_taint = data.operands.iter().any(|v| tainted[v.index()]);
         let reduces = !map.reduce.is_empty();
         if reads_taint {

@@ -4,16 +4,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 
 use kiln_ir::body::{Body, IndexExpr};
-use kiln_ir::graph::{Graph, Node, NodeData, Value};
+use kiln_ir::graph::{Node, NodeData, Value};
 use kiln_ir::op::Op;
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
-use smallvec::SmallVec;
 
 use super::Verdict;
-use super::region::{self, is_leaf, reads_memory, with_uses};
-use crate::loops::build::contract::{contract_form, is_contraction};
-use crate::loops::build::{Declined, body_of, is_expensive, row_program};
+use super::region::{self, Facts, is_leaf};
+use crate::loops::build::{Declined, is_expensive};
 use crate::pass::{Remark, Remarks};
 
 /// Members of one kernel at most: keeps the search for a form linear in the graph.
@@ -23,7 +21,7 @@ const MOST_VISITED: usize = 256;
 
 /// A partition of the nodes into kernels.
 #[derive(Debug)]
-pub struct Groups {
+pub(super) struct Groups {
     /// Group of each node.
     of: Vec<usize>,
     /// Members of each group in program order; empty if it was merged into another.
@@ -46,16 +44,16 @@ enum Kind {
     Map,
 }
 
-fn kind_of(graph: &Graph, data: &NodeData) -> Kind {
+fn kind_of(facts: &Facts<'_>, node: Node, data: &NodeData) -> Kind {
     if is_leaf(data) {
         return Kind::Leaf;
     }
     if matches!(data.op, Op::State(_) | Op::Const(_) | Op::Reshape(_) | Op::Relayout(_) | Op::Fused(_)) {
         return Kind::Alone;
     }
-    match body_of(graph, data) {
+    match facts.body(node) {
         Body::Scatter(_) => Kind::Scatter,
-        Body::Map(_) if is_contraction(graph, data) => Kind::Contraction,
+        Body::Map(_) if facts.reads_memory(node) => Kind::Contraction,
         Body::Map(_) => Kind::Map,
         _ => Kind::Opaque,
     }
@@ -63,24 +61,25 @@ fn kind_of(graph: &Graph, data: &NodeData) -> Kind {
 
 impl Groups {
     /// Forms the groups of a graph.
-    pub fn form(graph: &Graph, remarks: &mut Remarks) -> Groups {
-        let kinds: Vec<Kind> = graph.nodes().map(|(_, data)| kind_of(graph, data)).collect();
-        let users = graph.users();
-        let mut groups = Groups {
-            of: (0..kinds.len()).collect(),
-            members: graph.nodes().map(|(node, _)| vec![node]).collect(),
-            latest: graph.nodes().map(|(node, _)| node).collect(),
-        };
+    pub(super) fn form(facts: &Facts<'_>, remarks: &mut Remarks) -> Groups {
+        let graph = facts.graph;
+        let kinds: Vec<Kind> = graph.nodes().map(|(node, data)| kind_of(facts, node, data)).collect();
+        let mut groups =
+            Groups {
+                of: (0..kinds.len()).collect(),
+                members: graph.nodes().map(|(node, _)| vec![node]).collect(),
+                latest: graph.nodes().map(|(node, _)| node).collect(),
+            };
         for (node, data) in graph.nodes() {
             if matches!(kinds[node.index()], Kind::Leaf | Kind::Alone) {
                 continue;
             }
-            for value in producers(graph, data) {
+            for value in producers(facts, node) {
                 let Some((producer, _)) = graph.producer(value) else { continue };
                 if kinds[producer.index()] == Kind::Alone || groups.of[producer.index()] == groups.of[node.index()] {
                     continue;
                 }
-                let verdict = groups.join(graph, &kinds, &users, value, node);
+                let verdict = groups.join(facts, &kinds, value, node);
                 remarks.push(Remark {
                     pass: "fuse",
                     graph: graph.name().into(),
@@ -94,15 +93,8 @@ impl Groups {
     }
 
     /// Merges the group that defines `value` with the group of `node`, if the union is one kernel.
-    fn join(
-        &mut self,
-        graph: &Graph,
-        kinds: &[Kind],
-        users: &[SmallVec<[Node; 2]>],
-        value: Value,
-        node: Node,
-    ) -> Verdict {
-        let Some((producer, _)) = graph.producer(value) else { return Verdict::Cycle };
+    fn join(&mut self, facts: &Facts<'_>, kinds: &[Kind], value: Value, node: Node) -> Verdict {
+        let Some((producer, _)) = facts.graph.producer(value) else { return Verdict::Cycle };
         let (from, to) = (self.of[producer.index()], self.of[node.index()]);
         let mut union: Vec<Node> = self.members[from].iter().chain(&self.members[to]).copied().collect();
         union.sort_unstable();
@@ -115,40 +107,31 @@ impl Groups {
             Verdict::Scatter
         } else if union.len() > MOST_MEMBERS {
             Verdict::Size
-        } else if repeats_expensive(graph, value, node, &self.members[from]) {
+        } else if repeats_expensive(facts, value, node, &self.members[from]) {
             Verdict::Recompute
-        } else if self.is_cyclic(graph, &union) {
+        } else if self.is_cyclic(facts, &union) {
             Verdict::Cycle
         } else {
-            let kernel = with_uses(graph, &union, users);
-            if has(Kind::Contraction) {
-                match contract_form(&kernel.region) {
-                    Some(Ok(_)) => Verdict::Fused,
-                    Some(Err(reason)) => Verdict::Epilogue(reason),
-                    None => Verdict::Epilogue("the root is no contraction"),
-                }
-            } else {
-                row_program(&kernel.region).map_or_else(Verdict::Form, |()| Verdict::Fused)
-            }
+            region::of(facts, &union).verdict(facts)
         };
         if verdict == Verdict::Fused {
             union.iter().for_each(|n| self.of[n.index()] = from);
             self.members[to].clear();
             self.members[from] = union;
             self.latest[from] = self.latest[from].max(self.latest[to]);
-            self.delay_users(graph, users, from);
+            self.delay_users(facts, from);
         }
         verdict
     }
 
     /// Notes in every group that reads `group`, directly or not, that it cannot run before it.
-    fn delay_users(&mut self, graph: &Graph, users: &[SmallVec<[Node; 2]>], group: usize) {
+    fn delay_users(&mut self, facts: &Facts<'_>, group: usize) {
         let mut work = vec![group];
         while let Some(group) = work.pop() {
             let latest = self.latest[group];
             for &member in &self.members[group] {
-                for &result in &graph.node(member).results {
-                    for user in &users[result.index()] {
+                for &result in &facts.graph.node(member).results {
+                    for user in &facts.users[result.index()] {
                         let user = self.of[user.index()];
                         if self.latest[user] < latest {
                             self.latest[user] = latest;
@@ -161,14 +144,14 @@ impl Groups {
     }
 
     /// Whether a path leaves `union` and comes back.
-    fn is_cyclic(&self, graph: &Graph, union: &[Node]) -> bool {
+    fn is_cyclic(&self, facts: &Facts<'_>, union: &[Node]) -> bool {
         let inside: HashSet<Node> = union.iter().copied().collect();
         let Some(first) = union.first() else { return false };
         let mut seen: HashSet<usize> = HashSet::new();
         let mut work: Vec<Node> = Vec::new();
         let outside = |node: Node, work: &mut Vec<Node>| {
-            for value in producers(graph, graph.node(node)) {
-                if let Some((producer, _)) = graph.producer(value) {
+            for value in producers(facts, node) {
+                if let Some((producer, _)) = facts.graph.producer(value) {
                     work.push(producer);
                 }
             }
@@ -196,7 +179,8 @@ impl Groups {
     }
 
     /// The kernels in an order in which operands come first; leaves are kernels of their own, dropped if unread.
-    pub fn ordered(&self, graph: &Graph) -> Vec<Vec<Node>> {
+    pub(super) fn ordered(&self, facts: &Facts<'_>) -> Vec<Vec<Node>> {
+        let graph = facts.graph;
         let mut dag: DiGraph<usize, ()> = DiGraph::new();
         let mut index = vec![NodeIndex::default(); self.members.len()];
         for group in (0..self.members.len()).filter(|&g| !self.members[g].is_empty()) {
@@ -205,8 +189,8 @@ impl Groups {
         for (node, data) in graph.nodes() {
             let own = self.of[node.index()];
             // A leaf is copied to its readers: only those that read it from memory wait for it.
-            let direct = is_leaf(data) || reads_memory(graph, data) || region::is_view(data);
-            let read = if direct { data.operands.to_vec() } else { producers(graph, data) };
+            let direct = is_leaf(data) || facts.reads_memory(node) || region::is_view(data);
+            let read = if direct { data.operands.to_vec() } else { producers(facts, node) };
             for value in read {
                 if let Some((producer, _)) = graph.producer(value) {
                     let other = self.of[producer.index()];
@@ -245,12 +229,12 @@ fn program_order(dag: &DiGraph<usize, ()>, last: impl Fn(usize) -> Option<Node>)
 }
 
 /// Values that a node reads, looking through leaves that are copied to it.
-fn producers(graph: &Graph, data: &NodeData) -> Vec<Value> {
+fn producers(facts: &Facts<'_>, node: Node) -> Vec<Value> {
     let mut found = Vec::new();
-    let through = !reads_memory(graph, data);
-    let mut work: Vec<Value> = data.operands.iter().rev().copied().collect();
+    let through = !facts.reads_memory(node);
+    let mut work: Vec<Value> = facts.graph.node(node).operands.iter().rev().copied().collect();
     while let Some(value) = work.pop() {
-        match graph.producer(value) {
+        match facts.graph.producer(value) {
             Some((_, leaf)) if through && is_leaf(leaf) => work.extend(&leaf.operands),
             Some(_) if !found.contains(&value) => found.push(value),
             _ => {}
@@ -260,14 +244,14 @@ fn producers(graph: &Graph, data: &NodeData) -> Vec<Value> {
 }
 
 /// Whether `node` reads each element of `value` several times and the group computes something expensive for it.
-fn repeats_expensive(graph: &Graph, value: Value, node: Node, group: &[Node]) -> bool {
-    let data = graph.node(node);
-    let Body::Map(map) = body_of(graph, data) else { return true };
+fn repeats_expensive(facts: &Facts<'_>, value: Value, node: Node, group: &[Node]) -> bool {
+    let Body::Map(map) = facts.body(node) else { return true };
     let elements: usize = map.extents().iter().product();
     let loads = map.reads.iter().any(|read| read.index.iter().any(|i| matches!(i, IndexExpr::Load { .. })));
-    let repeated = data.operands.contains(&value) && (loads || elements > graph.ty(value).elements());
+    let read = facts.graph.node(node).operands.contains(&value);
+    let repeated = read && (loads || elements > facts.graph.ty(value).elements());
     repeated
-        && group.iter().any(|&member| {
-            matches!(body_of(graph, graph.node(member)), Body::Map(map) if is_expensive(&map) || !map.reduce.is_empty())
-        })
+        && group
+            .iter()
+            .any(|&member| matches!(facts.body(member), Body::Map(map) if is_expensive(map) || !map.reduce.is_empty()))
 }
