@@ -10,13 +10,15 @@ use kiln_ir::attribute::Literal;
 use kiln_ir::graph::{Graph, Value};
 use kiln_ir::op::Op;
 use kiln_ir::scalar::Number;
-use kiln_ir::types::{DType, Name, TensorType};
+use kiln_ir::types::{Name, TensorType};
 use kiln_ir::{Diagnostic, Module};
+use kiln_rt::data::convert;
 use kiln_rt::executable::{Binding, Executable, Launch, Site, Slot};
 use kiln_rt::kernels::{self, Kernels, Level};
 
 use crate::codegen::jit::JitCode;
 use crate::codegen::{CompiledKernel, TableSlot, Texts};
+use crate::loops::build::CheckSite;
 use crate::loops::nest::LoopNest;
 use crate::lower::{self, BufferUse, Lowered};
 use crate::memory;
@@ -262,7 +264,6 @@ fn assemble(
     let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new() };
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
-    let mut sites = Vec::new();
     let mut entries = first..;
     for (step, lowered) in draft.lowered.iter().enumerate() {
         for plan in &lowered.contractions {
@@ -283,8 +284,10 @@ fn assemble(
                 flops: lowered.flops / lowered.launches.len().max(1) as u64,
                 bytes: traffic(graph, &draft.schedule, step),
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
+                sites: lowered.checks.iter().map(site).collect(),
             });
         }
+<<<<<<< HEAD
         let before = sites.len() as u64;
         sites.extend(lowered.checks.iter().zip(before + 1..).map(|(check, code)| Site {
             code,
@@ -293,6 +296,8 @@ fn assemble(
             what: format!("index of `{}`", check.mnemonic),
             limit: check.limit.max(0) as u64,
         }));
+=======
+>>>>>>> trust
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
         let Some(entry) = entries.next() else { continue };
@@ -309,6 +314,7 @@ fn assemble(
             flops: 0,
             bytes,
             source: None,
+            sites: Vec::new(),
         });
     }
     let binding = |value: Value, below| Binding {
@@ -326,9 +332,17 @@ fn assemble(
         arena_bytes: draft.placement.plan.peak as usize,
         code: jit.clone(),
         keep,
-        sites,
         fingerprint: fingerprint(draft, options),
     })
+}
+
+fn site(check: &CheckSite) -> Site {
+    Site {
+        op: check.mnemonic.to_owned(),
+        source: check.provenance.source.as_ref().map(ToString::to_string),
+        what: format!("index of `{}`", check.mnemonic),
+        limit: check.limit.max(0) as u64,
+    }
 }
 
 fn state_binding(module: &Module, name: &Name) -> Result<Binding, CompileError> {
@@ -396,10 +410,8 @@ impl Linker<'_> {
         }
         let offset = self.constants.len().next_multiple_of(64);
         self.constants.resize(offset, 0);
-        if let Some((_, data)) = self.draft.graph.producer(value) {
-            if let Op::Const(constant) = &data.op {
-                write_constant(&mut self.constants, &constant.ty, &constant.value);
-            }
+        if let Some(Op::Const(constant)) = self.draft.graph.producer(value).map(|(_, data)| &data.op) {
+            write_constant(&mut self.constants, &constant.ty, &constant.value);
         }
         self.offsets.insert(value, offset);
         offset
@@ -427,16 +439,11 @@ fn helper_address(name: &str) -> usize {
 
 fn write_constant(bytes: &mut Vec<u8>, ty: &TensorType, literal: &Literal) {
     for position in 0..ty.elements() {
-        let number = literal.at(position).unwrap_or(Number::Int(0));
-        let (float, int) = (number.to_f64(), number.to_i64());
-        match ty.dtype {
-            DType::F32 => bytes.extend((float as f32).to_le_bytes()),
-            DType::F64 => bytes.extend(float.to_le_bytes()),
-            DType::Bf16 => bytes.extend(((float as f32).to_bits() >> 16).to_le_bytes()[..2].iter()),
-            DType::F16 => bytes.extend([0, 0]),
-            DType::I8 | DType::U8 | DType::Bool => bytes.push(int as u8),
-            DType::I32 | DType::U32 => bytes.extend((int as u32).to_le_bytes()),
-            DType::I64 => bytes.extend(int.to_le_bytes()),
+        let start = bytes.len();
+        bytes.resize(start + ty.dtype.bytes(), 0);
+        match literal.at(position).unwrap_or(Number::Int(0)) {
+            Number::Float(value) => convert::encode_float(ty.dtype, value, &mut bytes[start..]),
+            Number::Int(value) => convert::encode_integer(ty.dtype, value, &mut bytes[start..]),
         }
     }
 }
