@@ -168,7 +168,10 @@ fn the_readme_names_what_exists() {
     let is_path = |word: &&str| {
         let first = word.split('/').next().unwrap_or_default();
         // `name` stands for whatever the reader adds.
-        PACKAGES.contains(&first) && word.contains('/') && !word.contains("/name") && !word.contains([' ', '<', '*', '{', '@'])
+        PACKAGES.contains(&first)
+            && word.contains('/')
+            && !word.contains("/name")
+            && !word.contains([' ', '<', '*', '{', '@'])
     };
     for path in quoted.chain(linked).filter(is_path) {
         let path = path.split('#').next().unwrap_or_default();
