@@ -10,7 +10,7 @@ use kiln_ir::attribute::Literal;
 use kiln_ir::graph::{Graph, Value};
 use kiln_ir::op::Op;
 use kiln_ir::scalar::Number;
-use kiln_ir::types::{Name, TensorType};
+use kiln_ir::types::{DType, Name, TensorType};
 use kiln_ir::{Diagnostic, Module};
 use kiln_rt::data::convert;
 use kiln_rt::executable::{Binding, Executable, Launch, Site, Slot};
@@ -190,6 +190,10 @@ fn generate(
     let kernels = Kernels::for_level(options.level);
     let drafts: Vec<Draft<'_>> =
         module.graphs.values().map(|graph| draft(graph, kernels, options)).collect::<Result<_, _>>()?;
+    let halves: Vec<Diagnostic> = drafts.iter().flat_map(Draft::halves).collect();
+    if !halves.is_empty() {
+        return Err(CompileError::Program(halves));
+    }
     let nests: Vec<LoopNest> = drafts.iter().flat_map(Draft::nests).cloned().collect();
     let code = JitCode::compile(&nests, options.texts).map_err(|error| CompileError::Defect(error.to_string()))?;
     let code = Arc::new(code);
@@ -217,6 +221,20 @@ fn generate(
 }
 
 impl Draft<'_> {
+    /// Kernels over half types, which have no machine code yet: a limit that the model's author can avoid.
+    fn halves(&self) -> impl Iterator<Item = Diagnostic> {
+        let of = |nest: &LoopNest| {
+            nest.exprs.iter().map(|(_, dtype)| dtype).find(|dtype| matches!(dtype, DType::Bf16 | DType::F16))
+        };
+        let half = move |lowered: &Lowered| {
+            let dtype = lowered.launches.iter().find_map(|(nest, _)| of(nest))?;
+            let message = format!("`{}` computes in {dtype}, for which there is no compiled code yet", lowered.name);
+            let at = lowered.provenance.source.clone();
+            Some(Diagnostic::error("compile.K1", message).at(at).help("compute in f32"))
+        };
+        self.lowered.iter().filter_map(half)
+    }
+
     fn nests(&self) -> impl Iterator<Item = &LoopNest> {
         self.lowered.iter().flat_map(|l| l.launches.iter().map(|(nest, _)| nest)).chain(&self.copies)
     }
@@ -428,5 +446,31 @@ fn write_constant(bytes: &mut Vec<u8>, ty: &TensorType, literal: &Literal) {
             Number::Float(value) => convert::encode_float(ty.dtype, value, &mut bytes[start..]),
             Number::Int(value) => convert::encode_integer(ty.dtype, value, &mut bytes[start..]),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_types_are_refused_with_their_line() {
+        let text = "graph @f(%x: bf16[4]) {\n  %y: bf16[4] = relu %x\n  return %y\n}\n";
+        let module = kiln_ir::text::parse_module("half.kiln", text).unwrap();
+        let CompileError::Program(found) = compile(&module, &Options::default()).unwrap_err() else {
+            panic!("a limit is no defect");
+        };
+        assert_eq!((&*found[0].label, found[0].at.as_ref().unwrap().line), ("compile.K1", 2));
+    }
+
+    #[test]
+    fn constants_are_rounded_to_their_type() {
+        let mut bytes = Vec::new();
+        // 1 + 2^-8 is halfway between two bf16 and goes to the even one; 0.1 in f16 is 0x2e66 (IEEE 754).
+        for (dtype, value) in [(DType::Bf16, 1.003_906_25), (DType::F16, 0.1)] {
+            write_constant(&mut bytes, &TensorType::new(dtype, [1]), &Literal::Splat(Number::Float(value)));
+        }
+        assert_eq!(bytes, [0x3f80_u16.to_ne_bytes(), 0x2e66_u16.to_ne_bytes()].concat());
     }
 }
