@@ -224,7 +224,7 @@ impl Draft<'_> {
     /// Kernels over half types, which have no machine code yet: a limit that the model's author can avoid.
     fn halves(&self) -> impl Iterator<Item = Diagnostic> {
         let of = |nest: &LoopNest| {
-            nest.exprs.iter().map(|(_, dtype)| dtype).find(|dtype| matches!(dtype, DType::Bf16 | DType::F16))
+            nest.exprs.iter().map(|(_, dtype)| *dtype).find(|dtype| matches!(dtype, DType::Bf16 | DType::F16))
         };
         let half = move |lowered: &Lowered| {
             let dtype = lowered.launches.iter().find_map(|(nest, _)| of(nest))?;
