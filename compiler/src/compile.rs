@@ -18,6 +18,7 @@ use kiln_rt::kernels::{self, Kernels, Level};
 
 use crate::codegen::jit::JitCode;
 use crate::codegen::{CompiledKernel, TableSlot, Texts};
+use crate::loops::build::CheckSite;
 use crate::loops::nest::LoopNest;
 use crate::lower::{self, BufferUse, Lowered};
 use crate::memory;
@@ -239,7 +240,7 @@ impl Draft<'_> {
 
 fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> Result<Draft<'a>, CompileError> {
     let schedule = schedule(graph);
-    let mut lowered: Vec<Lowered> = schedule
+    let lowered: Vec<Lowered> = schedule
         .kernels
         .iter()
         .map(|kernel| {
@@ -249,12 +250,6 @@ fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> 
             })
         })
         .collect::<Result<_, _>>()?;
-    // Kernels count their checks from 1; a status word names one of the whole program.
-    let mut checks = 0;
-    for kernel in &mut lowered {
-        kernel.launches.iter_mut().for_each(|(nest, _)| nest.shift_sites(checks));
-        checks += kernel.checks.len() as u32;
-    }
     let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
     let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
     let copies = placement
@@ -279,7 +274,6 @@ fn assemble(
     let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new() };
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
-    let mut sites = Vec::new();
     let mut entries = first..;
     for (step, lowered) in draft.lowered.iter().enumerate() {
         for plan in &lowered.contractions {
@@ -300,16 +294,9 @@ fn assemble(
                 flops: lowered.flops / lowered.launches.len().max(1) as u64,
                 bytes: traffic(graph, &draft.schedule, step),
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
+                sites: lowered.checks.iter().map(site).collect(),
             });
         }
-        let before = sites.len() as u64;
-        sites.extend(lowered.checks.iter().zip(before + 1..).map(|(check, code)| Site {
-            code,
-            op: check.mnemonic.to_owned(),
-            source: check.provenance.source.as_ref().map(ToString::to_string),
-            what: format!("index of `{}`", check.mnemonic),
-            limit: check.limit.max(0) as u64,
-        }));
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
         let Some(entry) = entries.next() else { continue };
@@ -326,6 +313,7 @@ fn assemble(
             flops: 0,
             bytes,
             source: None,
+            sites: Vec::new(),
         });
     }
     let binding = |value: Value, below| Binding {
@@ -343,9 +331,17 @@ fn assemble(
         arena_bytes: draft.placement.plan.peak as usize,
         code: jit.clone(),
         keep,
-        sites,
         fingerprint: fingerprint(draft, options),
     })
+}
+
+fn site(check: &CheckSite) -> Site {
+    Site {
+        op: check.mnemonic.to_owned(),
+        source: check.provenance.source.as_ref().map(ToString::to_string),
+        what: format!("index of `{}`", check.mnemonic),
+        limit: check.limit.max(0) as u64,
+    }
 }
 
 fn state_binding(module: &Module, name: &Name) -> Result<Binding, CompileError> {

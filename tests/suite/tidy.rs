@@ -10,6 +10,7 @@ use kiln_tests::fixtures::{files, read, root};
 const TOP: [&str; 13] = [
     ".ci",
     ".gitignore",
+    ".rustfmt.toml",
     "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
@@ -18,7 +19,6 @@ const TOP: [&str; 13] = [
     "examples",
     "ir-spec",
     "runtime",
-    "rustfmt.toml",
     "tests",
     "target",
 ];
