@@ -223,16 +223,14 @@ fn generate(
 impl Draft<'_> {
     /// Kernels over half types, which have no machine code yet: a limit that the model's author can avoid.
     fn halves(&self) -> impl Iterator<Item = Diagnostic> {
-        let of = |nest: &LoopNest| {
-            nest.exprs.iter().map(|(_, dtype)| *dtype).find(|dtype| matches!(dtype, DType::Bf16 | DType::F16))
-        };
-        let half = move |lowered: &Lowered| {
-            let dtype = lowered.launches.iter().find_map(|(nest, _)| of(nest))?;
-            let message = format!("`{}` computes in {dtype}, for which there is no compiled code yet", lowered.name);
-            let at = lowered.provenance.source.clone();
-            Some(Diagnostic::error("compile.K1", message).at(at).help("compute in f32"))
-        };
-        self.lowered.iter().filter_map(half)
+        let computed =
+            self.lowered.iter().flat_map(|l| l.launches.iter().map(|(nest, _)| (nest, &l.provenance.source)));
+        computed.chain(self.copies.iter().map(|nest| (nest, &None))).filter_map(|(nest, source)| {
+            let dtypes = nest.exprs.iter().map(|&(_, dtype)| dtype);
+            let half = dtypes.into_iter().find(|dtype| matches!(dtype, DType::Bf16 | DType::F16))?;
+            let message = format!("`{}` computes in {half}, for which there is no compiled code yet", nest.name);
+            Some(Diagnostic::error("compile.K1", message).at(source.clone()).help("compute in f32"))
+        })
     }
 
     fn nests(&self) -> impl Iterator<Item = &LoopNest> {
