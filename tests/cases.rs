@@ -214,6 +214,7 @@ fn elementwise_case(op: Elementwise, dtype: DType, draw: Draw) -> Case {
     // A few units in the last place of f32.
     let tolerance = Tolerance::OfEach(2e-6);
     // The domain of a logarithm has no negative numbers, and nothing is derived at infinity.
-    let gradient = draw == Draw::Positive || draw == Draw::Signed && dtype == DType::F64 && op.row().domain == Domain::Numeric;
+    let gradient =
+        draw == Draw::Positive || draw == Draw::Signed && dtype == DType::F64 && op.row().domain == Domain::Numeric;
     Case { name, module, tolerance, error: None, gradient, draws }
 }

@@ -39,7 +39,9 @@ pub fn array(want: &Array, have: &Array, tolerance: Tolerance) -> Result<(), Str
         return Err(format!("is {}, not {}", have.ty, want.ty));
     }
     if !want.ty.dtype.is_float() {
-        let numbers = |array: &Array| -> Vec<i64> { (0..array.ty.elements()).filter_map(|p| Some(array.at(p)?.to_i64())).collect() };
+        let numbers = |array: &Array| -> Vec<i64> {
+            (0..array.ty.elements()).filter_map(|p| Some(array.at(p)?.to_i64())).collect()
+        };
         let (want, have) = (numbers(want), numbers(have));
         return match (0..want.len()).find(|&p| want[p] != have[p]) {
             Some(position) => Err(format!("at {position}: {}, not {}", have[position], want[position])),

@@ -9,6 +9,9 @@ use kiln_tests::cases::{self, Case};
 use kiln_tests::compare;
 use kiln_tests::executors::{Executor, Outcome, differentiated, run_program};
 
+/// Seed of the inputs.
+const SEED: u64 = 1;
+
 /// The case's graph with its gradients expanded, which is what the reference can evaluate.
 fn expanded(case: &Case) -> Module {
     let mut module = case.module.clone();
@@ -24,7 +27,7 @@ fn truth(case: &Case, seed: u64) -> Result<Outcome, String> {
 }
 
 /// One program of many cases: compiling them together takes half the time.
-fn joined(cases: &[Case]) -> Module {
+fn joined(cases: &[&Case]) -> Module {
     let mut module = Module::default();
     for case in cases {
         module.states.extend(case.module.states.clone());
@@ -33,11 +36,18 @@ fn joined(cases: &[Case]) -> Module {
     module
 }
 
-fn check(case: &Case, executor: Executor, program: &Program, seed: u64) -> Result<(), String> {
-    let found = run_program(program, executor.threads(), &case.name, &case.inputs(seed), &case.states(seed));
-    match (&case.error, truth(case, seed), found) {
-        (None, Ok(want), Ok(have)) => compare::same(&want, &have, case.tolerance),
-        (None, want, have) => Err(format!("reference: {:?}, executor: {:?}", want.err(), have.err())),
+/// A case with what the reference says about it.
+struct Judged {
+    case: Case,
+    want: Result<Outcome, String>,
+}
+
+fn check(judged: &Judged, executor: Executor, program: &Program) -> Result<(), String> {
+    let Judged { case, want } = judged;
+    let found = run_program(program, executor.threads(), &case.name, &case.inputs(SEED), &case.states(SEED));
+    match (&case.error, want, found) {
+        (None, Ok(want), Ok(have)) => compare::same(want, &have, case.tolerance),
+        (None, want, have) => Err(format!("reference: {:?}, executor: {:?}", want.as_ref().err(), have.err())),
         (Some(_), Ok(_), _) => Err("the reference does not fail".to_owned()),
         (Some(_), _, Ok(_)) => Err("it does not fail".to_owned()),
         (Some(part), Err(_), Err(message)) if message.contains(part.as_str()) => Ok(()),
@@ -45,29 +55,32 @@ fn check(case: &Case, executor: Executor, program: &Program, seed: u64) -> Resul
     }
 }
 
-/// What goes wrong with `cases` on `executor`.
-fn faults(cases: &[Case], executor: Executor) -> Vec<String> {
-    let attempt = |case: &Case, program: &Program, seed| {
-        let outcome = catch_unwind(AssertUnwindSafe(|| check(case, executor, program, seed)));
+/// What goes wrong on `executor`.
+fn faults(cases: &[Judged], executor: Executor) -> Vec<String> {
+    let attempt = |judged: &Judged, program: &Program| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| check(judged, executor, program)));
         outcome.unwrap_or_else(|_| Err("panicked".to_owned()))
     };
-    let wrong = |case: &Case, message: String| format!("@{} on {executor:?}: {message}", case.name);
-    let compile = |cases: &[Case]| {
+    let wrong = |judged: &Judged, message: String| format!("@{} on {executor:?}: {message}", judged.case.name);
+    let compile = |cases: &[&Case]| {
         let outcome = catch_unwind(AssertUnwindSafe(|| executor.compile(&joined(cases))));
         outcome.unwrap_or_else(|_| Err("the compiler panicked".to_owned()))
     };
-    if let Ok(program) = compile(cases) {
-        return cases.iter().filter_map(|case| Some(wrong(case, attempt(case, &program, 1).err()?))).collect();
+    let together: Vec<&Case> = cases.iter().map(|judged| &judged.case).collect();
+    if let Ok(program) = compile(&together) {
+        return cases.iter().filter_map(|judged| Some(wrong(judged, attempt(judged, &program).err()?))).collect();
     }
-    let alone = |case: &Case| match compile(std::slice::from_ref(case)) {
-        Ok(program) => Some(wrong(case, attempt(case, &program, 1).err()?)),
-        Err(message) => Some(wrong(case, message)),
+    let alone = |judged: &Judged| match compile(&[&judged.case]) {
+        Ok(program) => Some(wrong(judged, attempt(judged, &program).err()?)),
+        Err(message) => Some(wrong(judged, message)),
     };
     cases.iter().filter_map(alone).collect()
 }
 
-fn check_all(cases: &[Case]) {
-    let wrong: Vec<String> = Executor::compiled().into_iter().flat_map(|executor| faults(cases, executor)).collect();
+fn check_all(cases: Vec<Case>) {
+    let judge = |case: Case| Judged { want: truth(&case, SEED), case };
+    let cases: Vec<Judged> = cases.into_iter().map(judge).collect();
+    let wrong: Vec<String> = Executor::compiled().into_iter().flat_map(|executor| faults(&cases, executor)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -77,13 +90,12 @@ fn every_file_of_cases() {
         let cases = cases::of_file(&file);
         assert!(!cases.is_empty(), "{}", file.display());
     }
-    let cases: Vec<Case> = cases::files().iter().flat_map(|file| cases::of_file(file)).collect();
-    check_all(&cases);
+    check_all(cases::files().iter().flat_map(|file| cases::of_file(file)).collect());
 }
 
 #[test]
 fn every_elementwise_op_on_every_type() {
-    check_all(&cases::of_elementwise());
+    check_all(cases::of_elementwise());
 }
 
 /// Ops of a graph and of its regions.

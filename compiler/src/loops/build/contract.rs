@@ -248,3 +248,29 @@ fn operand(region: &Graph, value: Value, dims: &Dims) -> Result<Operand, &'stati
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+
+    /// Form of `dot + residual`, the residual being parameter `%{residual}`.
+    fn form_with_residual(residual: &str) -> ContractForm {
+        let text = format!(
+            "graph @f(%a: f32[4, 4], %b: f32[4, 4], %c: f32[4, 4]) {{
+               %dot = dot %a, %b {{a_contract = [1], b_contract = [0]}}
+               %y = add %dot, %{residual}
+               return %y
+             }}"
+        );
+        let module = kiln_ir::text::parse_module("test.kiln", &text).unwrap();
+        contract_form(module.graph("f").unwrap()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_residual_that_other_tiles_read_is_not_overwritten() {
+        assert_eq!(form_with_residual("c").residual_in_place(), Some(2));
+        assert_eq!(form_with_residual("a").residual_in_place(), None);
+        assert_eq!(form_with_residual("b").residual_in_place(), None);
+    }
+}

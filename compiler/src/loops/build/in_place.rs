@@ -9,13 +9,8 @@ use crate::loops::nest::{Expr, ExprNode, Index, LoopNest, Place, Stmt};
 /// Parameters whose every load is at the index of a result's store, and in a statement before it: a row's own result
 /// is stored before the row's elements are computed, which may still read what lay there.
 pub(super) fn in_place(nest: &LoopNest, params: &[Place], results: &[Place]) -> SmallVec<[(usize, usize); 2]> {
-    let mut order = Order {
-        nest,
-        statements: 0,
-        seen: vec![0; nest.exprs.len()],
-        last: HashMap::new(),
-        stores: Vec::new(),
-    };
+    let mut order =
+        Order { nest, statements: 0, seen: vec![0; nest.exprs.len()], last: HashMap::new(), stores: Vec::new() };
     order.walk(&nest.body);
     let mut pairs = SmallVec::new();
     for (p, param) in params.iter().enumerate() {
