@@ -1,8 +1,8 @@
-//! The convolutional network of every introduction, on CIFAR-10, with the Rust front end.
+//! The convolutional network of every introduction, on CIFAR-10, with the Rust front end. Prints the module, which is
+//! what `kiln train` takes:
+//!
+//! `cargo run --release -p kiln-tests --example cifar_cnn | cargo run --release -- train - --data cifar10.npz`
 
-use std::path::Path;
-
-use kiln_ir::diagnostic::render_all;
 use kiln_ir::model::{Model, Optimizer, Train};
 use kiln_ir::{DType, dims};
 
@@ -17,10 +17,10 @@ fn main() {
     model.loss(&logits.cross_entropy(&label));
     model.metric("accuracy", &logits.accuracy(&label));
     model.train(Train::new("data/cifar10.npz", Optimizer::adam(0.001)).batch(32).epochs(10));
-    let trained = model.finish().map(|module| kiln::train(&module, Path::new("examples"), 2));
-    match trained {
-        Ok(Ok(trained)) => println!("{}", trained.report.to_json()),
-        Ok(Err(error)) => eprintln!("{error}"),
-        Err(faults) => eprint!("{}", render_all(&faults, &|file| std::fs::read_to_string(file).ok())),
+    match model.finish() {
+        Ok(module) => print!("{}", kiln_ir::text::print(&module, &Default::default())),
+        Err(faults) => {
+            eprint!("{}", kiln_ir::diagnostic::render_all(&faults, &|file| std::fs::read_to_string(file).ok()))
+        }
     }
 }

@@ -17,10 +17,10 @@
 //!   %square: f32[2] = square %x
 //!   %loss: f32[] = reduce_sum %square {dims = [0]}
 //!   %const: f32[] = const {value = 1.0}
-//!   %broadcast: f32[2] = broadcast %const {dims = []}
-//!   %const.1: f32[2] = const {value = 2.0}
-//!   %mul: f32[2] = mul %const.1, %broadcast
-//!   %dx: f32[2] = mul %mul, %x
+//!   %d.loss.broadcast: f32[2] = broadcast %const {dims = []}
+//!   %d.square.const: f32[2] = const {value = 2.0}
+//!   %d.square.mul: f32[2] = mul %d.square.const, %d.loss.broadcast
+//!   %dx: f32[2] = mul %d.square.mul, %x
 //!   return %dx
 //! }
 //! ```
@@ -186,12 +186,8 @@ impl Walk {
         self.mark_active(begin, end);
         for (&outer, &inner) in data.results.iter().zip(&inner) {
             if let Some(cotangent) = self.cotangents.get(&outer).cloned() {
-                if data.operands.contains(&inner) {
-                    // The decomposition returns an operand as it is.
-                    self.accumulate(inner, cotangent);
-                } else {
-                    self.cotangents.insert(inner, cotangent);
-                }
+                // It may return an operand as it is, or one value twice.
+                self.accumulate(inner, cotangent);
             }
         }
         self.reverse(begin, end);

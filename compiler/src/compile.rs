@@ -10,8 +10,9 @@ use kiln_ir::attribute::Literal;
 use kiln_ir::graph::{Graph, Value};
 use kiln_ir::op::Op;
 use kiln_ir::scalar::Number;
-use kiln_ir::types::{DType, Name, TensorType};
+use kiln_ir::types::{Name, TensorType};
 use kiln_ir::{Diagnostic, Module};
+use kiln_rt::data::convert;
 use kiln_rt::executable::{Binding, Executable, Launch, Site, Slot};
 use kiln_rt::kernels::{self, Kernels, Level};
 
@@ -73,7 +74,7 @@ pub fn level_from_environment() -> Level {
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
     /// The program is at fault.
-    #[error("the program has {} error(s)", .0.len())]
+    #[error("{}", kiln_ir::diagnostic::render_all(.0, &|_| None))]
     Program(Vec<Diagnostic>),
     /// The pipeline's text names no pass.
     #[error("{0}")]
@@ -130,15 +131,29 @@ pub fn compile_observed(
     options: &Options,
     observe: &mut dyn FnMut(&Step<'_>),
 ) -> Result<Program, CompileError> {
-    let mut module = module.clone();
-    let mut remarks = Remarks::default();
-    let mut times = Vec::new();
-    let results = result_names(&module);
     let pipeline = match &options.passes {
         Some(text) => Pipeline::parse(text, options.mode).map_err(CompileError::Pipeline)?,
         None if options.hoist => Pipeline::standard(options.mode),
         None => Pipeline::standard(options.mode).without("hoist"),
     };
+    compile_with(module, &pipeline, options, observe)
+}
+
+/// As [`compile_observed`], by a pipeline of the caller's, who may have passes of their own. It ends with `fuse`: only
+/// groups become kernels of several ops.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(
+    module: &Module,
+    pipeline: &Pipeline,
+    options: &Options,
+    observe: &mut dyn FnMut(&Step<'_>),
+) -> Result<Program, CompileError> {
+    let mut module = module.clone();
+    let mut remarks = Remarks::default();
+    let mut times = Vec::new();
+    let results = result_names(&module);
     pipeline
         .run(&mut module, &mut remarks, options.verify_each, &mut |step| {
             times.push((step.pass, step.time));
@@ -378,10 +393,8 @@ impl Linker<'_> {
         }
         let offset = self.constants.len().next_multiple_of(64);
         self.constants.resize(offset, 0);
-        if let Some((_, data)) = self.draft.graph.producer(value) {
-            if let Op::Const(constant) = &data.op {
-                write_constant(&mut self.constants, &constant.ty, &constant.value);
-            }
+        if let Some(Op::Const(constant)) = self.draft.graph.producer(value).map(|(_, data)| &data.op) {
+            write_constant(&mut self.constants, &constant.ty, &constant.value);
         }
         self.offsets.insert(value, offset);
         offset
@@ -409,16 +422,11 @@ fn helper_address(name: &str) -> usize {
 
 fn write_constant(bytes: &mut Vec<u8>, ty: &TensorType, literal: &Literal) {
     for position in 0..ty.elements() {
-        let number = literal.at(position).unwrap_or(Number::Int(0));
-        let (float, int) = (number.to_f64(), number.to_i64());
-        match ty.dtype {
-            DType::F32 => bytes.extend((float as f32).to_le_bytes()),
-            DType::F64 => bytes.extend(float.to_le_bytes()),
-            DType::Bf16 => bytes.extend(((float as f32).to_bits() >> 16).to_le_bytes()[..2].iter()),
-            DType::F16 => bytes.extend([0, 0]),
-            DType::I8 | DType::U8 | DType::Bool => bytes.push(int as u8),
-            DType::I32 | DType::U32 => bytes.extend((int as u32).to_le_bytes()),
-            DType::I64 => bytes.extend(int.to_le_bytes()),
+        let start = bytes.len();
+        bytes.resize(start + ty.dtype.bytes(), 0);
+        match literal.at(position).unwrap_or(Number::Int(0)) {
+            Number::Float(value) => convert::encode_float(ty.dtype, value, &mut bytes[start..]),
+            Number::Int(value) => convert::encode_integer(ty.dtype, value, &mut bytes[start..]),
         }
     }
 }

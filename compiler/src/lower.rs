@@ -108,7 +108,7 @@ fn contraction(
         launches,
         // Phases run one after the other and share it.
         workspace_bytes: plans.iter().map(ContractPlan::partial_bytes).max().unwrap_or(0),
-        in_place: form.residual.map(|residual| (residual, 0)).into_iter().collect(),
+        in_place: form.residual_in_place().map(|residual| (residual, 0)).into_iter().collect(),
         checks: Vec::new(),
         flops,
         contractions: plans.into_iter().map(Arc::new).collect(),

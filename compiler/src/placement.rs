@@ -5,6 +5,7 @@
 //! recorded here.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use indexmap::IndexMap;
 use kiln_ir::graph::{Graph, Value};
@@ -68,7 +69,7 @@ impl Placement {
     }
 }
 
-/// Step at which end copies run.
+/// Step at which old values of states are saved; end copies run in the step after it.
 fn end_step(lowered: &[Lowered]) -> u32 {
     lowered.len() as u32
 }
@@ -86,7 +87,7 @@ pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &
     let end = end_step(lowered);
     for copy in &cx.copies {
         if let Home::Buffer(buffer) = copy.from {
-            cx.buffers[buffer].upper = cx.buffers[buffer].upper.max(end + 1);
+            cx.buffers[buffer].upper = cx.buffers[buffer].upper.max(end + 2);
         }
     }
     let problem = Problem::new(cx.buffers).map_err(|faults| format!("{faults:?}"))?;
@@ -99,7 +100,7 @@ pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &
         homes: cx.homes,
         origins: schedule.origins.clone(),
         workspaces: cx.workspaces,
-        copies: cx.copies,
+        copies: cx.saves.into_iter().chain(cx.copies).collect(),
         states: cx.states,
         problem,
         plan,
@@ -117,6 +118,7 @@ struct Placer<'a> {
     read: HashMap<Origin, u32>,
     buffers: Vec<Buffer>,
     workspaces: Vec<Option<usize>>,
+    saves: Vec<EndCopy>,
     copies: Vec<EndCopy>,
     states: Vec<Name>,
     trace: Vec<Access>,
@@ -153,6 +155,7 @@ impl<'a> Placer<'a> {
             read,
             buffers: Vec::new(),
             workspaces: Vec::new(),
+            saves: Vec::new(),
             copies: Vec::new(),
             states: states.into_keys().collect(),
             trace: Vec::new(),
@@ -180,10 +183,10 @@ impl<'a> Placer<'a> {
     fn results(&mut self) {
         for (number, &value) in self.graph.returns().iter().enumerate() {
             let origin = self.origin(value);
-            if self.homes.contains_key(&origin) {
-                self.copy_later(origin, Home::Output(number), value);
+            if let Entry::Vacant(free) = self.homes.entry(origin.clone()) {
+                free.insert(Home::Output(number));
             } else {
-                self.homes.insert(origin, Home::Output(number));
+                self.copy_later(origin, Home::Output(number), value);
             }
         }
     }
@@ -248,7 +251,7 @@ impl<'a> Placer<'a> {
         self.lowered[step as usize].in_place.iter().filter_map(resolve)
     }
 
-    /// A copy at the end; a state that is updated itself is saved first.
+    /// A copy at the end. The old value of a state that another copy may write is saved before all copies.
     fn copy_later(&mut self, origin: Origin, to: Home, value: Value) {
         let from = match self.homes.get(&origin) {
             Some(home) => home.clone(),
@@ -258,20 +261,21 @@ impl<'a> Placer<'a> {
                 home
             }
         };
-        let overwritten = matches!(&from, Home::State(name) if self.graph.updates().iter().any(|u| u.state == *name));
-        let to_state = matches!(to, Home::State(_));
-        if overwritten && to_state {
-            let end = end_step(self.lowered);
-            let bytes = self.graph.ty(value).bytes() as u64;
-            let name = format!("{}.saved", self.graph.value_name(value));
-            self.buffers.push(Buffer::new(name, bytes, end, end + 2));
-            let saved = Home::Buffer(self.buffers.len() - 1);
-            self.copies.insert(0, EndCopy { from, to: saved.clone(), value });
-            self.copies.push(EndCopy { from: saved, to, value });
-        } else {
-            self.copies.push(EndCopy { from, to, value });
-        }
         let end = end_step(self.lowered);
+        let updated = |name: &Name| self.graph.updates().iter().any(|update| update.state == *name);
+        let overwritten = matches!(&origin, Origin::State(name) if updated(name));
+        let from = match to {
+            Home::State(_) if overwritten => {
+                let bytes = self.graph.ty(value).bytes() as u64;
+                let name = format!("{}.saved", self.graph.value_name(value));
+                self.buffers.push(Buffer::new(name, bytes, end, end + 2));
+                let saved = Home::Buffer(self.buffers.len() - 1);
+                self.saves.push(EndCopy { from, to: saved.clone(), value });
+                saved
+            }
+            _ => from,
+        };
+        self.copies.push(EndCopy { from, to, value });
         self.read.insert(origin, end);
     }
 
@@ -301,14 +305,12 @@ impl<'a> Placer<'a> {
                     .filter(|(_, r)| *r == origin)
                     .map(|(operand, _)| operand)
                     .find(|operand| self.read.get(operand) == Some(&step) && !taken.contains(operand));
-                if let (Some(operand), Home::Buffer(own)) = (candidate, &home) {
-                    if let Some(Home::Buffer(other)) = self.homes.get(&operand) {
-                        let size = self.buffers[*other].size;
-                        if size == self.buffers[*own].size {
-                            self.buffers[*own].alias_of = Some(*other);
-                            taken.push(operand);
-                        }
-                    }
+                if let (Some(operand), Home::Buffer(own)) = (candidate, &home)
+                    && let Some(Home::Buffer(other)) = self.homes.get(&operand)
+                    && self.buffers[*other].size == self.buffers[*own].size
+                {
+                    self.buffers[*own].alias_of = Some(*other);
+                    taken.push(operand);
                 }
                 self.homes.insert(origin, home);
             }
@@ -324,9 +326,14 @@ impl<'a> Placer<'a> {
             self.record(step, workspace);
         }
         let end = end_step(self.lowered);
+        for save in &self.saves {
+            if let Home::Buffer(buffer) = save.to {
+                self.trace.push(Access::write(end, buffer));
+            }
+        }
         for copy in &self.copies {
             if let Home::Buffer(buffer) = copy.from {
-                self.trace.push(Access::read(end, buffer));
+                self.trace.push(Access::read(end + 1, buffer));
             }
         }
     }

@@ -19,7 +19,7 @@
 //! assert_eq!(
 //!     text,
 //!     "\
-//! ## before: 2 nodes
+//! ### before: 2 nodes
 //!
 //! graph @f(%x: f32[2]) {
 //!   %y: f32[2] = relu %x
@@ -27,7 +27,7 @@
 //!   return %y
 //! }
 //!
-//! ## after eliminate_dead: 1 node, 1 rewrite, same bits
+//! ### after eliminate_dead: 1 node, 1 rewrite, same bits
 //!
 //! graph @f(%x: f32[2]) {
 //!   %y: f32[2] = relu %x
@@ -74,14 +74,15 @@ pub fn run_pass(text: &str, pass: &dyn Pass) -> String {
 
 /// Pins the outcome of a pass as a snapshot of the calling crate, which depends on `insta`.
 ///
-/// ```ignore
+/// ```text
 /// kiln::assert_pass_snapshot!(MyPass, "graph @f(%x: f32[2]) { %y = relu %x return %y }");
 /// ```
 #[macro_export]
 macro_rules! assert_pass_snapshot {
-    ($pass:expr, $text:expr $(, @$inline:literal)?) => {
-        ::insta::assert_snapshot!($crate::testing::run_pass($text, &$pass) $(, @$inline)?)
-    };
+    ($pass:expr, $text:expr $(, @$inline:literal)?) => {{
+        let passed = $crate::testing::run_pass($text, &$pass);
+        ::insta::assert_snapshot!(passed $(, @$inline)?);
+    }};
 }
 
 /// The module of a program in either form, verified, with `bindings` in place of dimension names.

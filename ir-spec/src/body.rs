@@ -136,7 +136,7 @@ pub struct Read {
 pub enum IndexExpr {
     /// Computed from the dimensions of the body.
     Affine(Affine),
-    /// Loaded from an integer operand; checked when it runs, see DESIGN on status words.
+    /// Loaded from an integer operand; checked when it runs: out of range, the kernel sets its status and the run ends.
     Load {
         /// Number of the integer operand.
         operand: usize,

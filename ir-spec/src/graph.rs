@@ -379,11 +379,12 @@ impl PartialEq for Graph {
 pub struct ValueMap(Vec<Option<Value>>);
 
 impl ValueMap {
-    /// A map for `source` in which its parameters are those of its successor.
+    /// A map for `source` in which its parameters are those of its [`Graph::successor`], whose first values they are:
+    /// a builder may have declared some of them after nodes.
     pub fn params(source: &Graph) -> ValueMap {
         let mut map = ValueMap(vec![None; source.value_count()]);
-        for param in source.params() {
-            map.set(param.value, param.value);
+        for (number, param) in source.params().iter().enumerate() {
+            map.set(param.value, Value(number as u32));
         }
         map
     }

@@ -1,5 +1,7 @@
 //! Module: states, graphs and the recipe. The printed text is the whole of it.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 
 use crate::attribute::AttrValue;
@@ -120,6 +122,17 @@ impl Module {
     /// A graph by name.
     pub fn graph(&self, name: &str) -> Option<&Graph> {
         self.graphs.get(name)
+    }
+
+    /// Leaves the graphs named, and the states that they use.
+    pub fn keep_graphs(&mut self, names: &[Name]) {
+        self.graphs.retain(|name, _| names.contains(name));
+        let mut used: HashSet<Name> = HashSet::new();
+        for graph in self.graphs.values() {
+            used.extend(graph.values().filter_map(|value| graph.read_state_name(value).cloned()));
+            used.extend(graph.updates().iter().map(|update| update.state.clone()));
+        }
+        self.states.retain(|state, _| used.contains(state));
     }
 
     /// Adds a graph under its own name.

@@ -1,7 +1,7 @@
 //! The closed table of ops.
 //!
 //! One line in [`ops!`](self) and one `impl OpSpec` in `op/<family>.rs` make an op. The table generates the enum, the
-//! text of the attributes in both directions and [`TABLE`]; the trait asks for types, meaning and gradient and has no
+//! text of the attributes in both directions and [`STRUCTURED`]; the trait asks for types, meaning and gradient and has no
 //! defaults, so the Rust compiler lists what a new op still lacks. Elementwise ops without attributes are two lines in
 //! `op/elementwise.rs`.
 

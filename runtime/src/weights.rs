@@ -218,20 +218,23 @@ fn transpose(tensor: &Tensor) -> Result<Option<Tensor>, OutOfMemory> {
 pub fn foreign_names(recipe: Option<&Recipe>) -> Result<Vec<ForeignName>, WeightsError> {
     let entries = match recipe.and_then(|recipe| recipe.get("weights")) {
         None => return Ok(Vec::new()),
-        Some(AttrValue::List(entries)) => entries,
-        Some(other) => return Err(WeightsError::Mapping(format!("`{other}` is no list of names"))),
+        Some(AttrValue::Record(_, entries)) => entries,
+        Some(other) => return Err(WeightsError::Mapping(format!("`{other}` is no block of names"))),
     };
-    entries.iter().map(|entry| foreign_name(entry).ok_or_else(|| WeightsError::Mapping(format!("`{entry}`")))).collect()
+    let named = |(state, value): &(Name, AttrValue)| {
+        foreign_name(state, value).ok_or_else(|| WeightsError::Mapping(format!("`{state} = {value}`")))
+    };
+    entries.iter().map(named).collect()
 }
 
-/// `[state, foreign]` or `[state, foreign, transposed]`.
-fn foreign_name(entry: &AttrValue) -> Option<ForeignName> {
-    let AttrValue::List(parts) = entry else { return None };
-    let (state, foreign, transposed) = match &parts[..] {
-        [AttrValue::Text(state), AttrValue::Text(foreign)] => (state, foreign, false),
-        [AttrValue::Text(state), AttrValue::Text(foreign), AttrValue::Word(word)] if &**word == "transposed" => {
-            (state, foreign, true)
-        }
+/// `"name"`, or the list of the name and the word `transposed`.
+fn foreign_name(state: &Name, value: &AttrValue) -> Option<ForeignName> {
+    let (foreign, transposed) = match value {
+        AttrValue::Text(foreign) => (foreign, false),
+        AttrValue::List(parts) => match &parts[..] {
+            [AttrValue::Text(foreign), AttrValue::Word(word)] if &**word == "transposed" => (foreign, true),
+            _ => return None,
+        },
         _ => return None,
     };
     Some(ForeignName { state: state.clone(), foreign: foreign.clone(), transposed })

@@ -84,11 +84,8 @@ fn archives_are_read_too() {
 #[test]
 fn foreign_names_and_transposes_are_mapped() {
     let mut module = module(&[("dense1.weight", Role::Param, matrix())]);
-    let text = |text: &str| AttrValue::Text(text.into());
-    let entry = vec![text("dense1.weight"), text("fc.weight"), AttrValue::Word("transposed".into())];
-    let mut recipe = Recipe::default();
-    recipe.entries.insert("weights".into(), AttrValue::List(vec![AttrValue::List(entry)]));
-    module.recipe = Some(recipe);
+    let text = "weights {dense1.weight = \"fc.weight\" transposed}\n";
+    module.recipe = kiln_ir::text::parse_module("m.kiln", text).unwrap().recipe;
     let mut session = Session::new(1).unwrap();
     let weights = weights(vec![("fc.weight", counting([3, 2])), ("extra", counting([2, 3]))]);
     assert_eq!(weights.apply(&mut session, &module).unwrap(), ["extra"]);

@@ -1,95 +1,120 @@
-//! Every executor computes what the reference evaluator says.
+//! Every executor computes what the reference evaluator says, on every case.
 
-use kiln_ir::builder::GraphBuilder;
-use kiln_ir::graph::Graph;
-use kiln_ir::op;
-use kiln_ir::reference::Array;
-use kiln_ir::types::{DType, TensorType};
-use kiln_tests::executors::Executor;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Numbers in -2..2 from a small generator.
-fn random(ty: TensorType, seed: u64) -> Array {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        Some((((state >> 40) as f64) / f64::from(1 << 22) - 2.0).into())
-    };
-    Array::from_numbers(ty, next).unwrap()
+use kiln::Program;
+use kiln_ir::{Graph, Module, op};
+use kiln_tests::cases::{self, Case};
+use kiln_tests::compare;
+use kiln_tests::executors::{Executor, Outcome, differentiated, run_program};
+
+/// The case's graph with its gradients expanded, which is what the reference can evaluate.
+fn expanded(case: &Case) -> Module {
+    let mut module = case.module.clone();
+    let graph = differentiated(case.graph()).unwrap_or_else(|found| panic!("@{}: {found:?}", case.name));
+    module.add_graph(graph);
+    module
 }
 
-fn check(graph: &Graph, inputs: &[Array], tolerance: f64) {
-    let truth = Executor::Truth.run(graph, inputs).unwrap();
-    for executor in Executor::compiled() {
-        let found = executor.run(graph, inputs).unwrap_or_else(|e| panic!("{executor:?}: {e}"));
-        for (number, (want, have)) in truth.iter().zip(&found).enumerate() {
-            let largest = want.to_f64().iter().fold(1.0f64, |m, v| m.max(v.abs()));
-            for (position, (a, b)) in want.to_f64().into_iter().zip(have.to_f64()).enumerate() {
-                let close = (a - b).abs() <= tolerance * largest || a == b || (a.is_nan() && b.is_nan());
-                assert!(close, "{executor:?}: result {number} at {position}: {b}, not {a}");
-            }
-        }
+/// What the reference says: in binary64, but in the program's own types where numbers leave the range of those.
+fn truth(case: &Case, seed: u64) -> Result<Outcome, String> {
+    let evaluator = if case.is_special() { Executor::Reference } else { Executor::Truth };
+    evaluator.run_module(&expanded(case), &case.name, &case.inputs(seed), &case.states(seed))
+}
+
+/// One program of many cases: compiling them together takes half the time.
+fn joined(cases: &[Case]) -> Module {
+    let mut module = Module::default();
+    for case in cases {
+        module.states.extend(case.module.states.clone());
+        module.add_graph(case.graph().clone());
+    }
+    module
+}
+
+fn check(case: &Case, executor: Executor, program: &Program, seed: u64) -> Result<(), String> {
+    let found = run_program(program, executor.threads(), &case.name, &case.inputs(seed), &case.states(seed));
+    match (&case.error, truth(case, seed), found) {
+        (None, Ok(want), Ok(have)) => compare::same(&want, &have, case.tolerance),
+        (None, want, have) => Err(format!("reference: {:?}, executor: {:?}", want.err(), have.err())),
+        (Some(_), Ok(_), _) => Err("the reference does not fail".to_owned()),
+        (Some(_), _, Ok(_)) => Err("it does not fail".to_owned()),
+        (Some(part), Err(_), Err(message)) if message.contains(part.as_str()) => Ok(()),
+        (Some(part), _, Err(message)) => Err(format!("`{message}` does not say `{part}`")),
     }
 }
 
-fn f32(shape: &[usize]) -> TensorType {
-    TensorType::new(DType::F32, shape)
-}
-
-#[test]
-fn dense_relu_softmax() {
-    let b = GraphBuilder::new("g");
-    let x = b.input("x", DType::F32, [5, 7]);
-    let w = b.input("w", DType::F32, [7, 11]);
-    let bias = b.input("b", DType::F32, [11]);
-    let dot = op::Dot {
-        a_contract: [1].into_iter().collect(),
-        b_contract: [0].into_iter().collect(),
-        a_batch: Default::default(),
-        b_batch: Default::default(),
+/// What goes wrong with `cases` on `executor`.
+fn faults(cases: &[Case], executor: Executor) -> Vec<String> {
+    let attempt = |case: &Case, program: &Program, seed| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| check(case, executor, program, seed)));
+        outcome.unwrap_or_else(|_| Err("panicked".to_owned()))
     };
-    let h = b.apply(dot, &[&x, &w]);
-    let h = (&h + &bias).relu();
-    let y = b.apply(op::Softmax { dim: 1 }, &[&h]);
-    b.returns(&[&y]);
-    let graph = b.finish().unwrap();
-    check(&graph, &[random(f32(&[5, 7]), 1), random(f32(&[7, 11]), 2), random(f32(&[11]), 3)], 1e-5);
+    let wrong = |case: &Case, message: String| format!("@{} on {executor:?}: {message}", case.name);
+    let compile = |cases: &[Case]| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| executor.compile(&joined(cases))));
+        outcome.unwrap_or_else(|_| Err("the compiler panicked".to_owned()))
+    };
+    if let Ok(program) = compile(cases) {
+        return cases.iter().filter_map(|case| Some(wrong(case, attempt(case, &program, 1).err()?))).collect();
+    }
+    let alone = |case: &Case| match compile(std::slice::from_ref(case)) {
+        Ok(program) => Some(wrong(case, attempt(case, &program, 1).err()?)),
+        Err(message) => Some(wrong(case, message)),
+    };
+    cases.iter().filter_map(alone).collect()
+}
+
+fn check_all(cases: &[Case]) {
+    let wrong: Vec<String> = Executor::compiled().into_iter().flat_map(|executor| faults(cases, executor)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn conv_pool_and_gradients() {
-    let b = GraphBuilder::new("g");
-    let x = b.input("x", DType::F32, [2, 3, 9, 8]);
-    let w = b.input("w", DType::F32, [4, 3, 3, 3]);
-    let bias = b.input("b", DType::F32, [4]);
-    let ints = |v: &[i64]| v.iter().copied().collect();
-    let conv = op::Conv { strides: ints(&[2, 1]), padding: ints(&[1, 1, 0, 1]), dilation: ints(&[1, 1]), groups: 1 };
-    let h = b.apply(conv, &[&x, &w]);
-    let h = (&h + &bias.broadcast(h.shape(), &[1])).relu();
-    let pool = op::MaxPool { window: ints(&[2, 2]), strides: ints(&[2, 2]), padding: ints(&[0, 0, 0, 0]) };
-    let p = b.apply_all(pool, &[&h], &["p", "place"]);
-    let loss = p[0].square().sum(&[0, 1, 2, 3]);
-    let grads = b.apply_all(op::GradientOf {}, &[&loss, &x, &w, &bias], &["dx", "dw", "db"]);
-    b.returns(&[&loss, &p[0], &p[1], &grads[0], &grads[1], &grads[2]]);
-    let graph = b.finish().unwrap();
-    let inputs = [random(f32(&[2, 3, 9, 8]), 1), random(f32(&[4, 3, 3, 3]), 2), random(f32(&[4]), 3)];
-    // The reference has no `gradient`: expand it first.
-    let mut module = kiln_ir::Module::default();
-    module.add_graph(graph);
-    let mut remarks = kiln::pass::Remarks::default();
-    kiln::pass::Pass::run(&kiln::autodiff::Autodiff, &mut module, &mut remarks).unwrap();
-    check(module.graph("g").unwrap(), &inputs, 1e-4);
+fn every_file_of_cases() {
+    for file in cases::files() {
+        let cases = cases::of_file(&file);
+        assert!(!cases.is_empty(), "{}", file.display());
+    }
+    let cases: Vec<Case> = cases::files().iter().flat_map(|file| cases::of_file(file)).collect();
+    check_all(&cases);
 }
 
 #[test]
-fn max_pool_with_places() {
-    let b = GraphBuilder::new("g");
-    let x = b.input("x", DType::F32, [2, 3, 4, 6]);
-    let ints = |v: &[i64]| v.iter().copied().collect();
-    let pool = op::MaxPool { window: ints(&[2, 2]), strides: ints(&[2, 2]), padding: ints(&[0, 0, 0, 0]) };
-    let p = b.apply_all(pool, &[&x], &["p", "place"]);
-    b.returns(&[&p[0], &p[1]]);
-    let graph = b.finish().unwrap();
-    check(&graph, &[random(f32(&[2, 3, 4, 6]), 1)], 1e-5);
+fn every_elementwise_op_on_every_type() {
+    check_all(&cases::of_elementwise());
+}
+
+/// Ops of a graph and of its regions.
+fn mnemonics(graph: &Graph, into: &mut BTreeSet<&'static str>) {
+    for (_, data) in graph.nodes() {
+        into.insert(data.op.mnemonic());
+        data.regions.iter().for_each(|region| mnemonics(region, into));
+    }
+}
+
+#[test]
+fn every_op_has_a_case_of_its_name() {
+    let cases = cases::all();
+    let missing: Vec<&str> = op::table()
+        .map(|entry| entry.mnemonic)
+        .filter(|mnemonic| {
+            !cases.iter().any(|case| {
+                let mut ops = BTreeSet::new();
+                mnemonics(case.graph(), &mut ops);
+                case.name.split('.').next() == Some(mnemonic) && ops.contains(mnemonic)
+            })
+        })
+        .collect();
+    assert!(missing.is_empty(), "ops without a case in tests/cases: {missing:?}");
+}
+
+/// No two cases share a name: the second would replace the first.
+#[test]
+fn names_of_cases_are_unique() {
+    let mut seen = BTreeSet::new();
+    for case in cases::all() {
+        assert!(seen.insert(case.name.clone()), "@{} is there twice", case.name);
+    }
 }

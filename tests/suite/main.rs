@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
+mod diagnostics;
+mod docs;
 mod equivalence;
 mod examples;
+mod golden;
+mod kit;
+mod metrics;
+mod models;
 mod passes;
 mod spec;
+mod tidy;

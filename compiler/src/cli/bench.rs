@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indexmap::IndexMap;
-use kiln::train::step_graphs;
+use kiln::training::TrainGraphs;
 use kiln::{Options, Program};
 use kiln_ir::graph::Graph;
 use kiln_ir::{DType, Module, Name, TensorType};
@@ -98,7 +98,7 @@ impl Bench {
         let bound = infer_bindings(&outline, &inputs, &bindings(&self.bind))?;
         let mut module = script.module(&outline.complete(&bound)?)?;
         let graph_name = self.graph_name(&module)?;
-        machine::keep_graphs(&mut module, std::slice::from_ref(&graph_name));
+        module.keep_graphs(std::slice::from_ref(&graph_name));
         let graph = module.graph(&graph_name).cloned().unwrap_or_default();
         let program = script.compile(&module, &Options::default())?;
         let threads = machine::threads(self.threads);
@@ -123,7 +123,7 @@ impl Bench {
         if !self.train {
             return machine::choose_graph(module, self.graph.as_deref());
         }
-        let steps = module.recipe.as_ref().map(step_graphs).unwrap_or_default();
+        let steps = module.recipe.as_ref().map(|recipe| TrainGraphs::of(recipe).steps).unwrap_or_default();
         match steps.into_iter().next() {
             Some(step) => Ok(step),
             None => Err(Failure::Input("the script has no `train`, so there is no step to measure".to_owned())),

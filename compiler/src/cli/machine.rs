@@ -6,7 +6,6 @@ use std::time::Instant;
 use indexmap::IndexMap;
 use kiln::Program;
 use kiln::pass::hoist::PREPARE;
-use kiln_ir::graph::Graph;
 use kiln_ir::module::Role;
 use kiln_ir::{Module, Name};
 use kiln_rt::data::npy::read_npy;
@@ -95,18 +94,6 @@ pub(crate) fn milliseconds(start: Instant) -> f64 {
 pub(crate) fn learned(module: &Module) -> Vec<&Name> {
     let learned = module.states.iter().filter(|(_, state)| matches!(state.role, Role::Param | Role::Statistic));
     learned.map(|(name, _)| name).collect()
-}
-
-/// Leaves the graphs named, and the states that they use.
-pub(crate) fn keep_graphs(module: &mut Module, names: &[Name]) {
-    module.graphs.retain(|name, _| names.contains(name));
-    let used = |state: &Name| {
-        let reads = |graph: &Graph| graph.values().any(|value| graph.read_state_name(value) == Some(state));
-        let writes = |graph: &Graph| graph.updates().iter().any(|update| update.state == *state);
-        module.graphs.values().any(|graph| reads(graph) || writes(graph))
-    };
-    let kept: Vec<Name> = module.states.keys().filter(|name| used(name)).cloned().collect();
-    module.states.retain(|name, _| kept.contains(name));
 }
 
 /// `name=path` of `--input` and `--output`; without a name, the only one is meant.

@@ -68,7 +68,7 @@ impl Run {
         let bound = infer_bindings(&outline, &inputs, &given)?;
         let mut module = script.module(&outline.complete(&bound)?)?;
         let graph_name = machine::choose_graph(&module, self.graph.as_deref())?;
-        machine::keep_graphs(&mut module, std::slice::from_ref(&graph_name));
+        module.keep_graphs(std::slice::from_ref(&graph_name));
         let graph = module.graph(&graph_name).cloned().unwrap_or_default();
         check_inputs(&graph, &outline, &inputs)?;
         let results: Vec<Name> = graph.returns().iter().map(|&value| graph.value_name(value).clone()).collect();

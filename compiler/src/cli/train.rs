@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use kiln::Options;
-use kiln::train::{Sizes, graph_of, inputs, load_programs, step_graphs};
+use kiln::training::{self, TrainGraphs};
 use kiln_ir::attribute::AttrValue;
 use kiln_ir::module::stream;
 use kiln_ir::{Bindings, Module, Name, Recipe};
-use kiln_rt::data::{Dataset, Split};
+use kiln_rt::data::Dataset;
 use kiln_rt::train::{FitOptions, Outcome, Progress, Report, TrainError, TrainPrograms, curves, fit};
 use kiln_rt::{Session, weights};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::load::{Outline, Script};
-use super::machine::{self, keep_graphs, parse_threads};
+use super::machine::{self, parse_threads};
 use super::output::print_json;
 use super::replay;
 
@@ -86,8 +86,7 @@ struct Setup {
     module: Module,
     options: FitOptions,
     data: Dataset,
-    steps: Vec<Name>,
-    eval: Option<Name>,
+    graphs: TrainGraphs,
     outline: Outline,
     bindings: Bindings,
 }
@@ -136,18 +135,17 @@ impl Train {
             )));
         };
         let options = self.options(recipe, script)?;
-        let steps = step_graphs(recipe);
-        let eval = graph_of(recipe, "eval");
-        for name in steps.iter().chain(&eval) {
+        let graphs = TrainGraphs::of(recipe);
+        for name in graphs.names() {
             if module.graph(name).is_none() {
                 return Err(Failure::Input(format!("train: there is no graph `@{name}`")));
             }
         }
-        if steps.is_empty() {
+        if graphs.steps.is_empty() {
             return Err(Failure::Input("train: name the graph of a step, `step = @step0`".to_owned()));
         }
-        let data = Dataset::open(&self.data(recipe, script)?, &inputs(&module, steps.iter().chain(&eval)))?;
-        Ok(Setup { options, data, steps, eval, outline, bindings, module })
+        let data = Dataset::open(&self.data(recipe, script)?, &training::inputs(&module, graphs.names()))?;
+        Ok(Setup { options, data, graphs, outline, bindings, module })
     }
 
     fn options(&self, recipe: &Recipe, script: &Script) -> Result<FitOptions, Failure> {
@@ -192,29 +190,21 @@ impl Train {
 impl Setup {
     /// Compiles step and eval for every size of batch that occurs, and loads them.
     fn compile(&self, script: &Script, session: &mut Session) -> Result<TrainPrograms, Failure> {
-        let split = Split::new(self.data.examples(), self.options.test_every, self.options.fold()?);
-        let sizes = Sizes::new(&split, self.options.batch);
-        let options = Options { hoist: false, ..Options::default() };
-        load_programs(session, &sizes, &self.steps, self.eval.as_ref(), |size, graphs| {
-            script.compile(&self.bound(script, size, graphs.iter())?, &options)
+        let options = Options::default().for_training();
+        training::load(session, &self.graphs, self.data.examples(), &self.options, |size, graphs| {
+            script.compile(&self.bound(script, size, graphs)?, &options)
         })
     }
 
     /// Some graphs for batches of `size` examples.
-    fn bound<'a>(
-        &self,
-        script: &Script,
-        size: usize,
-        graphs: impl Iterator<Item = &'a Name>,
-    ) -> Result<Module, Failure> {
+    fn bound(&self, script: &Script, size: usize, graphs: &[Name]) -> Result<Module, Failure> {
         let mut bindings = self.bindings.clone();
         for name in self.outline.batch_names() {
             bindings.insert(name, size);
         }
         let mut module = if bindings == self.bindings { self.module.clone() } else { script.module(&bindings)? };
-        let graphs: Vec<Name> = graphs.cloned().collect();
-        keep_graphs(&mut module, &graphs);
-        for input in inputs(&module, graphs.iter()) {
+        module.keep_graphs(graphs);
+        for input in training::inputs(&module, graphs.iter()) {
             if input.ty.extents().first().is_some_and(|&extent| extent != size) {
                 return Err(Failure::Input(format!(
                     "%{} is {}, but the data makes a batch of {size} examples; declare the first extent as `batch`",
@@ -229,7 +219,7 @@ impl Setup {
     fn explain(&self, script: &Script, session: &Session, error: TrainError) -> Failure {
         let TrainError::NonFinite { origin, indices, .. } = &error else { return error.into() };
         eprintln!("replaying step {origin} in the reference evaluator");
-        let replayed = self.bound(script, indices.len(), self.steps.iter());
+        let replayed = self.bound(script, indices.len(), &self.graphs.steps);
         let found = replayed.map(|module| replay::first_fault(module, session, &self.data, indices));
         match found {
             Ok(Ok(Some(fault))) => {

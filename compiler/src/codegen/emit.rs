@@ -1,8 +1,8 @@
 //! Loop nests to machine code by Cranelift, with vectors of 128 bit.
 //!
 //! Cranelift selects instructions and allocates registers; everything above that is done here, in the order in which the
-//! kernel runs: sharing ([`function`]), hoisting out of loops ([`hoist`]), lanes ([`lanes`]), unrolling ([`loops`]) and
-//! address arithmetic ([`index`]). CRANELIFT.md, section 2, has the measurements that led to this.
+//! kernel runs: sharing (`function`), hoisting out of loops (`hoist`), lanes (`lanes`), unrolling (`loops`) and
+//! address arithmetic (`index`).
 
 mod analysis;
 mod expr;

@@ -37,7 +37,7 @@ impl Target {
 
 fn find_host() -> Result<Target, String> {
     let mut flags = settings::builder();
-    // The e-graph would undo our schedule (CRANELIFT.md, section 2); we hoist and share ourselves.
+    // The e-graph would undo our schedule, so it is off; we hoist and share ourselves.
     let verify = if cfg!(debug_assertions) { "true" } else { "false" };
     for (flag, value) in [
         ("opt_level", "none"),

@@ -14,7 +14,7 @@ pub struct Buffer {
     /// First schedule step at which it no longer does: live for `lower <= step < upper`.
     pub upper: u32,
     /// Index of a buffer whose storage this one shares, at the same offset: a view, or an in-place result.
-    /// That the sharing is legal is the caller's claim; [`crate::memory::check`] replays it.
+    /// That the sharing is legal is the caller's claim; [`mod@crate::memory::check`] replays it.
     pub alias_of: Option<usize>,
 }
 

@@ -26,8 +26,9 @@ mod movement;
 
 use kiln_ir::attribute::Literal;
 use kiln_ir::graph::{Graph, Value, ValueMap, Values};
-use kiln_ir::op::{self, Op};
-use kiln_ir::types::TensorType;
+use kiln_ir::op::{self, Elementwise, Op};
+use kiln_ir::scalar::Number;
+use kiln_ir::types::{Name, TensorType};
 use kiln_ir::{Diagnostic, Module};
 
 use super::eliminate_dead::eliminate;
@@ -60,7 +61,15 @@ enum Form {
     /// A value that there is.
     Same(Value),
     /// Another node of the same type.
-    Node(Op, Values),
+    Node(Box<Op>, Values),
+    /// The product with a number.
+    Scaled(Value, f64),
+}
+
+impl Form {
+    fn node(op: impl Into<Op>, operands: impl IntoIterator<Item = Value>) -> Form {
+        Form::Node(Box::new(op.into()), operands.into_iter().collect())
+    }
 }
 
 /// Rules in the order in which they are tried.
@@ -92,7 +101,14 @@ fn canonicalize(graph: &Graph, remarks: &mut Remarks) -> Option<Graph> {
             let site = Site { graph: &next, op: &op, operands: &operands, ty };
             match RULES.iter().find_map(|rule| rule(&site)) {
                 Some(Form::Same(value)) => break Some(value),
-                Some(Form::Node(new, on)) => (op, operands) = (new, on),
+                Some(Form::Node(new, on)) => (op, operands) = (*new, on),
+                Some(Form::Scaled(value, factor)) => {
+                    let factor = op::Const { ty: ty.clone(), value: Literal::Splat(Number::Float(factor)) };
+                    let name = Name::from(format!("{}.factor", graph.value_name(result)));
+                    let node = next.push(factor.into(), [], [(name, ty.clone())], Vec::new(), data.provenance.clone());
+                    operands = [value, next.node(node).results[0]].into_iter().collect();
+                    op = Op::Elementwise(Elementwise::Mul);
+                }
                 None => break None,
             }
             remarks.rewrote(1);

@@ -16,11 +16,11 @@
 //!   %mul: f32[4] = mul %scale, %rsqrt
 //!   %neg: f32[4] = neg %mean
 //!   %mul.1: f32[4] = mul %neg, %mul
-//!   %add.1: f32[4] = add %mul.1, %offset
+//!   %h.bias: f32[4] = add %mul.1, %offset
 //!   %broadcast: f32[4, 3, 1, 1] = broadcast %mul {dims = [0]}
-//!   %mul.15: f32[4, 3, 1, 1] = mul %w, %broadcast
-//!   %conv: f32[1, 4, 2, 2] = conv %x, %mul.15 {strides = [1, 1], padding = [0, 0, 0, 0], dilation = [1, 1], groups = 1}
-//!   %broadcast.1: f32[1, 4, 2, 2] = broadcast %add.1 {dims = [1]}
+//!   %h.weight: f32[4, 3, 1, 1] = mul %w, %broadcast
+//!   %conv: f32[1, 4, 2, 2] = conv %x, %h.weight {strides = [1, 1], padding = [0, 0, 0, 0], dilation = [1, 1], groups = 1}
+//!   %broadcast.1: f32[1, 4, 2, 2] = broadcast %h.bias {dims = [1]}
 //!   %y: f32[1, 4, 2, 2] = add %conv, %broadcast.1
 //!   return %y
 //! }

@@ -5,7 +5,6 @@ mod product;
 
 use crate::attribute::Ints;
 use crate::body::{Affine, Body, Combine, Map, Monoid, Read};
-use crate::builder::Tensor;
 use crate::op::dims::{other_dims, repeat_along, resolve_dims};
 use crate::op::elementwise::Domain;
 use crate::op::rules::compose;
@@ -130,20 +129,19 @@ fn no_vjp(_: &Vjp<'_>, _: &[usize]) -> Gradient {
 }
 
 impl ReduceMean {
-    /// `t` over the number of elements that one mean takes from `x`.
-    #[track_caller]
-    fn divided(&self, t: &Tensor, x: &TensorType) -> Tensor {
+    /// Number of elements that one mean takes from `x`.
+    fn count(&self, x: &TensorType) -> f64 {
         let dims = resolve_dims(&self.dims, x.rank()).unwrap_or_default();
         let extents = x.extents();
-        let count: usize = dims.iter().map(|&d| extents[d]).product();
-        t * (1.0 / count as f64)
+        dims.iter().map(|&d| extents[d]).product::<usize>() as f64
     }
 }
 
 /// 1. `reduce_mean.C1`: `dims` exist and differ.
 /// 2. `reduce_mean.C2`: `x` is a float tensor.
 ///
-/// The mean of nothing is NaN.
+/// The mean of nothing is NaN. The sum is divided: a rounded reciprocal would make the mean of equal elements another
+/// number, which a normalisation blows up.
 impl OpSpec for ReduceMean {
     fn infer(&self, operands: &[TensorType]) -> Result<Types, Vec<Fault>> {
         let rule = Rule { dims: "reduce_mean.C1", dtype: "reduce_mean.C2", domain: Domain::Float };
@@ -154,14 +152,16 @@ impl OpSpec for ReduceMean {
         compose(&["x"], operands, |operands| {
             let x = &operands[0];
             let sum = x.builder().apply(ReduceSum { dims: self.dims.clone() }, &[x]);
-            vec![self.divided(&sum, &x.ty())]
+            vec![&sum / self.count(&x.ty())]
         })
     }
 
     fn vjp(&self, cx: &Vjp<'_>) -> Gradient {
         let x = &cx.operands[0];
         let dims = resolve_dims(&self.dims, x.rank()).unwrap_or_default();
-        let dx = cx.cotangents[0].as_ref().map(|dy| repeat_along(&self.divided(dy, &x.ty()), x, &dims));
+        // A product here, since it may stand in a loop over the elements.
+        let share = 1.0 / self.count(&x.ty());
+        let dx = cx.cotangents[0].as_ref().map(|dy| repeat_along(&(dy * share), x, &dims));
         Gradient::Operands(vec![dx])
     }
 }

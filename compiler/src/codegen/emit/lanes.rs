@@ -227,6 +227,7 @@ impl Emitter<'_, '_> {
                 BinaryFn::And | BinaryFn::Min | BinaryFn::Mul => self.each2(a, b, |e, a, b| e.b.ins().band(a, b)),
                 BinaryFn::Or | BinaryFn::Max => self.each2(a, b, |e, a, b| e.b.ins().bor(a, b)),
                 BinaryFn::Xor => self.each2(a, b, |e, a, b| e.b.ins().bxor(a, b)),
+                BinaryFn::Shl | BinaryFn::Shr => Ok(a),
                 _ => Err(format!("{function:?} of bool")),
             },
             _ => self.lanes_int_binary(function, dtype, a, b, literals),

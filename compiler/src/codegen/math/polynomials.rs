@@ -52,6 +52,12 @@ const ERF: ([f32; 7], [f32; 6]) = (
     [1.0, 0.497_436_182_2, 0.113_911_988_3, 0.015_444_061_65, 0.001_304_125_739, 6.269_909_228e-5],
 );
 
+/// Where the rational functions stop: beyond the fit, at numbers where their quotient rounds to 1 or above it, with fused
+/// multiply-add and without. Large arguments then give 1 exactly; one bit less is blown up by the gradient of `gelu_tanh`,
+/// `1 - tanh^2` times a cubic.
+const TANH_LIMIT: f32 = 9.25;
+const ERF_LIMIT: f32 = 4.1;
+
 /// Emits the functions; `x` decides whether one element or lanes.
 pub(in crate::codegen) struct Polynomials<'e, 'a, 'f> {
     emitter: &'e mut Emitter<'a, 'f>,
@@ -70,8 +76,8 @@ impl<'e, 'a, 'f> Polynomials<'e, 'a, 'f> {
         match function {
             UnaryFn::Exp => Ok(self.exp(x)),
             UnaryFn::Log => Ok(self.log(x)),
-            UnaryFn::Tanh => Ok(self.rational(&TANH.0, &TANH.1, 9.0, x)),
-            UnaryFn::Erf => Ok(self.rational(&ERF.0, &ERF.1, 3.95, x)),
+            UnaryFn::Tanh => Ok(self.rational(&TANH.0, &TANH.1, TANH_LIMIT, x)),
+            UnaryFn::Erf => Ok(self.rational(&ERF.0, &ERF.1, ERF_LIMIT, x)),
             _ => Err(format!("{function:?} has no polynomial")),
         }
     }
@@ -163,14 +169,25 @@ impl<'e, 'a, 'f> Polynomials<'e, 'a, 'f> {
 
     /// `x * P(x^2) / Q(x^2)`, constant beyond `limit`.
     fn rational(&mut self, p: &[f32], q: &[f32], limit: f32, x: Value) -> Value {
-        let x = self.clamp(-limit, limit, x);
+        let (least, greatest) = (self.constant(-limit), self.constant(limit));
+        let below = self.emitter.b.ins().fcmp(FloatCC::LessThanOrEqual, x, least);
+        let above = self.emitter.b.ins().fcmp(FloatCC::GreaterThanOrEqual, x, greatest);
+        let x = self.select(below, least, x);
+        let x = self.select(above, greatest, x);
         let square = self.emitter.b.ins().fmul(x, x);
         let numerator = self.horner(p, square);
         let numerator = self.emitter.b.ins().fmul(numerator, x);
         let denominator = self.horner(q, square);
         let quotient = self.emitter.b.ins().fdiv(numerator, denominator);
-        // Rounding must not lead beyond the function's range.
-        self.clamp(-1.0, 1.0, quotient)
+        // Rounding must not lead beyond the function's range, nor stay short of it where the function is 1: gelu
+        // multiplies what is missing by x.
+        let (minus, plus) = (self.constant(-1.0), self.constant(1.0));
+        let under = self.emitter.b.ins().fcmp(FloatCC::LessThan, quotient, minus);
+        let over = self.emitter.b.ins().fcmp(FloatCC::GreaterThan, quotient, plus);
+        let low = self.emitter.b.ins().bor(below, under);
+        let high = self.emitter.b.ins().bor(above, over);
+        let result = self.select(low, minus, quotient);
+        self.select(high, plus, result)
     }
 
     /// Polynomial with the lowest coefficient first.

@@ -28,6 +28,15 @@ pub struct ContractForm {
     pub residual: Option<usize>,
 }
 
+impl ContractForm {
+    /// The residual, if the result may be computed over it: each tile reads it where it writes, but other operands
+    /// anywhere.
+    pub fn residual_in_place(&self) -> Option<usize> {
+        let others = [Some(self.left), Some(self.right), self.bias, self.scale];
+        self.residual.filter(|residual| !others.contains(&Some(*residual)))
+    }
+}
+
 /// Whether a node is a contraction that a micro-kernel can do.
 pub fn is_contraction(graph: &Graph, data: &NodeData) -> bool {
     !matches!(data.op, Op::Elementwise(_)) && is_contraction_body(graph, data, &body_of(graph, data))
@@ -62,7 +71,8 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
         Def::Result(..) => Err("an operand of the contraction is computed inside"),
     };
     let (left, right) = (param(a)?, param(b)?);
-    let dims = Dims::of(&map, a, b)?;
+    let whole = map.parallel == region.ty(root.results[0]).extents();
+    let dims = Dims::of(&map, a, b, whole)?;
     let extents = |read: &Read| read.view.clone().unwrap_or_else(|| region.ty(root.operands[read.operand]).extents());
     let strides = row_major_strides(&map.parallel);
     let order = dims.order();
@@ -91,11 +101,13 @@ struct Dims {
     m: Vec<usize>,
     n: Vec<usize>,
     k: Vec<usize>,
+    /// Whether they are the dimensions of the result: those of a grouped convolution split its channels.
+    whole: bool,
 }
 
 impl Dims {
-    fn of(map: &Map, a: &Read, b: &Read) -> Result<Dims, &'static str> {
-        let mut dims = Dims { batch: Vec::new(), m: Vec::new(), n: Vec::new(), k: Vec::new() };
+    fn of(map: &Map, a: &Read, b: &Read, whole: bool) -> Result<Dims, &'static str> {
+        let mut dims = Dims { batch: Vec::new(), m: Vec::new(), n: Vec::new(), k: Vec::new(), whole };
         for d in 0..map.parallel.len() {
             match (uses(a, d), uses(b, d)) {
                 (true, true) => dims.batch.push(d),
@@ -227,7 +239,7 @@ fn operand(region: &Graph, value: Value, dims: &Dims) -> Result<Operand, &'stati
             let source = region.ty(data.operands[0]).extents();
             let target = region.ty(value).extents();
             let onto: Vec<usize> = broadcast.dims.iter().map(|&d| d as usize).collect();
-            let whole = onto.iter().zip(&source).all(|(&d, &e)| target[d] == e);
+            let whole = dims.whole && onto.iter().zip(&source).all(|(&d, &e)| target[d] == e);
             match whole {
                 true if !onto.is_empty() && onto == dims.m => Ok(Operand::Vector(param, Along::M)),
                 true if !onto.is_empty() && onto == dims.n => Ok(Operand::Vector(param, Along::N)),

@@ -29,6 +29,12 @@ pub enum Source {
 }
 
 impl RowForm {
+    /// Whether a value has one element per row: by its extents, or as a reduction, whose parallel dimensions may split
+    /// those of the result (a grouped convolution).
+    pub(super) fn is_per_row(&self, region: &Graph, value: Value) -> bool {
+        region.ty(value).extents() == self.rows || self.stages.iter().flatten().any(|&reduced| reduced == value)
+    }
+
     /// Extents of one element per row and reduced position.
     pub fn element_extents(&self) -> Option<Extents> {
         let extent = |source: &Source| match *source {
@@ -65,14 +71,15 @@ pub fn row_form_of(region: &Graph, maps: &[&Map]) -> Result<RowForm, Declined> {
         }
         Some((&first, rest)) => {
             let form = RowForm {
-                rows: maps[first].parallel.clone(),
+                rows: rows_of(region, first, maps[first]),
                 reduced: maps[first].reduce.clone(),
                 element: element_of(region, first, maps[first]),
                 stages: stages(region, &reducers),
             };
             for &other in rest {
                 let map = maps[other];
-                let same = map.parallel == form.rows && map.reduce == form.reduced;
+                let parallel = map.parallel == form.rows && map.parallel == maps[first].parallel;
+                let same = parallel && map.reduce == form.reduced;
                 if !same || element_of(region, other, map) != form.element || form.element.is_none() {
                     return Err(Declined::Reductions);
                 }
@@ -85,10 +92,19 @@ pub fn row_form_of(region: &Graph, maps: &[&Map]) -> Result<RowForm, Declined> {
     Ok(form)
 }
 
+/// Rows of a reduction: its parallel dimensions, or those of the result where they split them and other members read
+/// the result.
+fn rows_of(region: &Graph, member: usize, map: &Map) -> Extents {
+    match region.node_at(member) {
+        Some((_, data)) if region.nodes().len() > 1 => region.ty(data.results[0]).extents(),
+        _ => map.parallel.clone(),
+    }
+}
+
 fn check_results(region: &Graph, form: &RowForm) -> Result<(), Declined> {
     let element = form.element_extents();
-    let fits = |extents: &Extents| *extents == form.rows || Some(extents) == element.as_ref();
-    let all = region.returns().iter().all(|&v| fits(&region.ty(v).extents()));
+    let per_element = |v: Value| element.as_ref().is_some_and(|element| *element == region.ty(v).extents());
+    let all = region.returns().iter().all(|&v| form.is_per_row(region, v) || per_element(v));
     if all { Ok(()) } else { Err(Declined::Domain) }
 }
 
@@ -146,6 +162,9 @@ fn element_of(region: &Graph, member: usize, map: &Map) -> Option<Vec<Source>> {
     let (_, data) = region.nodes().nth(member)?;
     let rows = map.parallel.len();
     let total = rows + map.reduce.len();
+    if map.parallel != rows_of(region, member, map) {
+        return None;
+    }
     map.reads.iter().find_map(|read| {
         let extents = region.ty(data.operands[read.operand]).extents();
         let dims: Vec<usize> = read.index.iter().map(pure_dim).collect::<Option<_>>()?;

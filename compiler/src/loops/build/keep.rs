@@ -11,7 +11,7 @@ use super::form::RowForm;
 pub(super) fn keep_expensive(cx: &mut Evaluator<'_>, form: &RowForm) {
     let Some(element) = form.element_extents() else { return };
     let mut roots: Vec<Vec<Value>> = form.stages.clone();
-    roots.push(cx.region.returns().iter().copied().filter(|&v| cx.region.ty(v).extents() != form.rows).collect());
+    roots.push(cx.region.returns().iter().copied().filter(|&v| !form.is_per_row(cx.region, v)).collect());
     let needs: Vec<BTreeSet<Value>> = roots.iter().map(|r| needed(cx, r)).collect();
     let elements: usize = form.reduced.iter().product();
     for value in cx.region.values() {

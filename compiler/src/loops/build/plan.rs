@@ -68,13 +68,14 @@ impl Plan {
         let count: f64 = form.reduced.iter().map(|&e| e as f64).product();
         for value in form.stages.iter().flatten() {
             cx.begin();
-            super::reduce::trial(&mut cx, *value, &row, &inner)?;
+            super::reduce::trial(&mut cx, form, *value, &row, &inner)?;
         }
         let mut stores = Vec::new();
         for &value in region.returns() {
             cx.begin();
-            let extents = region.ty(value).extents();
-            let at = if extents == form.rows { row.clone() } else { element_index(&cx, form, &inner) };
+            let per_row = form.is_per_row(region, value);
+            let at = if per_row { row.clone() } else { element_index(&cx, form, &inner) };
+            let extents = if per_row { form.rows.clone() } else { region.ty(value).extents() };
             cx.value(value, &at, None)?;
             stores.push(linear(&at, &extents));
         }
@@ -97,7 +98,7 @@ impl Plan {
         let short = innermost < 8 && form.rows.last().is_some_and(|&e| e > innermost);
         let rows_win = form.reduced.is_empty() || short || vector_rows > vector_reduced;
         let lanes = if rows_win { Lanes::Row } else { Lanes::Reduced };
-        let per_row = region.returns().iter().all(|&v| region.ty(v).extents() == form.rows);
+        let per_row = region.returns().iter().all(|&v| form.is_per_row(region, v));
         let few = form.reduced.iter().product::<usize>() <= MOST_UNROLLED && !form.reduced.contains(&0);
         let unrolled = few && short && per_row && !form.reduced.is_empty() && !checked && form.stages.len() == 1;
         let periods = if unrolled { periods(&indices, &rows) } else { vec![1; rows.len()] };

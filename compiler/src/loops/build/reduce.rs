@@ -5,7 +5,7 @@ use kiln_ir::graph::{NodeData, Value};
 use kiln_ir::scalar::{BinaryFn, CompareFn};
 
 use super::Declined;
-use super::evaluate::Evaluator;
+use super::evaluate::{Evaluator, point_of};
 use super::form::RowForm;
 use super::rows::{element_index, enter_element, leave_element};
 use super::shape::{Dims, unflatten};
@@ -60,7 +60,7 @@ pub(super) fn stage(
     let mut next = 0;
     for &value in stage {
         let (data, map) = member(cx, value)?;
-        let point: Vec<Index> = cx.row.iter().chain(&reduced).cloned().collect();
+        let point = point(form, &map, &cx.row, &reduced);
         let count = data.results.len();
         sets.extend(combine(cx, data, &map, &point, &reducers[next..next + count])?);
         next += count;
@@ -89,7 +89,7 @@ pub(super) fn unrolled(cx: &mut Evaluator<'_>, form: &RowForm, stage: &[Value]) 
         let mut current: Vec<Expr> = (0..data.results.len()).map(|r| reducer(cx, data, &map, r, 0).init).collect();
         for position in 0..form.reduced.iter().product() {
             let reduced = unflatten(&Index::constant(position as i64), &form.reduced);
-            let point: Vec<Index> = cx.row.iter().chain(&reduced).cloned().collect();
+            let point = point(form, &map, &cx.row, &reduced);
             current = take(cx, data, &map, &point, &current, position == 0)?;
         }
         for (&v, expr) in data.results.iter().zip(current) {
@@ -144,15 +144,26 @@ fn is_better(cx: &Evaluator<'_>, map: &Map, key: Expr, best: Expr) -> Expr {
 }
 
 /// Evaluates a reduction at every dimension's own variable; for the trial.
-pub(super) fn trial(cx: &mut Evaluator<'_>, value: Value, row: &[Index], reduced: &[Index]) -> Result<(), Declined> {
+pub(super) fn trial(
+    cx: &mut Evaluator<'_>,
+    form: &RowForm,
+    value: Value,
+    row: &[Index],
+    reduced: &[Index],
+) -> Result<(), Declined> {
     let (data, map) = member(cx, value)?;
-    let point: Vec<Index> = row.iter().chain(reduced).cloned().collect();
+    let point = point(form, &map, row, reduced);
     for (result, &v) in data.results.iter().enumerate() {
         cx.expression(data, &map, result, &point, None)?;
         let local = cx.nest.local("row", cx.region.ty(v).dtype);
         cx.row_values.insert(v, local);
     }
     Ok(())
+}
+
+/// Point of a reduction's dimensions at a row and a reduced position.
+fn point(form: &RowForm, map: &Map, row: &[Index], reduced: &[Index]) -> Vec<Index> {
+    point_of(map, row, &form.rows).into_iter().chain(reduced.iter().cloned()).collect()
 }
 
 fn member<'a>(cx: &Evaluator<'a>, value: Value) -> Result<(&'a NodeData, Map), Declined> {

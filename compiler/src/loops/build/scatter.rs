@@ -49,7 +49,7 @@ pub(super) fn build(name: &str, region: &Graph) -> Result<Option<Built>, Decline
     let empty = scatter.domain.contains(&0);
     let body = if empty { vec![copy] } else { std::iter::once(copy).chain(push).collect() };
     let checks = std::mem::take(&mut cx.checks);
-    let mut nest = cx.nest.finish(u64::from(elements > 0), body);
+    let mut nest = cx.nest.finish(u64::from(elements > 0 || !empty), body);
     if let (Place::Buffer(number), false) = (out, empty) {
         nest.buffers[number as usize].access = crate::loops::nest::Access::ReadWrite;
     }

@@ -6,40 +6,47 @@ use crate::loops::nest::{Atom, Index, LoopNest, NestBuilder, Var};
 
 /// Loop dimensions in order, some of which run as one.
 ///
-/// Two neighbouring dimensions can be one loop if every index of the kernel steps through them evenly. Then the outer
-/// one is held at 0 and the inner one runs through the product of both extents.
+/// Two dimensions with nothing but extents of 1 between them can be one loop if every index of the kernel steps through
+/// them evenly. Then the outer one is held at 0 and the inner one runs through the product of both extents.
 #[derive(Clone, Debug)]
 pub(super) struct Dims {
     extents: Extents,
-    /// For each dimension whether it runs as one with the next.
-    merged: Vec<bool>,
+    roles: Vec<Role>,
+}
+
+/// What a dimension is among the loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Of extent 1: always at 0.
+    Unit,
+    /// Runs as one with the next dimension that is no unit.
+    Merged,
+    /// A loop.
+    Loop,
 }
 
 impl Dims {
-    /// Every dimension is a loop.
-    pub(super) fn separate(extents: &[usize]) -> Dims {
-        Dims { extents: extents.into(), merged: vec![false; extents.len()] }
-    }
-
     /// Merges what the indices of a trial nest, in which dimension `i` is `vars[i]`, allow.
     pub(super) fn merge(extents: &[usize], vars: &[Var], indices: &[Index]) -> Dims {
-        let mut dims = Dims::separate(extents);
-        for d in 0..extents.len().saturating_sub(1) {
-            // A dimension of extent 1 only ever has index 0.
-            dims.merged[d] = extents[d] == 1
-                || extents[d + 1] == 1 && !uses(indices, vars[d + 1])
-                || indices.iter().all(|index| steps_evenly(index, vars[d], vars[d + 1], extents[d + 1]));
+        let role = |&extent: &usize| if extent == 1 { Role::Unit } else { Role::Loop };
+        let mut roles: Vec<Role> = extents.iter().map(role).collect();
+        let larger: Vec<usize> = (0..extents.len()).filter(|&d| extents[d] != 1).collect();
+        for pair in larger.windows(2) {
+            let &[outer, inner] = pair else { continue };
+            if indices.iter().all(|index| steps_evenly(index, vars[outer], vars[inner], extents[inner])) {
+                roles[outer] = Role::Merged;
+            }
         }
-        dims
+        Dims { extents: extents.into(), roles }
     }
 
     /// Extents of the loops, outermost first. At least one.
     pub(super) fn loops(&self) -> Extents {
         let mut loops: Extents = Extents::new();
         let mut run = 1usize;
-        for (extent, merged) in self.extents.iter().zip(&self.merged) {
+        for (extent, role) in self.extents.iter().zip(&self.roles) {
             run = run.saturating_mul(*extent);
-            if !merged {
+            if *role == Role::Loop {
                 loops.push(run);
                 run = 1;
             }
@@ -53,15 +60,12 @@ impl Dims {
     /// Index of every dimension, given the index of every loop.
     pub(super) fn indices(&self, loops: &[Index]) -> Vec<Index> {
         let mut next = loops.iter();
-        let split = |merged: &bool| if *merged { Index::constant(0) } else { next.next().cloned().unwrap_or_default() };
-        self.merged.iter().map(split).collect()
+        let index = |role: &Role| match role {
+            Role::Loop => next.next().cloned().unwrap_or_default(),
+            Role::Unit | Role::Merged => Index::constant(0),
+        };
+        self.roles.iter().map(index).collect()
     }
-}
-
-fn uses(indices: &[Index], var: Var) -> bool {
-    let mut found = false;
-    indices.iter().for_each(|i| i.visit(&mut |atom| found |= *atom == Atom::Var(var)));
-    found
 }
 
 fn steps_evenly(index: &Index, outer: Var, inner: Var, inner_extent: usize) -> bool {

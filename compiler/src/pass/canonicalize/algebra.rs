@@ -2,7 +2,7 @@
 
 use kiln_ir::graph::Value;
 use kiln_ir::op::{Elementwise, Op};
-use smallvec::smallvec;
+use kiln_ir::types::DType;
 
 use super::movement::is;
 use super::{Form, Site};
@@ -54,7 +54,7 @@ pub(super) fn sign(site: &Site<'_>) -> Option<Form> {
         is(op, Elementwise::Neg).then(|| behind[0])
     };
     let [first, second] = [0, 1].map(|i| site.operands.get(i).copied());
-    let node = |op, a, b| Some(Form::Node(Op::Elementwise(op), smallvec![a, b]));
+    let node = |op, a, b| Some(Form::node(Op::Elementwise(op), [a, b]));
     match elementwise(site)? {
         Elementwise::Neg => negated(0).map(Form::Same),
         Elementwise::Not => {
@@ -63,7 +63,7 @@ pub(super) fn sign(site: &Site<'_>) -> Option<Form> {
         }
         Elementwise::Abs | Elementwise::Square => {
             let op = site.op.clone();
-            negated(0).map(|x| Form::Node(op, smallvec![x]))
+            negated(0).map(|x| Form::node(op, [x]))
         }
         Elementwise::Sub => negated(1).and_then(|x| node(Elementwise::Add, first?, x)),
         Elementwise::Add => match (negated(0), negated(1)) {
@@ -79,18 +79,26 @@ pub(super) fn sign(site: &Site<'_>) -> Option<Form> {
     }
 }
 
-/// The same bits for less: `x * -1` is a negation.
+/// The same bits for less: `x * -1` is a negation, a quotient by a power of two a product.
 pub(super) fn cheaper(site: &Site<'_>) -> Option<Form> {
     let &first = site.operands.first()?;
     match elementwise(site)? {
-        Elementwise::Mul if site.splat(1) == Some(-1.0) => {
-            Some(Form::Node(Op::Elementwise(Elementwise::Neg), smallvec![first]))
+        Elementwise::Mul if site.splat(1) == Some(-1.0) => Some(Form::node(Op::Elementwise(Elementwise::Neg), [first])),
+        Elementwise::Div if matches!(site.ty.dtype, DType::F32 | DType::F64) => {
+            let divisor = site.splat(1)?;
+            is_power_of_two(divisor).then(|| Form::Scaled(first, 1.0 / divisor))
         }
         Elementwise::Mul if site.splat(0) == Some(-1.0) => {
-            Some(Form::Node(Op::Elementwise(Elementwise::Neg), smallvec![site.operands[1]]))
+            Some(Form::node(Op::Elementwise(Elementwise::Neg), [site.operands[1]]))
         }
         _ => None,
     }
+}
+
+/// Whether the number and its reciprocal are exact in every float type of 32 bits and more.
+fn is_power_of_two(number: f64) -> bool {
+    let range = f64::from(f32::MIN_POSITIVE)..=1.0 / f64::from(f32::MIN_POSITIVE);
+    number.to_bits().trailing_zeros() >= 52 && range.contains(&number.abs())
 }
 
 /// Of two operands that may change places, a constant is the second.
@@ -108,5 +116,5 @@ pub(super) fn constant_last(site: &Site<'_>) -> Option<Form> {
             | Elementwise::Ne
     );
     let swap = commutes && site.is_constant(0) && !site.is_constant(1);
-    swap.then(|| Form::Node(site.op.clone(), smallvec![site.operands[1], site.operands[0]]))
+    swap.then(|| Form::node(site.op.clone(), [site.operands[1], site.operands[0]]))
 }

@@ -3,7 +3,6 @@
 use kiln_ir::graph::Value;
 use kiln_ir::op::{self, Elementwise, Op};
 use kiln_ir::types::DType;
-use smallvec::smallvec;
 
 use super::{Form, Site};
 
@@ -54,7 +53,7 @@ pub(super) fn of_same_kind(site: &Site<'_>) -> Option<Form> {
         }
         _ => return None,
     };
-    Some(Form::Node(op, smallvec![source]))
+    Some(Form::node(op, [source]))
 }
 
 /// Whether a cast by way of `by` is the cast from `from` to `to`: `by` holds every value of `from`, and what happens
@@ -111,7 +110,7 @@ pub(super) fn of_one_element(site: &Site<'_>) -> Option<Form> {
         return None;
     }
     let op = op::Broadcast { ty: site.ty.clone(), dims: Default::default() };
-    Some(Form::Node(op.into(), smallvec![source]))
+    Some(Form::node(op, [source]))
 }
 
 /// A reduction over extents of 1 has nothing to combine; floats begin with 0 + x, which is not x where x is -0.
@@ -130,7 +129,7 @@ pub(super) fn reduction_of_nothing(site: &Site<'_>) -> Option<Form> {
     if !dims.iter().all(|&d| extent(site, first, d) == Some(1)) {
         return None;
     }
-    Some(Form::Node(op::Reshape { ty: site.ty.clone() }.into(), smallvec![first]))
+    Some(Form::node(op::Reshape { ty: site.ty.clone() }, [first]))
 }
 
 /// Whether an op is the elementwise op `which`.

@@ -26,6 +26,8 @@ pub(super) struct Groups {
     of: Vec<usize>,
     /// Members of each group in program order; empty if it was merged into another.
     members: Vec<Vec<Node>>,
+    /// For each group the last node of it and of all groups that have to run before it.
+    latest: Vec<Node>,
 }
 
 /// What a node is to this pass.
@@ -62,8 +64,11 @@ impl Groups {
     pub(super) fn form(facts: &Facts<'_>, remarks: &mut Remarks) -> Groups {
         let graph = facts.graph;
         let kinds: Vec<Kind> = graph.nodes().map(|(node, data)| kind_of(facts, node, data)).collect();
-        let mut groups =
-            Groups { of: (0..kinds.len()).collect(), members: graph.nodes().map(|(node, _)| vec![node]).collect() };
+        let mut groups = Groups {
+            of: (0..kinds.len()).collect(),
+            members: graph.nodes().map(|(node, _)| vec![node]).collect(),
+            latest: graph.nodes().map(|(node, _)| node).collect(),
+        };
         for (node, data) in graph.nodes() {
             if matches!(kinds[node.index()], Kind::Leaf | Kind::Alone) {
                 continue;
@@ -112,8 +117,29 @@ impl Groups {
             union.iter().for_each(|n| self.of[n.index()] = from);
             self.members[to].clear();
             self.members[from] = union;
+            self.latest[from] = self.latest[from].max(self.latest[to]);
+            self.delay_users(facts, from);
         }
         verdict
+    }
+
+    /// Notes in every group that reads `group`, directly or not, that it cannot run before it.
+    fn delay_users(&mut self, facts: &Facts<'_>, group: usize) {
+        let mut work = vec![group];
+        while let Some(group) = work.pop() {
+            let latest = self.latest[group];
+            for &member in &self.members[group] {
+                for &result in &facts.graph.node(member).results {
+                    for user in &facts.users[result.index()] {
+                        let user = self.of[user.index()];
+                        if self.latest[user] < latest {
+                            self.latest[user] = latest;
+                            work.push(user);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Whether a path leaves `union` and comes back.
@@ -139,8 +165,8 @@ impl Groups {
                 return true;
             }
             let group = self.of[node.index()];
-            let behind = self.members[group].last().is_none_or(|last| last < first);
-            if behind || !seen.insert(group) {
+            // A group may lie before the union and yet wait for one that lies around it.
+            if self.latest[group] < *first || !seen.insert(group) {
                 continue;
             }
             if seen.len() > MOST_VISITED {

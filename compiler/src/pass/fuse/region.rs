@@ -18,7 +18,8 @@ use super::Verdict;
 pub(super) struct Facts<'a> {
     /// The graph.
     pub(super) graph: &'a Graph,
-    users: Vec<SmallVec<[Node; 2]>>,
+    /// Nodes that read each value.
+    pub(super) users: Vec<SmallVec<[Node; 2]>>,
     /// Whether a value is a result of the graph.
     is_root: Vec<bool>,
     bodies: Vec<Body>,
@@ -166,10 +167,11 @@ fn collect(facts: &Facts<'_>, node: Node, inside: &HashSet<Node>, seen: &mut Has
     }
     if !facts.reads_memory(node) {
         for &operand in &facts.graph.node(node).operands {
-            if let Some((producer, producer_data)) = facts.graph.producer(operand) {
-                if is_leaf(producer_data) && !inside.contains(&producer) {
-                    collect(facts, producer, inside, seen, nodes);
-                }
+            if let Some((producer, producer_data)) = facts.graph.producer(operand)
+                && is_leaf(producer_data)
+                && !inside.contains(&producer)
+            {
+                collect(facts, producer, inside, seen, nodes);
             }
         }
     }

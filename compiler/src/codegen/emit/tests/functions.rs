@@ -61,6 +61,14 @@ fn tanh_within_4_ulp() {
 }
 
 #[test]
+fn large_arguments_saturate_exactly() {
+    let values = [10.0f32, -10.0, 60.0, -1e4, f32::INFINITY, f32::NEG_INFINITY];
+    for function in [UnaryFn::Tanh, UnaryFn::Erf] {
+        assert_eq!(unary::<f32, f32>(&values, |n, x| n.unary(function, x[0])), values.map(f32::signum), "{function:?}");
+    }
+}
+
+#[test]
 fn erf_within_4_ulp() {
     let values = spread(f32::NEG_INFINITY, f32::INFINITY);
     let erf = |x: f64| if x.abs() > 6.0 { x.signum() } else { erf_series(x) };
