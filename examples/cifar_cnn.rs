@@ -19,6 +19,8 @@ fn main() {
     model.train(Train::new("data/cifar10.npz", Optimizer::adam(0.001)).batch(32).epochs(10));
     match model.finish() {
         Ok(module) => print!("{}", kiln_ir::text::print(&module, &Default::default())),
-        Err(faults) => eprint!("{}", kiln_ir::diagnostic::render_all(&faults, &|file| std::fs::read_to_string(file).ok())),
+        Err(faults) => {
+            eprint!("{}", kiln_ir::diagnostic::render_all(&faults, &|file| std::fs::read_to_string(file).ok()))
+        }
     }
 }

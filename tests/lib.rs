@@ -4,8 +4,8 @@
 pub mod cases;
 pub mod compare;
 pub mod executors;
-pub mod training;
 pub mod fixtures;
 pub mod generate;
 pub mod numbers;
 pub mod snapshots;
+pub mod training;

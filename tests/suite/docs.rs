@@ -16,7 +16,8 @@ fn every_module_of_note_is_in_the_code_map() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             // A folder stands for the file of its name.
             let stem = name.trim_end_matches(".rs");
-            let listed = page.contains(&format!("`{folder}/{stem}.rs`")) || page.contains(&format!("`{folder}/{stem}/`"));
+            let listed =
+                page.contains(&format!("`{folder}/{stem}.rs`")) || page.contains(&format!("`{folder}/{stem}/`"));
             if !listed && !["lib", "main"].contains(&stem) && !stem.ends_with("_tests") {
                 missing.push(format!("{folder}/{name}"));
             }
@@ -32,7 +33,8 @@ fn links(page: &str) -> impl Iterator<Item = &str> {
 
 /// Anchors as GitHub makes them from headings.
 fn anchors(page: &str) -> BTreeSet<String> {
-    let headings = page.lines().filter_map(|line| line.strip_prefix('#').map(|rest| rest.trim_start_matches('#').trim()));
+    let headings =
+        page.lines().filter_map(|line| line.strip_prefix('#').map(|rest| rest.trim_start_matches('#').trim()));
     let kept = |c: &char| c.is_alphanumeric() || ['_', '-', ' '].contains(c);
     headings.map(|text| text.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
@@ -43,7 +45,8 @@ fn every_link_leads_somewhere() {
         let page = read(path);
         for target in links(&page).filter(|target| !target.starts_with("http")) {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
-            let other = if file.is_empty() { root().join(path) } else { root().join(path).with_file_name("").join(file) };
+            let other =
+                if file.is_empty() { root().join(path) } else { root().join(path).with_file_name("").join(file) };
             assert!(other.exists(), "{path}: {target}");
             if !anchor.is_empty() {
                 let found = anchors(&std::fs::read_to_string(other).unwrap());

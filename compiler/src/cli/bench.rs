@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indexmap::IndexMap;
+use kiln::training::TrainGraphs;
 use kiln::{Options, Program};
 use kiln_ir::graph::Graph;
-use kiln::training::TrainGraphs;
 use kiln_ir::{DType, Module, Name, TensorType};
 use kiln_rt::Tensor;
 use kiln_rt::data::convert::convert;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indexmap::IndexMap;
-use kiln::pass::hoist::PREPARE;
 use kiln::Program;
+use kiln::pass::hoist::PREPARE;
 use kiln_ir::module::Role;
 use kiln_ir::{Module, Name};
 use kiln_rt::data::npy::read_npy;

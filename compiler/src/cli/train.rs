@@ -10,7 +10,7 @@ use kiln::training::{self, TrainGraphs};
 use kiln_ir::attribute::AttrValue;
 use kiln_ir::module::stream;
 use kiln_ir::{Bindings, Module, Name, Recipe};
-use kiln_rt::data::{Dataset};
+use kiln_rt::data::Dataset;
 use kiln_rt::train::{FitOptions, Outcome, Progress, Report, TrainError, TrainPrograms, curves, fit};
 use kiln_rt::{Session, weights};
 use serde_json::{Value, json};

@@ -64,12 +64,11 @@ impl Groups {
     pub(super) fn form(facts: &Facts<'_>, remarks: &mut Remarks) -> Groups {
         let graph = facts.graph;
         let kinds: Vec<Kind> = graph.nodes().map(|(node, data)| kind_of(facts, node, data)).collect();
-        let mut groups =
-            Groups {
-                of: (0..kinds.len()).collect(),
-                members: graph.nodes().map(|(node, _)| vec![node]).collect(),
-                latest: graph.nodes().map(|(node, _)| node).collect(),
-            };
+        let mut groups = Groups {
+            of: (0..kinds.len()).collect(),
+            members: graph.nodes().map(|(node, _)| vec![node]).collect(),
+            latest: graph.nodes().map(|(node, _)| node).collect(),
+        };
         for (node, data) in graph.nodes() {
             if matches!(kinds[node.index()], Kind::Leaf | Kind::Alone) {
                 continue;
