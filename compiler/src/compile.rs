@@ -12,11 +12,13 @@ use kiln_ir::op::Op;
 use kiln_ir::scalar::Number;
 use kiln_ir::types::{DType, Name, TensorType};
 use kiln_ir::{Diagnostic, Module};
+use kiln_rt::data::convert;
 use kiln_rt::executable::{Binding, Executable, Launch, Site, Slot};
 use kiln_rt::kernels::{self, Kernels, Level};
 
 use crate::codegen::jit::JitCode;
 use crate::codegen::{CompiledKernel, TableSlot, Texts};
+use crate::loops::build::CheckSite;
 use crate::loops::nest::LoopNest;
 use crate::lower::{self, BufferUse, Lowered};
 use crate::memory;
@@ -129,15 +131,29 @@ pub fn compile_observed(
     options: &Options,
     observe: &mut dyn FnMut(&Step<'_>),
 ) -> Result<Program, CompileError> {
-    let mut module = module.clone();
-    let mut remarks = Remarks::default();
-    let mut times = Vec::new();
-    let results = result_names(&module);
     let pipeline = match &options.passes {
         Some(text) => Pipeline::parse(text, options.mode).map_err(CompileError::Pipeline)?,
         None if options.hoist => Pipeline::standard(options.mode),
         None => Pipeline::standard(options.mode).without("hoist"),
     };
+    compile_with(module, &pipeline, options, observe)
+}
+
+/// As [`compile_observed`], by a pipeline of the caller's, who may have passes of their own. It ends with `fuse`: only
+/// groups become kernels of several ops.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(
+    module: &Module,
+    pipeline: &Pipeline,
+    options: &Options,
+    observe: &mut dyn FnMut(&Step<'_>),
+) -> Result<Program, CompileError> {
+    let mut module = module.clone();
+    let mut remarks = Remarks::default();
+    let mut times = Vec::new();
+    let results = result_names(&module);
     pipeline
         .run(&mut module, &mut remarks, options.verify_each, &mut |step| {
             times.push((step.pass, step.time));
@@ -174,6 +190,10 @@ fn generate(
     let kernels = Kernels::for_level(options.level);
     let drafts: Vec<Draft<'_>> =
         module.graphs.values().map(|graph| draft(graph, kernels, options)).collect::<Result<_, _>>()?;
+    let halves: Vec<Diagnostic> = drafts.iter().flat_map(Draft::halves).collect();
+    if !halves.is_empty() {
+        return Err(CompileError::Program(halves));
+    }
     let nests: Vec<LoopNest> = drafts.iter().flat_map(Draft::nests).cloned().collect();
     let code = JitCode::compile(&nests, options.texts).map_err(|error| CompileError::Defect(error.to_string()))?;
     let code = Arc::new(code);
@@ -201,6 +221,18 @@ fn generate(
 }
 
 impl Draft<'_> {
+    /// Kernels over half types, which have no machine code yet: a limit that the model's author can avoid.
+    fn halves(&self) -> impl Iterator<Item = Diagnostic> {
+        let computed =
+            self.lowered.iter().flat_map(|l| l.launches.iter().map(|(nest, _)| (nest, &l.provenance.source)));
+        computed.chain(self.copies.iter().map(|nest| (nest, &None))).filter_map(|(nest, source)| {
+            let dtypes = nest.exprs.iter().map(|&(_, dtype)| dtype);
+            let half = dtypes.into_iter().find(|dtype| matches!(dtype, DType::Bf16 | DType::F16))?;
+            let message = format!("`{}` computes in {half}, for which there is no compiled code yet", nest.name);
+            Some(Diagnostic::error("compile.K1", message).at(source.clone()).help("compute in f32"))
+        })
+    }
+
     fn nests(&self) -> impl Iterator<Item = &LoopNest> {
         self.lowered.iter().flat_map(|l| l.launches.iter().map(|(nest, _)| nest)).chain(&self.copies)
     }
@@ -208,7 +240,7 @@ impl Draft<'_> {
 
 fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> Result<Draft<'a>, CompileError> {
     let schedule = schedule(graph);
-    let mut lowered: Vec<Lowered> = schedule
+    let lowered: Vec<Lowered> = schedule
         .kernels
         .iter()
         .map(|kernel| {
@@ -218,12 +250,6 @@ fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> 
             })
         })
         .collect::<Result<_, _>>()?;
-    // Kernels count their checks from 1; a status word names one of the whole program.
-    let mut checks = 0;
-    for kernel in &mut lowered {
-        kernel.launches.iter_mut().for_each(|(nest, _)| nest.shift_sites(checks));
-        checks += kernel.checks.len() as u32;
-    }
     let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
     let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
     let copies = placement
@@ -248,7 +274,6 @@ fn assemble(
     let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new() };
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
-    let mut sites = Vec::new();
     let mut entries = first..;
     for (step, lowered) in draft.lowered.iter().enumerate() {
         for plan in &lowered.contractions {
@@ -269,16 +294,9 @@ fn assemble(
                 flops: lowered.flops / lowered.launches.len().max(1) as u64,
                 bytes: traffic(graph, &draft.schedule, step),
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
+                sites: lowered.checks.iter().map(site).collect(),
             });
         }
-        let before = sites.len() as u64;
-        sites.extend(lowered.checks.iter().zip(before + 1..).map(|(check, code)| Site {
-            code,
-            op: check.mnemonic.to_owned(),
-            source: check.provenance.source.as_ref().map(ToString::to_string),
-            what: format!("index of `{}`", check.mnemonic),
-            limit: check.limit.max(0) as u64,
-        }));
     }
     for (copy, nest) in draft.placement.copies.iter().zip(&draft.copies) {
         let Some(entry) = entries.next() else { continue };
@@ -295,6 +313,7 @@ fn assemble(
             flops: 0,
             bytes,
             source: None,
+            sites: Vec::new(),
         });
     }
     let binding = |value: Value, below| Binding {
@@ -312,9 +331,17 @@ fn assemble(
         arena_bytes: draft.placement.plan.peak as usize,
         code: jit.clone(),
         keep,
-        sites,
         fingerprint: fingerprint(draft, options),
     })
+}
+
+fn site(check: &CheckSite) -> Site {
+    Site {
+        op: check.mnemonic.to_owned(),
+        source: check.provenance.source.as_ref().map(ToString::to_string),
+        what: format!("index of `{}`", check.mnemonic),
+        limit: check.limit.max(0) as u64,
+    }
 }
 
 fn state_binding(module: &Module, name: &Name) -> Result<Binding, CompileError> {
@@ -382,10 +409,8 @@ impl Linker<'_> {
         }
         let offset = self.constants.len().next_multiple_of(64);
         self.constants.resize(offset, 0);
-        if let Some((_, data)) = self.draft.graph.producer(value) {
-            if let Op::Const(constant) = &data.op {
-                write_constant(&mut self.constants, &constant.ty, &constant.value);
-            }
+        if let Some(Op::Const(constant)) = self.draft.graph.producer(value).map(|(_, data)| &data.op) {
+            write_constant(&mut self.constants, &constant.ty, &constant.value);
         }
         self.offsets.insert(value, offset);
         offset
@@ -413,16 +438,37 @@ fn helper_address(name: &str) -> usize {
 
 fn write_constant(bytes: &mut Vec<u8>, ty: &TensorType, literal: &Literal) {
     for position in 0..ty.elements() {
-        let number = literal.at(position).unwrap_or(Number::Int(0));
-        let (float, int) = (number.to_f64(), number.to_i64());
-        match ty.dtype {
-            DType::F32 => bytes.extend((float as f32).to_le_bytes()),
-            DType::F64 => bytes.extend(float.to_le_bytes()),
-            DType::Bf16 => bytes.extend(((float as f32).to_bits() >> 16).to_le_bytes()[..2].iter()),
-            DType::F16 => bytes.extend([0, 0]),
-            DType::I8 | DType::U8 | DType::Bool => bytes.push(int as u8),
-            DType::I32 | DType::U32 => bytes.extend((int as u32).to_le_bytes()),
-            DType::I64 => bytes.extend(int.to_le_bytes()),
+        let start = bytes.len();
+        bytes.resize(start + ty.dtype.bytes(), 0);
+        match literal.at(position).unwrap_or(Number::Int(0)) {
+            Number::Float(value) => convert::encode_float(ty.dtype, value, &mut bytes[start..]),
+            Number::Int(value) => convert::encode_integer(ty.dtype, value, &mut bytes[start..]),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_types_are_refused_with_their_line() {
+        let text = "graph @f(%x: bf16[4]) {\n  %y: bf16[4] = relu %x\n  return %y\n}\n";
+        let module = kiln_ir::text::parse_module("half.kiln", text).unwrap();
+        let CompileError::Program(found) = compile(&module, &Options::default()).unwrap_err() else {
+            panic!("a limit is no defect");
+        };
+        assert_eq!((&*found[0].label, found[0].at.as_ref().unwrap().line), ("compile.K1", 2));
+    }
+
+    #[test]
+    fn constants_are_rounded_to_their_type() {
+        let mut bytes = Vec::new();
+        // 1 + 2^-8 is halfway between two bf16 and goes to the even one; 0.1 in f16 is 0x2e66 (IEEE 754).
+        for (dtype, value) in [(DType::Bf16, 1.003_906_25), (DType::F16, 0.1)] {
+            write_constant(&mut bytes, &TensorType::new(dtype, [1]), &Literal::Splat(Number::Float(value)));
+        }
+        assert_eq!(bytes, [0x3f80_u16.to_ne_bytes(), 0x2e66_u16.to_ne_bytes()].concat());
     }
 }

@@ -75,9 +75,11 @@ impl Pipeline {
         self.0.iter().map(|pass| pass.name()).collect()
     }
 
-    /// Adds a pass at the end.
-    pub fn push(&mut self, pass: Box<dyn Pass>) {
-        self.0.push(pass);
+    /// The pipeline with a pass before the first one called `name`, or at the end if there is none.
+    pub fn with(mut self, pass: Box<dyn Pass>, name: &str) -> Pipeline {
+        let place = self.0.iter().position(|other| other.name() == name).unwrap_or(self.0.len());
+        self.0.insert(place, pass);
+        self
     }
 
     /// Runs every pass; `observe` sees the module after each.

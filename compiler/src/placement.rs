@@ -5,6 +5,7 @@
 //! recorded here.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use indexmap::IndexMap;
 use kiln_ir::graph::{Graph, Value};
@@ -182,10 +183,10 @@ impl<'a> Placer<'a> {
     fn results(&mut self) {
         for (number, &value) in self.graph.returns().iter().enumerate() {
             let origin = self.origin(value);
-            if self.homes.contains_key(&origin) {
-                self.copy_later(origin, Home::Output(number), value);
+            if let Entry::Vacant(free) = self.homes.entry(origin.clone()) {
+                free.insert(Home::Output(number));
             } else {
-                self.homes.insert(origin, Home::Output(number));
+                self.copy_later(origin, Home::Output(number), value);
             }
         }
     }
@@ -304,14 +305,12 @@ impl<'a> Placer<'a> {
                     .filter(|(_, r)| *r == origin)
                     .map(|(operand, _)| operand)
                     .find(|operand| self.read.get(operand) == Some(&step) && !taken.contains(operand));
-                if let (Some(operand), Home::Buffer(own)) = (candidate, &home) {
-                    if let Some(Home::Buffer(other)) = self.homes.get(&operand) {
-                        let size = self.buffers[*other].size;
-                        if size == self.buffers[*own].size {
-                            self.buffers[*own].alias_of = Some(*other);
-                            taken.push(operand);
-                        }
-                    }
+                if let (Some(operand), Home::Buffer(own)) = (candidate, &home)
+                    && let Some(Home::Buffer(other)) = self.homes.get(&operand)
+                    && self.buffers[*other].size == self.buffers[*own].size
+                {
+                    self.buffers[*own].alias_of = Some(*other);
+                    taken.push(operand);
                 }
                 self.homes.insert(origin, home);
             }

@@ -79,9 +79,10 @@ pub fn run_pass(text: &str, pass: &dyn Pass) -> String {
 /// ```
 #[macro_export]
 macro_rules! assert_pass_snapshot {
-    ($pass:expr, $text:expr $(, @$inline:literal)?) => {
-        ::insta::assert_snapshot!($crate::testing::run_pass($text, &$pass) $(, @$inline)?)
-    };
+    ($pass:expr, $text:expr $(, @$inline:literal)?) => {{
+        let passed = $crate::testing::run_pass($text, &$pass);
+        ::insta::assert_snapshot!(passed $(, @$inline)?);
+    }};
 }
 
 /// The module of a program in either form, verified, with `bindings` in place of dimension names.

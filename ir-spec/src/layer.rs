@@ -268,11 +268,8 @@ impl Call {
     }
 }
 
-/// - layer.L1: a state has at most 2^40 elements.
+/// - layer.L1: a state has at most 2^40 bytes.
 ///
-/// No machine holds more, and byte sizes stay far from overflow.
-const STATE_LIMIT: usize = 1 << 40;
-
 /// A layer with states: what they and its values are named after.
 struct Instance {
     builder: GraphBuilder,
@@ -286,9 +283,8 @@ impl Instance {
     /// Declares the state `path.name` of f32 and reads it.
     fn state(&self, name: &str, shape: impl Into<Shape>, role: Role, init: Initializer) -> Tensor {
         let ty = TensorType::new(DType::F32, shape);
-        let elements = ty.extents().iter().try_fold(1_usize, |product, &n| product.checked_mul(n));
-        if elements.is_none_or(|n| n > STATE_LIMIT) {
-            let message = format!("the state `{}` of type {ty} has more than 2^40 elements", self.value(name));
+        if let Some(fault) = ty.size_fault() {
+            let message = format!("the state `{}` is too large: {fault}", self.value(name));
             self.builder.report(Diagnostic::error("layer.L1", message));
             return self.builder.tensor(Value::INVALID);
         }

@@ -146,9 +146,9 @@ impl Shape {
         self.0.iter().map(|dim| dim.known().unwrap_or(1)).collect()
     }
 
-    /// Number of elements of a bound shape; a scalar has one.
+    /// Number of elements of a bound shape; a scalar has one. At most `usize::MAX`: see [`TensorType::size_fault`].
     pub fn elements(&self) -> usize {
-        self.0.iter().map(|dim| dim.known().unwrap_or(1)).product()
+        self.extents().iter().fold(1, |product, &extent| product.saturating_mul(extent))
     }
 
     /// The shape with every name replaced by its binding, where there is one.
@@ -274,7 +274,15 @@ impl TensorType {
 
     /// Size in bytes of a bound type.
     pub fn bytes(&self) -> usize {
-        self.elements() * self.dtype.bytes()
+        self.elements().saturating_mul(self.dtype.bytes())
+    }
+
+    /// Why no machine holds such a tensor: extents above 0 that are known make it larger than 2^40 bytes. Below that,
+    /// sizes, strides and positions are far from overflow.
+    pub fn size_fault(&self) -> Option<String> {
+        let known = self.shape.dims().iter().filter_map(Dim::known).filter(|&extent| extent > 0);
+        let bytes = known.fold(self.dtype.bytes(), |bytes, extent| bytes.saturating_mul(extent));
+        (bytes > LARGEST_BYTES).then(|| format!("{self} is larger than 2^40 bytes"))
     }
 }
 
@@ -287,6 +295,9 @@ impl fmt::Display for TensorType {
         Ok(())
     }
 }
+
+/// Largest size of a tensor: 1 TiB.
+const LARGEST_BYTES: usize = 1 << 40;
 
 /// Row-major strides of `extents`, in elements.
 pub fn row_major_strides(extents: &[usize]) -> Extents {

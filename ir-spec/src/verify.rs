@@ -13,6 +13,7 @@
 //! - V9: the values of a graph have different names, a graph is listed under its own name, no name is empty.
 //! - V10: `below` stands on integer parameters only, with a bound above 0.
 //! - V11: the table of values agrees with the nodes: every result points back to its node and place.
+//! - V12: no value and no state is larger than 2^40 bytes, with names that are not bound counted as 1.
 //!
 //! All findings come at once. The work is linear in the size of the module.
 
@@ -43,6 +44,9 @@ pub fn verify(module: &Module, bound: Bound) -> Vec<Diagnostic> {
         if let Some(problem) = unbound(&state.ty, bound) {
             let message = format!("state `@{name}`: {problem}");
             findings.push(Diagnostic::error("V1", message).at(state.source.clone()));
+        }
+        if let Some(fault) = state.ty.size_fault() {
+            findings.push(Diagnostic::error("V12", format!("state `@{name}`: {fault}")).at(state.source.clone()));
         }
         if name.is_empty() {
             findings.push(Diagnostic::error("V9", "a state has an empty name").at(state.source.clone()));
@@ -114,6 +118,9 @@ impl Sweep<'_> {
             if let Some(problem) = unbound(&data.ty, self.bound) {
                 self.report("V1", format!("parameter `%{}`: {problem}", data.name));
             }
+            if let Some(fault) = data.ty.size_fault() {
+                self.report("V12", format!("parameter `%{}`: {fault}", data.name));
+            }
             match param.below {
                 Some(_) if !data.ty.dtype.is_integer() => {
                     self.report("V10", format!("`below` on `%{}`, which is {}, no integer", data.name, data.ty));
@@ -145,6 +152,9 @@ impl Sweep<'_> {
             if let Some(problem) = unbound(graph.ty(result), self.bound) {
                 let message = format!("`%{}`: {problem}", graph.value_name(result));
                 self.report_at("V1", data, message);
+            }
+            if let Some(fault) = graph.ty(result).size_fault() {
+                self.report_at("V12", data, format!("`%{}`: {fault}", graph.value_name(result)));
             }
         }
         let entry = data.op.entry();
@@ -463,5 +473,21 @@ mod tests {
         graph.set_returns([Value::INVALID]);
         module.graphs.insert("other".into(), graph);
         assert_eq!(labels(&module, Bound::Yes), ["V9", "V10", "V8"]);
+    }
+
+    #[test]
+    fn v12_sizes_that_no_machine_holds() {
+        let verdict = |dtype, extents: &[usize]| {
+            let mut module = with_state(TensorType::new(dtype, extents));
+            let mut graph = Graph::new("g");
+            graph.add_param("x", TensorType::new(dtype, extents), None);
+            module.add_graph(graph);
+            labels(&module, Bound::Yes)
+        };
+        assert!(verdict(DType::F32, &[1 << 38]).is_empty());
+        assert_eq!(verdict(DType::F32, &[(1 << 38) + 1]), ["V12", "V12"]);
+        assert_eq!(verdict(DType::U8, &[usize::MAX, usize::MAX, 4]), ["V12", "V12"]);
+        // Strides count what is behind a dimension of no elements too.
+        assert_eq!(verdict(DType::F32, &[0, usize::MAX]), ["V12", "V12"]);
     }
 }

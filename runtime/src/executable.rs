@@ -34,7 +34,7 @@ pub trait Code: Send + Sync {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// 0, or the [`Site::code`] of the violated check.
+    /// 0, or the number of the violated check among [`Launch::sites`], from 1.
     pub code: u64,
     /// The offending value, as the bits of an `i64`.
     pub value: u64,
@@ -80,6 +80,15 @@ pub struct Launch {
     pub bytes: u64,
     /// Script line of the kernel's root.
     pub source: Option<String>,
+    /// What it checks: number `c - 1` explains the status code `c`.
+    pub sites: Vec<Site>,
+}
+
+impl Launch {
+    /// Explanation of a status code that this launch has stored.
+    pub fn site(&self, code: u64) -> Option<&Site> {
+        self.sites.get(usize::try_from(code.checked_sub(1)?).ok()?)
+    }
 }
 
 /// A named tensor in a program's signature.
@@ -100,11 +109,9 @@ impl Binding {
     }
 }
 
-/// What a status code means.
+/// A check inside a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// The code that the kernel stores; never 0.
-    pub code: u64,
     /// Mnemonic of the op that checks.
     pub op: String,
     /// Its script line.
@@ -136,8 +143,6 @@ pub struct Executable {
     pub code: Arc<dyn Code>,
     /// Owners of what [`Slot::Address`] points to.
     pub keep: Vec<Arc<dyn Any + Send + Sync>>,
-    /// Explanations of status codes.
-    pub sites: Vec<Site>,
     /// Hash of every choice that can change bits.
     pub fingerprint: u64,
 }
@@ -146,11 +151,6 @@ impl Executable {
     /// Largest scratch any launch needs, in bytes.
     pub fn scratch_bytes(&self) -> usize {
         self.launches.iter().map(|launch| launch.scratch_bytes).max().unwrap_or(0)
-    }
-
-    /// Explanation of a status code.
-    pub fn site(&self, code: u64) -> Option<&Site> {
-        self.sites.iter().find(|site| site.code == code)
     }
 }
 

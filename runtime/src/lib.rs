@@ -26,12 +26,12 @@
 //! let vector = TensorType::new(DType::F32, [3]);
 //! let launch = Launch {
 //!     name: "double".into(), entry: 0, slots: vec![Slot::Input(0), Slot::Output(0)], tiles: 3,
-//!     scratch_bytes: 0, flops: 3, bytes: 24, source: None,
+//!     scratch_bytes: 0, flops: 3, bytes: 24, source: None, sites: vec![],
 //! };
 //! let program = Executable {
 //!     name: "predict".into(), inputs: vec![Binding::new("x", vector.clone())],
 //!     outputs: vec![Binding::new("y", vector)], states: vec![], launches: vec![launch], constants: vec![],
-//!     arena_bytes: 0, code: Arc::new(Double), keep: vec![], sites: vec![], fingerprint: 0,
+//!     arena_bytes: 0, code: Arc::new(Double), keep: vec![], fingerprint: 0,
 //! };
 //! let mut session = Session::new(2)?;
 //! let id = session.load(Arc::new(program))?;

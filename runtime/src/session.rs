@@ -291,8 +291,8 @@ impl Session {
             Ok(executable) => executable,
             Err(error) => return error,
         };
-        let site = executable.site(status.code);
         let launch = executable.launches.get(index);
+        let site = launch.and_then(|launch| launch.site(status.code));
         let fault = KernelFault {
             program: executable.name.clone(),
             kernel: launch.map(|launch| launch.name.clone()).unwrap_or_default(),

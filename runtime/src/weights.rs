@@ -1,5 +1,6 @@
 //! Weights in files: `.safetensors` and `.npz` are read, `.safetensors` is written.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -86,7 +87,12 @@ pub struct Weights {
     pub file: String,
     /// In file order.
     pub tensors: IndexMap<String, Tensor>,
+    /// Whether [`save`] wrote them: then they are named after the states, whatever the script calls foreign ones.
+    pub own: bool,
 }
+
+/// Entry of a file's metadata that marks it as [`save`]'s, and its value.
+const OWN: (&str, &str) = ("names", "kiln states");
 
 /// The name of a state in a foreign file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,11 +115,14 @@ impl Weights {
         let mut bytes = Vec::new();
         let read = std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
         read.map_err(|source| DataError::Io { file: file.clone(), source })?;
-        let tensors = match bytes.starts_with(b"PK") {
-            true => npy::read_archive(&file, std::io::Cursor::new(bytes))?,
-            false => decode(&file, &bytes)?,
-        };
-        Ok(Weights { file, tensors })
+        if bytes.starts_with(b"PK") {
+            let tensors = npy::read_archive(&file, std::io::Cursor::new(bytes))?;
+            return Ok(Weights { file, tensors, own: false });
+        }
+        let tensors = decode(&file, &bytes)?;
+        let metadata = SafeTensors::read_metadata(&bytes).ok().and_then(|(_, metadata)| metadata.metadata().clone());
+        let own = metadata.is_some_and(|entries| entries.get(OWN.0).is_some_and(|value| value == OWN.1));
+        Ok(Weights { file, tensors, own })
     }
 
     /// Copies the weights into the session's states: every parameter and statistic of the module must be there, other
@@ -122,7 +131,7 @@ impl Weights {
     /// # Errors
     /// [`WeightsError`].
     pub fn apply(&self, session: &mut Session, module: &Module) -> Result<Vec<String>, WeightsError> {
-        let foreign = foreign_names(module.recipe.as_ref())?;
+        let foreign = if self.own { Vec::new() } else { foreign_names(module.recipe.as_ref())? };
         let mut unused: IndexMap<&str, ()> = self.tensors.keys().map(|name| (name.as_str(), ())).collect();
         let mut missing = Vec::new();
         let mut found = Vec::new();
@@ -289,7 +298,7 @@ fn file_dtype(dtype: DType) -> Dtype {
 pub fn save(path: &Path, states: &StateStore, module: &Module) -> Result<(), WriteError> {
     let kept = module.states.iter().filter(|(_, state)| matches!(state.role, Role::Param | Role::Statistic));
     let tensors = kept.filter_map(|(name, _)| states.get(name).map(|tensor| (&**name, tensor)));
-    write_safetensors(path, tensors)
+    write(path, tensors, Some([OWN].map(|(key, value)| (key.to_owned(), value.to_owned())).into()))
 }
 
 /// Writes named tensors as `.safetensors`, atomically.
@@ -300,10 +309,18 @@ pub fn write_safetensors<'a>(
     path: &Path,
     tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
 ) -> Result<(), WriteError> {
+    write(path, tensors, None)
+}
+
+fn write<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<(), WriteError> {
     let tensors: Vec<(&str, &Tensor)> = tensors.collect();
     write_atomically(path, |out| {
         let views: Result<Vec<_>, _> = tensors.iter().map(|(name, tensor)| Ok((*name, view(tensor)?))).collect();
-        let bytes = views.and_then(|views| safetensors::serialize(views, None));
+        let bytes = views.and_then(|views| safetensors::serialize(views, metadata));
         std::io::Write::write_all(out, &bytes.map_err(std::io::Error::other)?)
     })
 }

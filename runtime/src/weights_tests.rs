@@ -19,7 +19,7 @@ fn matrix() -> TensorType {
 
 fn weights(entries: Vec<(&str, Tensor)>) -> Weights {
     let tensors = entries.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-    Weights { file: "w.safetensors".into(), tensors }
+    Weights { file: "w.safetensors".into(), tensors, own: false }
 }
 
 fn counting(shape: [usize; 2]) -> Tensor {
@@ -92,6 +92,27 @@ fn foreign_names_and_transposes_are_mapped() {
     // The transpose of [[0, 1], [2, 3], [4, 5]].
     let state = session.states().get("dense1.weight").unwrap();
     assert_eq!(state.as_slice::<f32>().unwrap(), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
+}
+
+#[test]
+fn own_files_need_no_map() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("w.safetensors");
+    let mut module = module(&[("a", Role::Param, matrix()), ("b", Role::Param, matrix())]);
+    let text = "weights {a = \"b\", b = \"a\"}\n";
+    module.recipe = kiln_ir::text::parse_module("m.kiln", text).unwrap().recipe;
+    let mut session = Session::new(1).unwrap();
+    session.initialize(&module, 0).unwrap();
+    session.put_state("b", counting([2, 3])).unwrap();
+    save(&path, session.states(), &module).unwrap();
+    let own = Weights::read(&path).unwrap();
+    assert!(own.own);
+    let mut other = Session::new(1).unwrap();
+    own.apply(&mut other, &module).unwrap();
+    assert_eq!(other.states().get("b").unwrap().get(5), Some(5.0));
+    // The same names from elsewhere are mapped.
+    Weights { own: false, ..own }.apply(&mut other, &module).unwrap();
+    assert_eq!(other.states().get("a").unwrap().get(5), Some(5.0));
 }
 
 #[test]

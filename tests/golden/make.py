@@ -6,7 +6,8 @@ PyTorch's release, which each .json names. It writes, beside itself:
   <case>.npz             data of a training, arrays named after the script's inputs (digits uses the examples' data)
   <case>.weights.npz     initial weights under the names of PyTorch's state_dict; or <case>.safetensors
   <case>.json            losses of 20 steps in float32 and float64, states after them, predictions on the first batch
-  ops.json               single ops in odd configurations: inputs, results and gradients in float64
+  windows.json           convolutions and pools in odd configurations: inputs, results and gradients in float64
+  ops.json               other ops likewise
 
 A training takes the examples in order, in batches, the last one of what is left, and starts again at the first.
 """
@@ -328,22 +329,20 @@ class Ops:
             "expected": [flat(t, 7) for t in expected],
         }
 
-    def write(self):
+    def write(self, name):
         cases = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in self.cases.items()]
         head = f" \"torch\": {json.dumps(torch.__version__)},\n"
-        (HERE / "ops.json").write_text("{\n" + head + ",\n".join(cases) + "\n}\n")
+        (HERE / name).write_text("{\n" + head + ",\n".join(cases) + "\n}\n")
 
 
 def ops():
     """Ops in odd configurations, in float64 on numbers that float32 holds."""
-    o = Ops()
-    convolutions(o)
-    pools(o)
-    normalisations(o)
-    losses(o)
-    pointwise(o)
-    movement(o)
-    o.write()
+    for name, families in [("windows.json", [convolutions, pools]),
+                           ("ops.json", [normalisations, losses, pointwise, movement])]:
+        o = Ops()
+        for family in families:
+            family(o)
+        o.write(name)
 
 
 def convolutions(o):
@@ -456,6 +455,22 @@ def pointwise(o):
     attrs = {"leaky_relu": " {slope = 0.2}", "elu": " {alpha = 1.5}", "clamp": " {low = -1.0, high = 2.0}"}
     for name, function in functions.items():
         o.add(name, {"x": x}, f"%y = {name} %x{attrs.get(name, '')}", function)
+    kinks = np.array([-1.0, -0.0, 0.0, 1.0, 2.0])
+    for name in ["relu", "leaky_relu", "elu", "silu", "softplus"]:
+        o.add(f"{name}_at_kinks", {"x": kinks}, f"%y = {name} %x{attrs.get(name, '')}", functions[name])
+    o.add("abs_at_kink", {"x": kinks}, "%y = abs %x", torch.abs)
+    some, positive = o.random(12), o.random(12, low=0.0, high=4.0)
+    for name in ["exp", "sin", "cos", "erf", "square"]:
+        o.add(name, {"x": some}, f"%y = {name} %x", getattr(torch, name))
+    for name in ["log", "sqrt", "rsqrt", "reciprocal"]:
+        o.add(name, {"x": positive}, f"%y = {name} %x", getattr(torch, name))
+    o.add("div", {"a": some, "b": positive}, "%y = div %a, %b", torch.div)
+    o.add("pow", {"a": positive, "b": some}, "%y = pow %a, %b", torch.pow)
+    # 0^0, 0^b, and negative numbers to whole powers, which have no derivative in b.
+    whole = {"a": np.array([0.0, 0.0, 0.0, -2.0, -2.0, -1.5]), "b": np.array([0.0, 1.0, 2.0, 3.0, 0.0, -1.0])}
+    o.add("pow_whole", whole, "%y = pow %a, %b", torch.pow, differentiable=["a"])
+    o.add("max", {"a": some, "b": some[::-1] + 1 / 16}, "%y = max %a, %b", torch.maximum)
+    o.add("min", {"a": some, "b": some[::-1] + 1 / 16}, "%y = min %a, %b", torch.minimum)
     large = np.array([[1e4, 1e4 - 1, -1e4], [-3e38, -3e38, -3e38], [88.0, 89.0, 90.0], [-200.0, 0.0, 200.0]])
     masked = np.array([[-np.inf, 0.5, 1.0], [-np.inf, -np.inf, 2.0]])
     softmax, log_softmax = lambda x: F.softmax(x, -1), lambda x: F.log_softmax(x, -1)

@@ -4,8 +4,14 @@ use std::collections::BTreeSet;
 
 use kiln_tests::fixtures::{read, root};
 
-const PAGES: [&str; 5] =
-    ["README.md", "CHANGELOG.md", "ir-spec/SPEC.md", "examples/data/README.md", "runtime/src/kernels/README.md"];
+const PAGES: [&str; 6] = [
+    "README.md",
+    "CHANGELOG.md",
+    "ir-spec/SPEC.md",
+    "examples/data/README.md",
+    "runtime/src/kernels/README.md",
+    "tests/golden/README.md",
+];
 
 #[test]
 fn every_module_of_note_is_in_the_code_map() {

@@ -112,7 +112,7 @@ fn digits_with_adam() {
     trajectory("digits");
 }
 
-/// The graph of a case of `ops.json`, its gradients derived, and its inputs.
+/// The graph of a case, its gradients derived, and its inputs.
 fn op_case(name: &str, case: &Value) -> (Module, Vec<Array>) {
     let lines: Vec<&str> = case["graph"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
     let text = lines.join("\n") + "\n";
@@ -136,9 +136,8 @@ fn op_case(name: &str, case: &Value) -> (Module, Vec<Array>) {
     (module, inputs)
 }
 
-#[test]
-fn ops_in_odd_configurations() {
-    let golden = json("ops.json");
+fn ops(file: &str) {
+    let golden = json(file);
     let mut wrong = Vec::new();
     for (name, case) in golden.as_object().unwrap().iter().filter(|(name, _)| *name != "torch") {
         let (module, inputs) = op_case(name, case);
@@ -158,6 +157,16 @@ fn ops_in_odd_configurations() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn windows_in_odd_configurations() {
+    ops("windows.json");
+}
+
+#[test]
+fn ops_in_odd_configurations() {
+    ops("ops.json");
 }
 
 fn compare(name: &str, what: &str, executor: Executor, found: &[f64], expected: &[f64]) -> Option<String> {

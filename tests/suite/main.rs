@@ -8,6 +8,7 @@ mod equivalence;
 mod examples;
 mod golden;
 mod gradients;
+mod kit;
 mod metrics;
 mod models;
 mod passes;

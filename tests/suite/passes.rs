@@ -110,6 +110,19 @@ fn every_verdict_has_a_fixture_that_yields_exactly_it() {
     assert_eq!(seen, codes);
 }
 
+/// The standard pipeline, pass by pass, over whole programs: training and prediction.
+#[test]
+fn every_pass_keeps_the_results_of_every_model() {
+    snapshots::each(&fixtures("tests/ir/models", &[]), key, |fixture| {
+        let bindings = Bindings::from([("batch".into(), 2)]);
+        let mut module = module(&fixture.text, &bindings).unwrap_or_else(|message| panic!("{message}"));
+        for name in Pipeline::standard(None).names() {
+            let pass = by_name(name, None).unwrap();
+            module = apply(module, &*pass).unwrap_or_else(|message| panic!("{}: {message}", fixture.path)).after;
+        }
+    });
+}
+
 /// The `text` blocks of a file's module documentation.
 fn blocks(path: &str) -> Vec<String> {
     let mut blocks = Vec::new();

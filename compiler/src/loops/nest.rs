@@ -358,27 +358,6 @@ impl LoopNest {
         (offsets, end)
     }
 
-    /// Adds `offset` to the number of every check.
-    pub fn shift_sites(&mut self, offset: u32) {
-        fn shift(body: &mut [Stmt], offset: u32) {
-            for stmt in body {
-                match stmt {
-                    Stmt::Check { site, body, .. } => {
-                        *site = site.saturating_add(offset);
-                        shift(body, offset);
-                    }
-                    Stmt::Loop(inner) => shift(&mut inner.body, offset),
-                    Stmt::If { then, otherwise, .. } => {
-                        shift(then, offset);
-                        shift(otherwise, offset);
-                    }
-                    Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Call { .. } => {}
-                }
-            }
-        }
-        shift(&mut self.body, offset);
-    }
-
     /// Type and number of elements of a place, if it is declared.
     pub fn place(&self, place: Place) -> Option<(DType, usize)> {
         match place {

@@ -206,8 +206,9 @@ elementwise! {
     div Div(a, b: Numeric) -> y = a / b; vjp(dy) = [dy / b, -dy * y / b];
     /// Remainder with the sign of `a`.
     rem Rem(a, b: Numeric) -> y = rem(a, b); flat() = "used on integers";
-    /// `a^b`; the derivative in `b` needs `a > 0`.
-    pow Pow(a, b: Float) -> y = pow(a, b); vjp(dy) = [dy * b * pow(a, b - 1.0), select(gt(a, 0.0), dy * y * log(a), 0.0)];
+    /// `a^b`; the derivative in `b` needs `a > 0`, that in `a` is 0 where `b` is.
+    pow Pow(a, b: Float) -> y = pow(a, b);
+        vjp(dy) = [select(ne(b, 0.0), dy * b * pow(a, b - 1.0), 0.0), select(gt(a, 0.0), dy * y * log(a), 0.0)];
     /// The larger; NaN if either is. A tie goes to `a`.
     max Max(a, b: Numeric) -> y = max(a, b); vjp(dy) = [select(ge(a, b), dy, 0.0), select(ge(a, b), zero(dy), dy)];
     /// The smaller; NaN if either is. A tie goes to `a`.

@@ -6,7 +6,7 @@ use crate::builder::Tensor;
 use crate::layer::{self, Layer, LayerEntry, LayerError};
 use crate::op::{self, Elementwise, Op, OpEntry, OpError};
 use crate::text::ast::*;
-use crate::text::suggest::did_you_mean;
+use crate::text::suggest::{did_you_mean, did_you_mean_op};
 use crate::types::{DType, Name, Shape, TensorType};
 
 type Attributes = Vec<(Name, AttrValue)>;
@@ -85,7 +85,7 @@ impl Expander<'_> {
             (None, None) => {
                 let known = self.blocks.keys().map(|name| &**name);
                 let known = known.chain(layer::TABLE.iter().map(|l| l.mnemonic)).chain(op::table().map(|o| o.mnemonic));
-                let help = did_you_mean(mnemonic, known);
+                let help = did_you_mean_op(mnemonic, known);
                 let message = format!("there is no op, layer or block `{mnemonic}`");
                 self.fault(call.callee.span, "script.S2", message).help_if(help);
                 // What it reads is still looked up, for faults of its own.

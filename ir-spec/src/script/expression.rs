@@ -42,11 +42,22 @@ impl Expander<'_> {
     }
 
     /// A type with its extents evaluated; a bound name stays as label.
-    pub(super) fn ty(&mut self, scope: &Scope, ty: &TypeExpr) -> Option<TensorType> {
+    pub(super) fn ty(&mut self, scope: &Scope, declared: &TypeExpr) -> Option<TensorType> {
         let lookup = |word: &str| scope.attributes.get(word).cloned();
-        match tensor_type(ty, &lookup, &self.file) {
+        match tensor_type(declared, &lookup, &self.file) {
             Ok(ty) => {
-                let dims: Vec<Dim> = ty.shape.dims().iter().map(|dim| dim.bind(self.bindings)).collect();
+                let mut dims: Vec<Dim> = Vec::with_capacity(ty.shape.rank());
+                for (dim, expr) in ty.shape.dims().iter().zip(&declared.dims) {
+                    match dim.try_bind(self.bindings) {
+                        Ok(bound) => dims.push(bound),
+                        Err(error) => {
+                            let given = self.bindings.iter().map(|(name, value)| format!("{name} = {value}"));
+                            let bound = format!("bound: {}", given.collect::<Vec<_>>().join(", "));
+                            self.fault(expr.span, "dim.size", format!("`{dim}`: {error}")).note(bound);
+                            return None;
+                        }
+                    }
+                }
                 Some(TensorType { shape: dims.into_iter().collect(), ..ty })
             }
             Err(faults) => {

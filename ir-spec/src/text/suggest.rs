@@ -1,5 +1,39 @@
 //! Did-you-mean: the nearest known name.
 
+/// What other frameworks call an op or a layer, where the letters are too far from ours to be guessed.
+const ELSEWHERE: [(&str, &str); 24] = [
+    ("affine", "dense"),
+    ("average_pool", "avg_pool"),
+    ("binary_cross_entropy", "bce_with_logits"),
+    ("cat", "concat"),
+    ("concatenate", "concat"),
+    ("divide", "div"),
+    ("einsum", "dot"),
+    ("fc", "dense"),
+    ("fully_connected", "dense"),
+    ("global_average_pool", "global_avg_pool"),
+    ("linear", "dense"),
+    ("matmul", "dot"),
+    ("mean", "reduce_mean"),
+    ("mean_squared_error", "mse"),
+    ("mse_loss", "mse"),
+    ("multiply", "mul"),
+    ("nll_loss", "cross_entropy"),
+    ("permute", "transpose"),
+    ("prod", "reduce_prod"),
+    ("subtract", "sub"),
+    ("sum", "reduce_sum"),
+    ("swish", "silu"),
+    ("view", "reshape"),
+    ("where", "select"),
+];
+
+/// Help for an unknown op or layer: our name for what another framework calls so, else the nearest of `candidates`.
+pub fn did_you_mean_op<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let known = ELSEWHERE.iter().find(|(name, _)| *name == given).map(|(_, ours)| format!("did you mean `{ours}`?"));
+    known.or_else(|| did_you_mean(given, candidates))
+}
+
 /// Help that names the candidate nearest to `given`, if one is near: at most a third of its letters differ.
 pub fn did_you_mean<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(given, candidates).map(|name| format!("did you mean `{name}`?"))
@@ -53,6 +87,16 @@ fn edit_distance(a: &[char], b: &[char]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_other_frameworks_lead_to_ops_and_layers() {
+        for (name, ours) in ELSEWHERE {
+            let exists = |name: &str| crate::op::entry(name).is_some() || crate::layer::entry(name).is_some();
+            assert!(exists(ours) && !exists(name), "{name} {ours}");
+        }
+        assert_eq!(did_you_mean_op("sum", ["sub"]).as_deref(), Some("did you mean `reduce_sum`?"));
+        assert_eq!(did_you_mean_op("conc", ["conv", "concat"]).as_deref(), Some("did you mean `conv`?"));
+    }
 
     #[test]
     fn finds_swapped_and_missing_letters() {

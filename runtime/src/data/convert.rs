@@ -77,8 +77,8 @@ fn f32_to_bf16(value: f32) -> u16 {
     (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
-/// Stores a float element; only for float types.
-pub(crate) fn encode_float(dtype: DType, value: f64, out: &mut [u8]) {
+/// Stores a number as an element of `out`'s length: the nearest float, or truncated for other types.
+pub fn encode_float(dtype: DType, value: f64, out: &mut [u8]) {
     match dtype {
         DType::F32 => out.copy_from_slice(&(value as f32).to_ne_bytes()),
         DType::F64 => out.copy_from_slice(&value.to_ne_bytes()),
@@ -88,8 +88,8 @@ pub(crate) fn encode_float(dtype: DType, value: f64, out: &mut [u8]) {
     }
 }
 
-/// Stores an integer element, wrapping; for integer types and bool.
-pub(crate) fn encode_integer(dtype: DType, value: i64, out: &mut [u8]) {
+/// Stores an integer as an element of `out`'s length: wrapped, `!= 0` for bool, or the nearest float.
+pub fn encode_integer(dtype: DType, value: i64, out: &mut [u8]) {
     match dtype {
         DType::I8 | DType::U8 => out.copy_from_slice(&(value as u8).to_ne_bytes()),
         DType::Bool => out.copy_from_slice(&[u8::from(value != 0)]),

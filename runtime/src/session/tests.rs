@@ -77,7 +77,7 @@ unsafe extern "C" fn check(table: *const *mut u8, begin: u64, end: u64) {
         for i in begin as usize * TILE..end as usize * TILE {
             let value = *x.add(i);
             if value > 10.0 && (*status).code == 0 {
-                *status = Status { code: 7, value: value as u64, position: i as u64, spare: 0 };
+                *status = Status { code: 2, value: value as u64, position: i as u64, spare: 0 };
             }
         }
     }
@@ -106,7 +106,15 @@ fn launch(entry: usize, slots: Vec<Slot>, tiles: u64) -> Launch {
         flops: 1 << 40,
         bytes: 0,
         source: Some("test.kiln:3:1".into()),
+        sites: Vec::new(),
     }
+}
+
+/// A launch's second check; the first one is never violated.
+fn sites(what: &str) -> Vec<Site> {
+    let site =
+        |what: &str| Site { op: "gather".into(), source: Some("test.kiln:3:1".into()), what: what.into(), limit: 11 };
+    vec![site("index that is fine"), site(what)]
 }
 
 fn vector(tiles: u64) -> TensorType {
@@ -123,20 +131,16 @@ fn program(tiles: u64) -> Executable {
         launches: vec![
             launch(0, vec![Slot::Input(0), Slot::Arena(64)], tiles),
             launch(0, vec![Slot::Input(0), Slot::Output(0)], tiles),
-            launch(1, vec![Slot::State(0), Slot::Arena(64)], tiles),
-            launch(2, vec![Slot::Output(0)], tiles),
+            Launch {
+                sites: sites("index of another launch"),
+                ..launch(1, vec![Slot::State(0), Slot::Arena(64)], tiles)
+            },
+            Launch { sites: sites("index into %table"), ..launch(2, vec![Slot::Output(0)], tiles) },
         ],
         constants: Vec::new(),
         arena_bytes: 64 + tiles as usize * TILE * 4,
         code: Arc::new(Kernels),
         keep: Vec::new(),
-        sites: vec![Site {
-            code: 7,
-            op: "gather".into(),
-            source: Some("test.kiln:3:1".into()),
-            what: "index into %table".into(),
-            limit: 11,
-        }],
         fingerprint: 1,
     }
 }

@@ -50,8 +50,17 @@ fn executable(batch: usize, rate: f32) -> Executable {
     let scalar = TensorType::scalar(DType::F32);
     let slots =
         vec![Slot::Input(0), Slot::Input(1), Slot::State(0), Slot::Output(0), Slot::Constant(0), Slot::Constant(64)];
-    let launch =
-        Launch { name: "step".into(), entry: 0, slots, tiles: 1, scratch_bytes: 0, flops: 0, bytes: 0, source: None };
+    let launch = Launch {
+        name: "step".into(),
+        entry: 0,
+        slots,
+        tiles: 1,
+        scratch_bytes: 0,
+        flops: 0,
+        bytes: 0,
+        source: None,
+        sites: Vec::new(),
+    };
     let mut constants = vec![0; 128];
     constants[..4].copy_from_slice(&rate.to_ne_bytes());
     constants[64..68].copy_from_slice(&(batch as f32).to_ne_bytes());
@@ -65,7 +74,6 @@ fn executable(batch: usize, rate: f32) -> Executable {
         arena_bytes: 0,
         code: Arc::new(Kernels),
         keep: Vec::new(),
-        sites: Vec::new(),
         fingerprint: u64::from(rate.to_bits()),
     }
 }

@@ -47,6 +47,9 @@ pub(super) struct Evaluator<'a> {
 /// Dimension of a read of a member, named by its first result.
 pub(super) type ReadSite = (Value, usize, usize);
 
+/// An index per dimension, and the condition under which it is inside, if it needs one.
+type GuardedIndex = (Vec<Index>, Option<Expr>);
+
 /// A value in row scratch.
 #[derive(Clone, Copy)]
 pub(super) struct Kept {
@@ -320,7 +323,7 @@ impl<'a> Evaluator<'a> {
         extents: &[usize],
         point: &[Index],
         guard: Option<Expr>,
-    ) -> Result<Option<(Vec<Index>, Option<Expr>)>, Declined> {
+    ) -> Result<Option<GuardedIndex>, Declined> {
         let mut index = Vec::with_capacity(read.index.len());
         let mut inside: Option<Expr> = None;
         for (dim, expr) in read.index.iter().enumerate() {
@@ -348,8 +351,8 @@ impl<'a> Evaluator<'a> {
         Ok(Some((index, inside)))
     }
 
-    /// The index, and the conditions under which it is inside; `None` if it never is. Whether it always is, the trial knows: merged loops run
-    /// through more than one dimension.
+    /// The index, and the conditions under which it is inside; `None` if it never is. Whether it always is, the trial
+    /// knows: merged loops run through more than one dimension.
     fn affine(
         &mut self,
         affine: &Affine,

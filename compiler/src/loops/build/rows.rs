@@ -84,8 +84,8 @@ fn phased(mut cx: Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Built, D
         let offsets = unflatten(&Index::constant(phase as i64), &plan.periods);
         let mut loops = Vec::new();
         cx.row = prefix.clone();
-        for d in first..form.rows.len() {
-            let (period, offset) = (plan.periods[d], offsets[d].as_constant().unwrap_or(0));
+        for (d, offset) in offsets.iter().enumerate().skip(first) {
+            let (period, offset) = (plan.periods[d], offset.as_constant().unwrap_or(0));
             let extent = (form.rows[d].saturating_sub(offset as usize)).div_ceil(period);
             let var = cx.ranges.var(&cx.nest, "i", extent);
             cx.row.push(Index::var(var) * period as i64 + offset);

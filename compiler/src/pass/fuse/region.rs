@@ -167,10 +167,11 @@ fn collect(facts: &Facts<'_>, node: Node, inside: &HashSet<Node>, seen: &mut Has
     }
     if !facts.reads_memory(node) {
         for &operand in &facts.graph.node(node).operands {
-            if let Some((producer, producer_data)) = facts.graph.producer(operand) {
-                if is_leaf(producer_data) && !inside.contains(&producer) {
-                    collect(facts, producer, inside, seen, nodes);
-                }
+            if let Some((producer, producer_data)) = facts.graph.producer(operand)
+                && is_leaf(producer_data)
+                && !inside.contains(&producer)
+            {
+                collect(facts, producer, inside, seen, nodes);
             }
         }
     }

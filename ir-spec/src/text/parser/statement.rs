@@ -168,6 +168,9 @@ impl Parser<'_> {
         match self.kind() {
             TokenKind::Value(_) => Ok(Operand::Value(self.value()?)),
             TokenKind::Global(_) => Ok(Operand::State(self.global()?)),
+            TokenKind::Punct('(') if matches!(self.kind_after(1), TokenKind::Value(_)) => {
+                Err(self.unexpected("operands without parentheses, as in `relu %x`"))
+            }
             _ if self.starts_operand() => Ok(Operand::Scalar(self.scalar()?)),
             _ => Err(self.unexpected("an operand")),
         }

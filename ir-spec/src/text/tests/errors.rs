@@ -19,6 +19,7 @@ fn check(body: &str, label: &str, place: (u32, u32, u32), part: &str) {
 #[test]
 fn syntax() {
     check("  %y = relu %x %x", "syntax", (2, 16, 2), "expected `,` between operands, found `%x`");
+    check("  %y = relu(%x)", "syntax", (2, 12, 1), "operands without parentheses, as in `relu %x`");
     check("  %y relu %x", "syntax", (2, 6, 4), "expected `=`");
     check("  %y = relu %x,", "syntax", (3, 3, 6), "expected an operand");
     check("  relu %x", "syntax", (2, 3, 4), "name its result");
