@@ -112,14 +112,16 @@ impl Walk {
         self.builder.with_graph(|g| g.nodes().len())
     }
 
-    /// Marks results of nodes `begin..end` that have an active operand.
+    /// Marks results of nodes `begin..end` that have an active operand. Nothing flows through integers and bools: the
+    /// mask in the gradient of a maximum is a constant to the second gradient.
     fn mark_active(&mut self, begin: usize, end: usize) {
         let (builder, active) = (&self.builder, &mut self.active);
         builder.with_graph(|graph| {
             active.resize(graph.value_count(), false);
             for (_, data) in graph.nodes().skip(begin).take(end - begin) {
                 let any = data.operands.iter().any(|v| active[v.index()]);
-                data.results.iter().for_each(|v| active[v.index()] |= any);
+                let flows = |v: &&Value| any && graph.ty(**v).dtype.is_float();
+                data.results.iter().filter(flows).for_each(|v| active[v.index()] = true);
             }
         });
     }

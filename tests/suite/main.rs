@@ -7,6 +7,7 @@ mod docs;
 mod equivalence;
 mod examples;
 mod golden;
+mod gradients;
 mod kit;
 mod metrics;
 mod models;

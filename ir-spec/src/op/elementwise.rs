@@ -148,7 +148,8 @@ elementwise! {
     /// `-x`.
     neg Neg(x: Numeric) -> y = -x; vjp(dy) = [-dy];
     /// Absolute value; the subgradient at 0 is 0.
-    abs Abs(x: Numeric) -> y = abs(x); vjp(dy) = [dy * sign(x)];
+    abs Abs(x: Numeric) -> y = abs(x);
+        vjp(dy) = [select(gt(x, 0.0), dy, select(lt(x, 0.0), -dy, zero(dy)))];
     /// -1, 0 or 1.
     sign Sign(x: Numeric) -> y = sign(x); flat() = "constant almost everywhere";
     /// `e^x`.
