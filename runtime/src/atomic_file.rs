@@ -1,6 +1,6 @@
 //! Files that are either the old or the new one, whenever the process or the machine stops.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,8 @@ impl WriteError {
 }
 
 /// Writes a file by way of a temporary one in the same directory: write, sync, rename, sync the directory. If that
-/// fails, the temporary file is removed. What exists and is no regular file (a device, a pipe) is written directly.
+/// fails, the temporary file is removed; one that a killed process left is removed by the next write of the same file.
+/// What exists and is no regular file (a device, a pipe) is written directly.
 ///
 /// # Errors
 /// [`WriteError`].
@@ -59,10 +60,13 @@ fn try_write(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Resul
     prefix.push(name);
     prefix.push(".");
     let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".partial");
+    builder.prefix(&prefix).suffix(SUFFIX);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    sweep(&directory, &prefix);
     let temporary = builder.tempfile_in(&directory)?;
+    // Tells a sweep that somebody is still writing. Where files cannot be locked, none can be swept either.
+    let _ = temporary.as_file().try_lock();
     fill(temporary.as_file(), write)?;
     temporary.as_file().sync_all()?;
     temporary.persist(&target).map_err(|error| error.error)?;
@@ -72,6 +76,25 @@ fn try_write(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Resul
         let _ = directory.sync_all();
     }
     Ok(())
+}
+
+const SUFFIX: &str = ".partial";
+
+/// Removes what killed processes have left: temporary files that nobody holds locked. A name that is no text is left alone.
+fn sweep(directory: &Path, prefix: &OsStr) {
+    let Some(prefix) = prefix.to_str() else { return };
+    let random = |name: &str| name.len() == 6 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let left = |name: &OsStr| {
+        let name = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_suffix(SUFFIX));
+        name.is_some_and(random)
+    };
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten().filter(|entry| left(&entry.file_name())) {
+        let path = entry.path();
+        // Whatever fails here costs nothing but disk space.
+        if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 fn fill(file: &File, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
@@ -112,6 +135,33 @@ mod tests {
         assert!(error.unwrap_err().to_string().ends_with("what was there before is unchanged"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(names(directory.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let others =
+            ["b.bin", ".a.bin.partial", ".a.bin.partial.partial", ".b.bin.AAAAAA.partial", ".a.bin.locked.partial"];
+        for name in others.iter().chain(&[".a.bin.x9Yz01.partial"]) {
+            fs::write(path(name), "half").unwrap();
+        }
+        let writing = File::open(path(".a.bin.locked.partial")).unwrap();
+        writing.lock().unwrap();
+        write_atomically(&path("a.bin"), |out| out.write_all(b"new")).unwrap();
+        let mut left = names(directory.path());
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                ".a.bin.locked.partial",
+                ".a.bin.partial",
+                ".a.bin.partial.partial",
+                ".b.bin.AAAAAA.partial",
+                "a.bin",
+                "b.bin"
+            ]
+        );
     }
 
     #[test]

@@ -205,7 +205,8 @@ impl Parser<'_> {
     fn too_deep(&mut self) -> Stop {
         self.fatal = true;
         let message = format!("brackets, regions or operators are nested deeper than {DEPTH_LIMIT}");
-        self.report(Diagnostic::error("syntax.depth", message), self.span())
+        let help = "take out brackets that change nothing, or give a part a line and a name of its own";
+        self.report(Diagnostic::error("syntax.depth", message).help(help), self.span())
     }
 
     /// Comments and empty lines before the current token.

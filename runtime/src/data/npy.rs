@@ -36,7 +36,11 @@ pub fn read_npy(path: &Path) -> Result<Tensor, DataError> {
 }
 
 fn open(path: &Path) -> Result<File, DataError> {
-    File::open(path).map_err(|source| DataError::Io { file: path.display().to_string(), source })
+    let opened = File::open(path).and_then(|file| match file.metadata()?.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => Ok(file),
+    });
+    opened.map_err(|source| DataError::Io { file: path.display().to_string(), source })
 }
 
 /// Reads every array of an archive; `file` names it in messages.

@@ -239,6 +239,7 @@ impl<'a> Fit<'a> {
         let last = self.position.history.epochs.last();
         let train = match last {
             Some(last) if self.position.examples == 0 => last.train.clone(),
+            _ if self.position.step == 0 => Vec::new(),
             _ => self.train_means(),
         };
         let test = match outcome {

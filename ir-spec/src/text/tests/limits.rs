@@ -30,6 +30,29 @@ fn a_hundred_thousand_errors() {
 }
 
 #[test]
+fn many_findings_are_rendered_from_one_look_at_the_text() {
+    let mut text = "graph @f(%x: f32[2]) {\n".to_owned();
+    (0..50_000).for_each(|i| writeln!(text, "  %c{i} = rleu %x").unwrap());
+    text.push_str("  return %x\n}\n");
+    let asked = std::cell::Cell::new(0);
+    let rendered = crate::diagnostic::render_all(&findings(&text), &|_| {
+        asked.set(asked.get() + 1);
+        Some(text.clone())
+    });
+    assert_eq!(asked.get(), 1);
+    assert!(rendered.contains("\n50001 |   %c49999 = rleu %x\n      |             ^^^^\n"), "{}", &rendered[..400]);
+}
+
+#[test]
+fn of_a_long_line_the_part_around_the_place_is_shown() {
+    let text = format!("graph @f(%x: f32[2]) {{ {} %y = rleu %x return %x }}", " ".repeat(100_000));
+    let rendered = findings(&text)[0].render(&|_| Some(text.clone()));
+    let lines: Vec<&str> = rendered.lines().collect();
+    assert_eq!(lines[3].find("rleu"), lines[4].find("^^^^"), "{rendered}");
+    assert!(rendered.len() < 1000);
+}
+
+#[test]
 fn deep_nesting_is_refused_once() {
     let deep = 100_000;
     for (open, close) in
