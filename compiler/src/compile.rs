@@ -430,9 +430,9 @@ impl Linker<'_> {
         match what {
             BufferUse::Operand(number) => self.home(placement.home(kernel.operands[number])),
             BufferUse::Result(number) => self.home(placement.home(kernel.results[number])),
-            BufferUse::Workspace => {
+            BufferUse::Workspace(offset) => {
                 let buffer = placement.workspaces[step].unwrap_or(0);
-                Slot::Arena(placement.plan.offsets[buffer] as usize)
+                Slot::Arena(placement.plan.offsets[buffer] as usize + offset)
             }
             BufferUse::Descriptor(phase) => {
                 let plan = self.draft.lowered[step].contractions.get(phase);
