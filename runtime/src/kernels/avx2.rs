@@ -71,6 +71,10 @@ impl Simd for F32x8 {
         Self(_mm256_max_ps(self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm256_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, _mm256_setzero_ps());
         Self(_mm256_blendv_ps(_mm256_mul_ps(self.0, alpha.0), self.0, positive))
@@ -86,10 +90,6 @@ impl SimdMath for F32x8 {
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
         Self(_mm256_div_ps(self.0, other.0))
-    }
-    #[inline(always)]
-    unsafe fn min_or_other(self, other: Self) -> Self {
-        Self(_mm256_min_ps(self.0, other.0))
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
@@ -170,6 +170,10 @@ impl Simd for F64x4 {
         Self(_mm256_max_pd(self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm256_min_pd(self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm256_cmp_pd::<_CMP_GT_OQ>(self.0, _mm256_setzero_pd());
         Self(_mm256_blendv_pd(_mm256_mul_pd(self.0, alpha.0), self.0, positive))
@@ -192,7 +196,7 @@ unsafe fn pack_f64(call: &PackCall<'_, f64>) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<F32x8>(code, alpha, data, len);
 }
 

@@ -58,6 +58,10 @@ impl Simd for F32x16 {
         Self(_mm512_max_ps(self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm512_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps());
         Self(_mm512_mask_mov_ps(_mm512_mul_ps(self.0, alpha.0), positive, self.0))
@@ -73,10 +77,6 @@ impl SimdMath for F32x16 {
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
         Self(_mm512_div_ps(self.0, other.0))
-    }
-    #[inline(always)]
-    unsafe fn min_or_other(self, other: Self) -> Self {
-        Self(_mm512_min_ps(self.0, other.0))
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
@@ -157,6 +157,10 @@ impl Simd for F64x8 {
         Self(_mm512_max_pd(self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm512_min_pd(self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_pd());
         Self(_mm512_mask_mov_pd(_mm512_mul_pd(self.0, alpha.0), positive, self.0))
@@ -179,7 +183,7 @@ unsafe fn pack_f64(call: &PackCall<'_, f64>) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
-unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<F32x16>(code, alpha, data, len);
 }
 

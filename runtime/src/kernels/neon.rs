@@ -68,6 +68,10 @@ impl Simd for F32x4 {
         Self(vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(vbslq_f32(vcltq_f32(self.0, other.0), self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         Self(vbslq_f32(vcgtzq_f32(self.0), self.0, vmulq_f32(self.0, alpha.0)))
     }
@@ -82,10 +86,6 @@ impl SimdMath for F32x4 {
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
         Self(vdivq_f32(self.0, other.0))
-    }
-    #[inline(always)]
-    unsafe fn min_or_other(self, other: Self) -> Self {
-        Self(vbslq_f32(vcltq_f32(self.0, other.0), self.0, other.0))
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
@@ -135,7 +135,7 @@ unsafe fn pack_f32(call: &PackCall<'_, f32>) {
     super::pack::pack(call);
 }
 
-unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<F32x4>(code, alpha, data, len);
 }
 

@@ -80,6 +80,10 @@ impl<T: Real> Simd for Array<T> {
         self.map2(other, |x, y| if x > y { x } else { y })
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        self.map2(other, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         self.map2(alpha, |x, slope| if x > T::ZERO { x } else { x.mul(slope) })
     }
@@ -94,10 +98,6 @@ impl SimdMath for Array<f32> {
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
         self.map2(other, |x, y| x / y)
-    }
-    #[inline(always)]
-    unsafe fn min_or_other(self, other: Self) -> Self {
-        self.map2(other, |x, y| if x < y { x } else { y })
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
@@ -148,7 +148,7 @@ unsafe fn pack_panel<T: Real>(call: &PackCall<'_, T>) {
     pack::pack(call);
 }
 
-unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<Array<f32>>(code, alpha, data, len);
 }
 

@@ -52,6 +52,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn mul(self, other: Self) -> Self;
     /// `self > other ? self : other`: the second operand wins when either is NaN.
     unsafe fn max_or_other(self, other: Self) -> Self;
+    /// `self < other ? self : other`: the second operand wins when either is NaN.
+    unsafe fn min_or_other(self, other: Self) -> Self;
     /// `self > 0 ? self : alpha * self`.
     unsafe fn leaky(self, alpha: Self) -> Self;
 }
@@ -61,8 +63,6 @@ pub(crate) trait SimdMath: Simd<Elem = f32> {
     type Mask: Copy;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;
-    /// `self < other ? self : other`: the second operand wins when either is NaN.
-    unsafe fn min_or_other(self, other: Self) -> Self;
     /// Nearest integer, ties to even.
     unsafe fn round(self) -> Self;
     /// `2^self` for integral lanes in -126..=127.

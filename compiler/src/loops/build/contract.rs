@@ -215,6 +215,7 @@ fn step(
         Op::Elementwise(Elementwise::Sigmoid) => set(form, Activation::Sigmoid),
         Op::Elementwise(Elementwise::Tanh) => set(form, Activation::Tanh),
         Op::LeakyRelu(op) => set(form, Activation::LeakyRelu(op.slope)),
+        Op::Clamp(op) => set(form, Activation::Clamp { low: op.low, high: op.high }),
         _ => Err("the kernels have no such epilogue"),
     }
 }
