@@ -79,6 +79,16 @@ impl Simd for F32x8 {
         let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, _mm256_setzero_ps());
         Self(_mm256_blendv_ps(_mm256_mul_ps(self.0, alpha.0), self.0, positive))
     }
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        // The 128-bit halves keep their order within a shuffle; the quarters are put right after it.
+        let order = |x: __m256| {
+            // SAFETY: the level's instructions, as for every method.
+            unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(x))) }
+        };
+        let (a, b) = (self.0, next.0);
+        (Self(order(_mm256_shuffle_ps::<0b10_00_10_00>(a, b))), Self(order(_mm256_shuffle_ps::<0b11_01_11_01>(a, b))))
+    }
 }
 
 impl SimdMath for F32x8 {
@@ -178,6 +188,12 @@ impl Simd for F64x4 {
         let positive = _mm256_cmp_pd::<_CMP_GT_OQ>(self.0, _mm256_setzero_pd());
         Self(_mm256_blendv_pd(_mm256_mul_pd(self.0, alpha.0), self.0, positive))
     }
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        let even = _mm256_unpacklo_pd(self.0, next.0);
+        let odd = _mm256_unpackhi_pd(self.0, next.0);
+        (Self(_mm256_permute4x64_pd::<0b11_01_10_00>(even)), Self(_mm256_permute4x64_pd::<0b11_01_10_00>(odd)))
+    }
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -229,3 +245,5 @@ pub(crate) static F64: Table<f64> = Table {
 };
 
 math::strips!(F32x8, "avx2,fma");
+
+super::window::window_table!("avx2", F32x8, 4, "avx2,fma");

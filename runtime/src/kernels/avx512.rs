@@ -66,6 +66,12 @@ impl Simd for F32x16 {
         let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps());
         Self(_mm512_mask_mov_ps(_mm512_mul_ps(self.0, alpha.0), positive, self.0))
     }
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        (Self(_mm512_permutex2var_ps(self.0, even, next.0)), Self(_mm512_permutex2var_ps(self.0, odd, next.0)))
+    }
 }
 
 impl SimdMath for F32x16 {
@@ -165,6 +171,12 @@ impl Simd for F64x8 {
         let positive = _mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_pd());
         Self(_mm512_mask_mov_pd(_mm512_mul_pd(self.0, alpha.0), positive, self.0))
     }
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        let even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+        let odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+        (Self(_mm512_permutex2var_pd(self.0, even, next.0)), Self(_mm512_permutex2var_pd(self.0, odd, next.0)))
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
@@ -231,3 +243,5 @@ pub(crate) static F64: Table<f64> = Table {
 };
 
 math::strips!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");
+
+super::window::window_table!("avx512", F32x16, 7, "avx512f,avx512dq,avx512bw,avx512vl,fma");

@@ -75,6 +75,10 @@ impl Simd for F32x4 {
     unsafe fn leaky(self, alpha: Self) -> Self {
         Self(vbslq_f32(vcgtzq_f32(self.0), self.0, vmulq_f32(self.0, alpha.0)))
     }
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        (Self(vuzp1q_f32(self.0, next.0)), Self(vuzp2q_f32(self.0, next.0)))
+    }
 }
 
 impl SimdMath for F32x4 {
@@ -148,3 +152,5 @@ pub(crate) static F32: Table<f32> = Table {
 };
 
 math::strips!(F32x4);
+
+super::window::window_table!("neon", F32x4, 4);

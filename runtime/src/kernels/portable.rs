@@ -87,6 +87,11 @@ impl<T: Real> Simd for Array<T> {
     unsafe fn leaky(self, alpha: Self) -> Self {
         self.map2(alpha, |x, slope| if x > T::ZERO { x } else { x.mul(slope) })
     }
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        let at = |i: usize| if i < 8 { self.0[i] } else { next.0[i - 8] };
+        (Self(std::array::from_fn(|i| at(2 * i))), Self(std::array::from_fn(|i| at(2 * i + 1))))
+    }
 }
 
 impl SimdMath for Array<f32> {
@@ -169,3 +174,5 @@ pub(crate) static F64: Table<f64> = Table {
 };
 
 math::strips!(Array<f32>);
+
+super::window::window_table!("portable", Array<f32>, 2);

@@ -56,6 +56,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn min_or_other(self, other: Self) -> Self;
     /// `self > 0 ? self : alpha * self`.
     unsafe fn leaky(self, alpha: Self) -> Self;
+    /// Elements 0, 2, 4, ... and elements 1, 3, 5, ... of `self` followed by `next`.
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self);
 }
 
 /// What the approximations of `math.rs` need beyond [`Simd`].

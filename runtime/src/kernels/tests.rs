@@ -3,5 +3,6 @@
 
 mod cases;
 mod contract;
+mod depthwise;
 mod strips;
 mod tiling;
