@@ -9,7 +9,7 @@ use std::arch::aarch64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
-use super::simd::{Simd, SimdMath};
+use super::simd::{Simd, SimdMath, SimdWindow};
 use super::tile::tile;
 
 #[derive(Clone, Copy)]
@@ -75,10 +75,6 @@ impl Simd for F32x4 {
     unsafe fn leaky(self, alpha: Self) -> Self {
         Self(vbslq_f32(vcgtzq_f32(self.0), self.0, vmulq_f32(self.0, alpha.0)))
     }
-    #[inline(always)]
-    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
-        (Self(vuzp1q_f32(self.0, next.0)), Self(vuzp2q_f32(self.0, next.0)))
-    }
 }
 
 impl SimdMath for F32x4 {
@@ -128,6 +124,36 @@ impl SimdMath for F32x4 {
     #[inline(always)]
     unsafe fn select(mask: uint32x4_t, yes: Self, no: Self) -> Self {
         Self(vbslq_f32(mask, yes.0, no.0))
+    }
+}
+
+impl SimdWindow for F32x4 {
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        (Self(vuzp1q_f32(self.0, next.0)), Self(vuzp2q_f32(self.0, next.0)))
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, next: Self) -> (Self, Self) {
+        (Self(vzip1q_f32(self.0, next.0)), Self(vzip2q_f32(self.0, next.0)))
+    }
+    #[inline(always)]
+    unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {
+        let mut lanes = [0.0f32; 4];
+        vst1q_f32(lanes.as_mut_ptr(), other.0);
+        for (lane, x) in lanes.iter_mut().enumerate() {
+            if mask >> lane & 1 == 1 {
+                *x = *at.wrapping_add(lane);
+            }
+        }
+        Self(vld1q_f32(lanes.as_ptr()))
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self) -> uint32x4_t {
+        vbicq_u32(vceqq_f32(best.0, best.0), vcleq_f32(self.0, best.0))
+    }
+    #[inline(always)]
+    unsafe fn same_bits(self, other: Self) -> uint32x4_t {
+        vceqq_u32(vreinterpretq_u32_f32(self.0), vreinterpretq_u32_f32(other.0))
     }
 }
 

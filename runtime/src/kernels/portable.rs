@@ -8,7 +8,7 @@
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
 use super::pack;
-use super::simd::{Real, Simd, SimdMath};
+use super::simd::{Real, Simd, SimdMath, SimdWindow};
 use super::tile::tile;
 
 /// Eight lanes as an array.
@@ -87,11 +87,6 @@ impl<T: Real> Simd for Array<T> {
     unsafe fn leaky(self, alpha: Self) -> Self {
         self.map2(alpha, |x, slope| if x > T::ZERO { x } else { x.mul(slope) })
     }
-    #[inline(always)]
-    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
-        let at = |i: usize| if i < 8 { self.0[i] } else { next.0[i - 8] };
-        (Self(std::array::from_fn(|i| at(2 * i))), Self(std::array::from_fn(|i| at(2 * i + 1))))
-    }
 }
 
 impl SimdMath for Array<f32> {
@@ -142,6 +137,38 @@ impl SimdMath for Array<f32> {
     #[inline(always)]
     unsafe fn select(mask: [bool; 8], yes: Self, no: Self) -> Self {
         Self(std::array::from_fn(|i| if mask[i] { yes.0[i] } else { no.0[i] }))
+    }
+}
+
+impl SimdWindow for Array<f32> {
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        let at = |i: usize| if i < 8 { self.0[i] } else { next.0[i - 8] };
+        (Self(std::array::from_fn(|i| at(2 * i))), Self(std::array::from_fn(|i| at(2 * i + 1))))
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, next: Self) -> (Self, Self) {
+        let at = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { next.0[i / 2] };
+        (Self(std::array::from_fn(at)), Self(std::array::from_fn(|i| at(8 + i))))
+    }
+    #[inline(always)]
+    unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {
+        let mut out = other.0;
+        for (lane, x) in out.iter_mut().enumerate() {
+            if mask >> lane & 1 == 1 {
+                *x = *at.wrapping_add(lane);
+            }
+        }
+        Self(out)
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self) -> [bool; 8] {
+        // Not `!(new <= best)` alone: the best may be the NaN.
+        std::array::from_fn(|i| self.0[i] > best.0[i] || self.0[i].is_nan() && !best.0[i].is_nan())
+    }
+    #[inline(always)]
+    unsafe fn same_bits(self, other: Self) -> [bool; 8] {
+        std::array::from_fn(|i| self.0[i].to_bits() == other.0[i].to_bits())
     }
 }
 

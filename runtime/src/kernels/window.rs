@@ -6,9 +6,20 @@
 mod axis;
 mod depthwise;
 mod depthwise_plane;
+mod lanes;
+mod plan;
+mod pool;
+mod pool_grad;
+mod pool_grad_plane;
+mod pool_plane;
 mod tables;
 
 pub use axis::{Axis, WindowError};
 pub use depthwise::{DepthwiseDescriptor, DepthwiseEpilogue, DepthwisePlan, DepthwiseSpec, depthwise_tiles};
 pub(crate) use depthwise_plane::{PlaneCall, plane};
+pub use plan::WindowPlan;
+pub use pool::{PoolDescriptor, PoolPlan, PoolReduce, PoolSpec, pool_tiles};
+pub use pool_grad::{PoolGradDescriptor, PoolGradPlan, PoolGradSpec, pool_grad_tiles};
+pub(crate) use pool_grad_plane::{PoolGradCall, pool_grad_plane};
+pub(crate) use pool_plane::{PoolCall, pool_plane};
 pub(crate) use tables::{WindowTable, window_table};

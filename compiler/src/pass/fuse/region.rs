@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::loops::build::body_of;
 use crate::loops::build::contract::{contract_form, is_contraction_body};
+use crate::loops::build::depthwise::depthwise_form;
 use crate::loops::build::{Declined, row_program};
 
 use super::Verdict;
@@ -74,12 +75,18 @@ impl Kernel {
     /// Whether it is one kernel.
     pub(super) fn verdict(&self, facts: &Facts<'_>) -> Verdict {
         if self.is_contraction(facts) {
-            return match contract_form(&self.region) {
-                Some(Ok(_)) => Verdict::Fused,
-                Some(Err(reason)) => Verdict::Epilogue(reason),
-                None => Verdict::Epilogue("the root is no contraction"),
+            return match (contract_form(&self.region), depthwise_form(&self.region)) {
+                (Some(Ok(_)), _) => Verdict::Fused,
+                (_, Some(Ok(_))) => self.row_verdict(facts),
+                (_, Some(Err(reason))) | (Some(Err(reason)), None) => Verdict::Epilogue(reason),
+                (None, None) => Verdict::Epilogue("the root is no contraction"),
             };
         }
+        self.row_verdict(facts)
+    }
+
+    /// Whether it is one nest, which also runs where there are no micro-kernels.
+    fn row_verdict(&self, facts: &Facts<'_>) -> Verdict {
         let map = |&node: &Node| match facts.body(node) {
             Body::Map(map) => Ok(map),
             _ => Err(Declined::Body),

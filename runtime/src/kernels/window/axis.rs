@@ -79,3 +79,36 @@ impl Axis {
         from.min(to) as usize..to as usize
     }
 }
+
+/// Multiply-adds of one tile at least: some microseconds, so that launching costs nothing next to it.
+const TILE_WORK: usize = 200_000;
+/// Tiles at most: enough for every thread to have its share.
+const MOST_TILES: usize = 64;
+
+/// Planes of one tile, if one takes as long as `work` multiply-adds.
+pub(super) fn tile_planes(planes: usize, work: usize) -> usize {
+    TILE_WORK.div_ceil(work.max(1)).max(planes.div_ceil(MOST_TILES))
+}
+
+/// Whether planes with these axes are within what the kernels address.
+pub(super) fn check_planes(planes: usize, rows: &Axis, columns: &Axis) -> Result<(), WindowError> {
+    rows.check()?;
+    columns.check()?;
+    let small = |a: usize, b: usize| a.checked_mul(b).is_some_and(|n| n < i32::MAX as usize);
+    let pairs = [(rows.input, columns.input), (rows.output, columns.output), (rows.kernel, columns.kernel)];
+    match planes {
+        0 => Err(WindowError::Empty),
+        _ if pairs.iter().all(|&(a, b)| small(a, b)) => Ok(()),
+        _ => Err(WindowError::TooLarge),
+    }
+}
+
+/// Window and stride, such as `3x3-s2`.
+pub(super) fn describe(rows: &Axis, columns: &Axis) -> String {
+    let size = format!("{}x{}", rows.kernel, columns.kernel);
+    if rows.stride == columns.stride {
+        format!("{size}-s{}", rows.stride)
+    } else {
+        format!("{size}-s{}x{}", rows.stride, columns.stride)
+    }
+}

@@ -8,7 +8,7 @@
 
 use std::ptr::null;
 
-use super::axis::{Axis, WindowError};
+use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
 use super::depthwise_plane::PlaneCall;
 use super::tables::WindowTable;
 use crate::kernels::{Activation, Kernels};
@@ -69,11 +69,6 @@ pub struct DepthwiseDescriptor {
     pub(super) activation: (u32, [f32; 2]),
 }
 
-/// Multiply-adds of one tile at least: some microseconds, so that launching costs nothing next to it.
-const TILE_WORK: usize = 200_000;
-/// Tiles at most: enough for every thread to have its share.
-const MOST_TILES: usize = 64;
-
 impl DepthwisePlan {
     /// Compiles `spec` for the kernels of one level.
     ///
@@ -81,17 +76,9 @@ impl DepthwisePlan {
     /// [`WindowError`] when there is no kernel.
     pub fn new(spec: &DepthwiseSpec, kernels: &Kernels) -> Result<Self, WindowError> {
         let (rows, columns) = (spec.rows, spec.columns);
-        rows.check()?;
-        columns.check()?;
-        if spec.planes == 0 || spec.filters == 0 || spec.multiplier == 0 {
+        check_planes(spec.planes, &rows, &columns)?;
+        if spec.filters == 0 || spec.multiplier == 0 {
             return Err(WindowError::Empty);
-        }
-        let small = |a: usize, b: usize| a.checked_mul(b).is_some_and(|n| n < i32::MAX as usize);
-        if !small(rows.input, columns.input)
-            || !small(rows.output, columns.output)
-            || !small(rows.kernel, columns.kernel)
-        {
-            return Err(WindowError::TooLarge);
         }
         if columns.stride > 2 {
             return Err(WindowError::Stride);
@@ -102,19 +89,13 @@ impl DepthwisePlan {
         let (masks, full) = columns.masks(table.lanes);
         let work = rows.output * columns.output * rows.kernel * columns.kernel;
         let (code, alpha) = spec.epilogue.activation.code();
-        let size = format!("{}x{}", rows.kernel, columns.kernel);
-        let stride = if rows.stride == columns.stride {
-            format!("s{}", rows.stride)
-        } else {
-            format!("s{}x{}", rows.stride, columns.stride)
-        };
         Ok(Self {
-            kernel: format!("{}-depthwise-{size}-{stride}", table.name),
+            kernel: format!("{}-depthwise-{}", table.name, describe(&rows, &columns)),
             descriptor: Box::new(DepthwiseDescriptor {
                 spec: spec.clone(),
                 table,
                 plane: functions[columns.stride - 1],
-                tile: TILE_WORK.div_ceil(work).max(spec.planes.div_ceil(MOST_TILES)),
+                tile: tile_planes(spec.planes, work),
                 masks,
                 full,
                 interior: rows.interior(),

@@ -10,8 +10,9 @@
 //! input rows: 3.9 loads for 9 multiply-adds a vector, which is what the load units keep up with.
 
 use super::depthwise::DepthwiseDescriptor;
+use super::lanes::{first_lanes, tap, taps};
 use crate::kernels::math::clamp;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::SimdWindow;
 use crate::kernels::tile::{CLAMP, LEAKY_RELU, RELU};
 
 /// One plane: pointers to its first elements, null where the epilogue has none.
@@ -34,34 +35,32 @@ pub(crate) type PlaneFn = unsafe fn(&PlaneCall<'_>);
 /// The processor has the instructions of `S`, whose lanes are the table's; the call's pointers are good for the planes
 /// and vectors of its spec.
 #[inline(always)]
-pub(crate) unsafe fn plane<S: Simd<Elem = f32>, const K: usize, const STRIDE: usize, const R: usize>(
-    call: &PlaneCall<'_>,
-) {
+pub(crate) unsafe fn plane<S: SimdWindow, const K: usize, const STRIDE: usize, const R: usize>(call: &PlaneCall<'_>) {
     let spec = &call.d.spec;
-    let taps = Taps::of(call);
+    let filter = Filter::of(call);
     let mut w = [[S::splat(0.0); K]; K];
     for i in 0..K {
         for j in 0..K {
-            w[i][j] = S::splat(*taps.at(i, j));
+            w[i][j] = S::splat(*filter.at(i, j));
         }
     }
     let mut y = 0;
     while y < spec.rows.output {
         match spec.rows.output - y {
             left if left >= R => {
-                rows::<S, K, STRIDE, R>(call, &w, &taps, y);
+                rows::<S, K, STRIDE, R>(call, &w, &filter, y);
                 y += R;
             }
             left if left >= 4 && R > 4 => {
-                rows::<S, K, STRIDE, 4>(call, &w, &taps, y);
+                rows::<S, K, STRIDE, 4>(call, &w, &filter, y);
                 y += 4;
             }
             left if left >= 2 && R > 2 => {
-                rows::<S, K, STRIDE, 2>(call, &w, &taps, y);
+                rows::<S, K, STRIDE, 2>(call, &w, &filter, y);
                 y += 2;
             }
             _ => {
-                rows::<S, K, STRIDE, 1>(call, &w, &taps, y);
+                rows::<S, K, STRIDE, 1>(call, &w, &filter, y);
                 y += 1;
             }
         }
@@ -73,21 +72,21 @@ pub(crate) unsafe fn plane<S: Simd<Elem = f32>, const K: usize, const STRIDE: us
 }
 
 /// Where the taps of a filter lie.
-struct Taps {
+struct Filter {
     first: *const f32,
     row: isize,
     column: isize,
 }
 
-impl Taps {
+impl Filter {
     #[inline(always)]
-    fn of(call: &PlaneCall<'_>) -> Taps {
+    fn of(call: &PlaneCall<'_>) -> Filter {
         let spec = &call.d.spec;
         let (rows, columns) = (spec.rows.kernel, spec.columns.kernel);
         let [row, column] = spec.flipped;
         let first = usize::from(row) * (rows - 1) * columns + usize::from(column) * (columns - 1);
         let turned = |flipped: bool, step: usize| if flipped { -(step as isize) } else { step as isize };
-        Taps { first: call.w.wrapping_add(first), row: turned(row, columns), column: turned(column, 1) }
+        Filter { first: call.w.wrapping_add(first), row: turned(row, columns), column: turned(column, 1) }
     }
 
     #[inline(always)]
@@ -98,29 +97,29 @@ impl Taps {
 
 /// `R` output rows from row `y` on, vector by vector.
 #[inline(always)]
-unsafe fn rows<S: Simd<Elem = f32>, const K: usize, const STRIDE: usize, const R: usize>(
+unsafe fn rows<S: SimdWindow, const K: usize, const STRIDE: usize, const R: usize>(
     call: &PlaneCall<'_>,
     w: &[[S; K]; K],
-    taps: &Taps,
+    filter: &Filter,
     y: usize,
 ) {
     let d = call.d;
     let inside = d.interior.start <= y && y + R <= d.interior.end;
     for v in 0..d.full.len() {
         if inside && *d.full.get_unchecked(v) {
-            block::<S, K, STRIDE, R, false>(call, w, taps, y, v);
+            block::<S, K, STRIDE, R, false>(call, w, filter, y, v);
         } else {
-            block::<S, K, STRIDE, R, true>(call, w, taps, y, v);
+            block::<S, K, STRIDE, R, true>(call, w, filter, y, v);
         }
     }
 }
 
 /// `R` rows of vector `v`. Unless `MASKED`, all windows lie inside and all outputs exist.
 #[inline(always)]
-unsafe fn block<S: Simd<Elem = f32>, const K: usize, const STRIDE: usize, const R: usize, const MASKED: bool>(
+unsafe fn block<S: SimdWindow, const K: usize, const STRIDE: usize, const R: usize, const MASKED: bool>(
     call: &PlaneCall<'_>,
     w: &[[S; K]; K],
-    taps: &Taps,
+    filter: &Filter,
     y: usize,
     v: usize,
 ) {
@@ -137,13 +136,15 @@ unsafe fn block<S: Simd<Elem = f32>, const K: usize, const STRIDE: usize, const 
     };
     let mut acc = [S::splat(0.0); R];
     if K == 0 {
-        any_kernel::<S, STRIDE, R, MASKED>(call, taps, &input, masks, &mut acc);
+        any_kernel::<S, STRIDE, R, MASKED>(call, filter, &input, masks, &mut acc);
     } else {
         // Written out, because the accumulators are registers only if their numbers are constants.
         macro_rules! rows {
             ($($i:literal)*) => {$(
                 if $i < (R - 1) * STRIDE + K {
-                    let x = input.taps::<S, K, STRIDE, MASKED>($i, masks);
+                    let (row, exists) = input.row($i);
+                    // SAFETY: the masks leave what lies inside; the level is the caller's promise.
+                    let x = taps::<S, K, STRIDE>(row, masks, |at, mask| unsafe { load::<S, MASKED>(at, mask & exists) });
                     for r in 0..R {
                         if $i >= r * STRIDE && $i - r * STRIDE < K {
                             for j in 0..K {
@@ -175,51 +176,19 @@ impl Input {
         let exists = ((self.top + i as isize) as usize) < self.rows;
         (self.at.wrapping_add(i * self.pitch), if exists { !0 } else { 0 })
     }
-
-    /// What row `i` gives to each of `K` taps along it.
-    #[inline(always)]
-    unsafe fn taps<S: Simd<Elem = f32>, const K: usize, const STRIDE: usize, const MASKED: bool>(
-        &self,
-        i: usize,
-        masks: *const [u16; 2],
-    ) -> [S; K] {
-        let (row, exists) = self.row(i);
-        let mut x = [S::splat(0.0); K];
-        if STRIDE == 1 {
-            for j in 0..K {
-                x[j] = load::<S, MASKED>(row.wrapping_add(j), masks, j, 0, exists);
-            }
-        } else {
-            for j in (0..K).step_by(2) {
-                let a = load::<S, MASKED>(row.wrapping_add(j), masks, j, 0, exists);
-                let b = load::<S, MASKED>(row.wrapping_add(j + S::LANES), masks, j, 1, exists);
-                let (even, odd) = a.deinterleave(b);
-                x[j] = even;
-                if j + 1 < K {
-                    x[j + 1] = odd;
-                }
-            }
-        }
-        x
-    }
 }
 
+/// Loads what of a vector exists; lanes outside are zero.
 #[inline(always)]
-unsafe fn load<S: Simd<Elem = f32>, const MASKED: bool>(
-    at: *const f32,
-    masks: *const [u16; 2],
-    tap: usize,
-    half: usize,
-    exists: u16,
-) -> S {
-    if MASKED { S::load_mask(at, (*masks.add(tap))[half] & exists) } else { S::load(at) }
+unsafe fn load<S: SimdWindow, const MASKED: bool>(at: *const f32, mask: u16) -> S {
+    if MASKED { S::load_mask(at, mask) } else { S::load(at) }
 }
 
 /// As the written-out rows of [`block`], tap by tap, for kernels of any extent.
 #[inline(always)]
-unsafe fn any_kernel<S: Simd<Elem = f32>, const STRIDE: usize, const R: usize, const MASKED: bool>(
+unsafe fn any_kernel<S: SimdWindow, const STRIDE: usize, const R: usize, const MASKED: bool>(
     call: &PlaneCall<'_>,
-    taps: &Taps,
+    filter: &Filter,
     input: &Input,
     masks: *const [u16; 2],
     acc: &mut [S; R],
@@ -227,14 +196,12 @@ unsafe fn any_kernel<S: Simd<Elem = f32>, const STRIDE: usize, const R: usize, c
     let spec = &call.d.spec;
     for i in 0..spec.rows.kernel {
         for j in 0..spec.columns.kernel {
-            let w = S::splat(*taps.at(i, j));
+            let w = S::splat(*filter.at(i, j));
             for r in 0..R {
                 let (row, exists) = input.row(r * spec.rows.stride + i);
-                let mut x = load::<S, MASKED>(row.wrapping_add(j), masks, j, 0, exists);
-                if STRIDE == 2 {
-                    let b = load::<S, MASKED>(row.wrapping_add(j + S::LANES), masks, j, 1, exists);
-                    x = x.deinterleave(b).0;
-                }
+                // SAFETY: as in `block`.
+                let (x, _) =
+                    tap::<S, STRIDE>(row, masks, j, &|at, mask| unsafe { load::<S, MASKED>(at, mask & exists) });
                 acc[r] = x.mul_add(w, acc[r]);
             }
         }
@@ -243,14 +210,14 @@ unsafe fn any_kernel<S: Simd<Elem = f32>, const STRIDE: usize, const R: usize, c
 
 /// Epilogue and stores of a block whose first output is element `at` of the plane and that has `left` outputs a row.
 #[inline(always)]
-unsafe fn finish<S: Simd<Elem = f32>, const R: usize, const MASKED: bool>(
+unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
     call: &PlaneCall<'_>,
     acc: &mut [S; R],
     at: usize,
     left: usize,
 ) {
     let pitch = call.d.spec.columns.output;
-    let mask = ((1u32 << left.min(S::LANES)) - 1) as u16;
+    let mask = first_lanes(left, S::LANES);
     if !call.bias.is_null() {
         let bias = S::splat(*call.bias);
         acc.iter_mut().for_each(|a| *a = a.add(bias));
