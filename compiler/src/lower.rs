@@ -7,7 +7,7 @@ mod window;
 
 use std::sync::Arc;
 
-use kiln_ir::graph::{Graph, Provenance, Value};
+use kiln_ir::graph::{Graph, NodeData, Provenance, Value};
 use kiln_ir::types::{DType, TensorType};
 use kiln_rt::kernels::window::WindowPlan;
 use kiln_rt::kernels::{ContractPlan, Kernels, Packed, Side};
@@ -18,7 +18,7 @@ use crate::loops::build::{self, CheckSite, Declined, region_of};
 use crate::loops::nest::{Access, Arg, Index, LoopNest, NestBuilder, Place, Var};
 use crate::schedule::Scheduled;
 
-pub use window::DEPTHWISE_TILES;
+pub use window::{DEPTHWISE_TILES, POOL_GRAD_TILES, POOL_TILES};
 
 /// Name by which nests call the contraction of one tile.
 pub const CONTRACT_TILES: &str = "contract_tiles";
@@ -93,7 +93,7 @@ pub fn lower(
     lasting: &dyn Fn(Value) -> bool,
 ) -> Result<Lowered, Declined> {
     let data = graph.node(kernel.node);
-    let region = region_of(graph, kernel.node);
+    let region = wanted(region_of(graph, kernel.node), data, kernel);
     let name = graph.value_name(kernel.results[0]).to_string();
     let provenance = data.provenance.clone();
     if let Some(lowered) = kernels.and_then(|kernels| window::lower(&name, &region, kernels, &provenance)) {
@@ -123,6 +123,14 @@ pub fn lower(
         packs: Vec::new(),
         provenance,
     })
+}
+
+/// The region with those results only that the kernel has: places of maxima that nobody reads are not computed.
+fn wanted(mut region: Graph, data: &NodeData, kernel: &Scheduled) -> Graph {
+    let pairs = data.results.iter().zip(region.returns().to_vec());
+    let returns: Vec<Value> = pairs.filter(|(v, _)| kernel.results.contains(v)).map(|(_, inner)| inner).collect();
+    region.set_returns(returns);
+    region
 }
 
 fn contraction(

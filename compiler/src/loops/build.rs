@@ -16,6 +16,7 @@ mod form;
 mod in_place;
 mod keep;
 mod plan;
+pub mod pool;
 mod reduce;
 mod rows;
 mod scatter;

@@ -4,5 +4,6 @@
 mod cases;
 mod contract;
 mod depthwise;
+mod pool;
 mod strips;
 mod tiling;

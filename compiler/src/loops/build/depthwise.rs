@@ -98,7 +98,7 @@ fn root_form(region: &Graph, root: &NodeData) -> Option<(DepthwiseSpec, usize, u
 }
 
 fn spec_of(map: &Map, x: (&Read, &Extents), w: (&Read, &Extents)) -> Option<DepthwiseSpec> {
-    let planes = window::planes(map, x)?;
+    let planes = window::windows(map, x.0, x.1)?;
     let all = map.extents();
     let summed = map.parallel.len()..all.len();
     let real = |d: &usize| all.get(*d).is_some_and(|&extent| extent > 1);
@@ -106,7 +106,7 @@ fn spec_of(map: &Map, x: (&Read, &Extents), w: (&Read, &Extents)) -> Option<Dept
     if summed.filter(real).any(|d| !kernel.contains(&d)) {
         return None;
     }
-    let space: Vec<usize> = planes.axes.iter().map(|axis| axis.output).collect();
+    let space: Vec<usize> = planes.axes.iter().map(|axis| axis.result).collect();
     let outer: Vec<usize> = (0..map.parallel.len()).filter(|d| !space.contains(d)).filter(real).collect();
     // The planes of x come first, then those that share one.
     let shared = outer.strip_prefix(planes.outer.as_slice())?;
