@@ -3,10 +3,13 @@
 //! A contraction becomes calls of a micro-kernel, tile by tile, unless kernels are switched off; everything else, and
 //! then contractions too, becomes loops of its own.
 
+mod window;
+
 use std::sync::Arc;
 
-use kiln_ir::graph::{Graph, Provenance, Value};
+use kiln_ir::graph::{Graph, NodeData, Provenance, Value};
 use kiln_ir::types::{DType, TensorType};
+use kiln_rt::kernels::window::WindowPlan;
 use kiln_rt::kernels::{ContractPlan, Kernels, Packed, Side};
 use smallvec::SmallVec;
 
@@ -14,6 +17,8 @@ use crate::loops::build::contract::{ContractForm, contract_form};
 use crate::loops::build::{self, CheckSite, Declined, region_of};
 use crate::loops::nest::{Access, Arg, Index, LoopNest, NestBuilder, Place, Var};
 use crate::schedule::Scheduled;
+
+pub use window::{DEPTHWISE_TILES, POOL_GRAD_TILES, POOL_TILES};
 
 /// Name by which nests call the contraction of one tile.
 pub const CONTRACT_TILES: &str = "contract_tiles";
@@ -40,6 +45,8 @@ pub struct Lowered {
     pub flops: u64,
     /// The micro-kernel's plans, if one is called: one per phase of a strided transposed convolution.
     pub contractions: Vec<Arc<ContractPlan>>,
+    /// The plan of a kernel that goes over windows of planes.
+    pub window: Option<Arc<WindowPlan>>,
     /// Operands that the kernel takes as panels.
     pub packs: Vec<Pack>,
     /// Script line.
@@ -57,6 +64,8 @@ pub enum BufferUse {
     Workspace(usize),
     /// Descriptor of the micro-kernel's plan with this number.
     Descriptor(usize),
+    /// Descriptor of [`Lowered::window`].
+    Window,
     /// Panels of an operand that `@prepare` packs: number in [`Lowered::packs`].
     Packed(usize),
 }
@@ -84,9 +93,12 @@ pub fn lower(
     lasting: &dyn Fn(Value) -> bool,
 ) -> Result<Lowered, Declined> {
     let data = graph.node(kernel.node);
-    let region = region_of(graph, kernel.node);
+    let region = wanted(region_of(graph, kernel.node), data, kernel);
     let name = graph.value_name(kernel.results[0]).to_string();
     let provenance = data.provenance.clone();
+    if let Some(lowered) = kernels.and_then(|kernels| window::lower(&name, &region, kernels, &provenance)) {
+        return Ok(lowered);
+    }
     if let (Some(kernels), Some(Ok(mut form))) = (kernels, contract_form(&region)) {
         let [left, right] = [form.left, form.right].map(|operand| lasting(kernel.operands[operand]));
         form.spec.packed = Packed { left, right };
@@ -108,9 +120,18 @@ pub fn lower(
         checks: built.checks,
         flops: built.flops,
         contractions: Vec::new(),
+        window: None,
         packs: Vec::new(),
         provenance,
     })
+}
+
+/// The region with those results only that the kernel has: places of maxima that nobody reads are not computed.
+fn wanted(mut region: Graph, data: &NodeData, kernel: &Scheduled) -> Graph {
+    let pairs = data.results.iter().zip(region.returns().to_vec());
+    let returns: Vec<Value> = pairs.filter(|(v, _)| kernel.results.contains(v)).map(|(_, inner)| inner).collect();
+    region.set_returns(returns);
+    region
 }
 
 fn contraction(
@@ -159,6 +180,7 @@ fn contraction(
         checks: Vec::new(),
         flops,
         contractions: plans,
+        window: None,
         packs,
         provenance,
     }

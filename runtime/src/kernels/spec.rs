@@ -144,19 +144,28 @@ pub enum Activation {
     Sigmoid,
     /// Hyperbolic tangent.
     Tanh,
+    /// `min(max(x, low), high)`
+    Clamp {
+        /// Smallest result.
+        low: f64,
+        /// Largest result, at least `low`.
+        high: f64,
+    },
 }
 
 impl Activation {
-    pub(crate) fn code(self) -> (u32, f64) {
+    /// Code of the kernels, and its constants: a slope, or two bounds.
+    pub(crate) fn code(self) -> (u32, [f64; 2]) {
         match self {
-            Self::None => (0, 0.0),
-            Self::Relu => (super::tile::RELU, 0.0),
-            Self::LeakyRelu(alpha) => (super::tile::LEAKY_RELU, alpha),
-            Self::GeluTanh => (super::math::GELU_TANH, 0.0),
-            Self::GeluErf => (super::math::GELU_ERF, 0.0),
-            Self::Silu => (super::math::SILU, 0.0),
-            Self::Sigmoid => (super::math::SIGMOID, 0.0),
-            Self::Tanh => (super::math::TANH, 0.0),
+            Self::None => (0, [0.0; 2]),
+            Self::Relu => (super::tile::RELU, [0.0; 2]),
+            Self::LeakyRelu(alpha) => (super::tile::LEAKY_RELU, [alpha, 0.0]),
+            Self::GeluTanh => (super::math::GELU_TANH, [0.0; 2]),
+            Self::GeluErf => (super::math::GELU_ERF, [0.0; 2]),
+            Self::Silu => (super::math::SILU, [0.0; 2]),
+            Self::Sigmoid => (super::math::SIGMOID, [0.0; 2]),
+            Self::Tanh => (super::math::TANH, [0.0; 2]),
+            Self::Clamp { low, high } => (super::tile::CLAMP, [low, high]),
         }
     }
 }
