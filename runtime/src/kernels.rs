@@ -47,6 +47,7 @@ mod simd;
 mod spec;
 mod tile;
 mod tiling;
+mod winograd;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -69,6 +70,9 @@ pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };
 pub use tiling::{Tiling, plan_tiles};
+pub use winograd::{
+    WinogradDescriptor, WinogradError, WinogradPlan, WinogradTile, winograd_input, winograd_tiles, winograd_weights,
+};
 
 /// Instruction sets, each containing those before it on its architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

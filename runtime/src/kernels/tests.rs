@@ -5,3 +5,4 @@ mod cases;
 mod contract;
 mod strips;
 mod tiling;
+mod winograd;

@@ -6,7 +6,7 @@ use super::super::{
 use super::cases::{Conv, dot, naive, numbers, out_len, read_len};
 
 /// The levels this processor has.
-fn levels() -> Vec<&'static Kernels> {
+pub(super) fn levels() -> Vec<&'static Kernels> {
     let usable = Level::ALL.into_iter().filter(|level| level.available());
     usable.filter_map(Kernels::for_level).collect()
 }
