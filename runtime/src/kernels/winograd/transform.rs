@@ -48,8 +48,8 @@ impl Variant for F2 {
     }
 }
 
-const P: f32 = 1.0;
-const Q: f32 = 2.0;
+const P: f32 = 0.625;
+const Q: f32 = 1.5;
 const PP: f32 = P * P;
 const QQ: f32 = Q * Q;
 
