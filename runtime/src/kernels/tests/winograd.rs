@@ -1,7 +1,7 @@
 use super::super::math::activation_f64;
 use super::super::{
-    Activation, Along, Arguments, ContractPlan, ContractSpec, Epilogue, Kernels, Packed, WinogradError,
-    WinogradPlan, WinogradTile,
+    Activation, Along, Arguments, ContractPlan, ContractSpec, Epilogue, Kernels, Packed, WinogradError, WinogradPlan,
+    WinogradTile,
 };
 use super::cases::{Conv, naive, numbers, out_len, read_len};
 use super::contract::levels;
@@ -130,7 +130,15 @@ fn error(actual: &[f32], exact: &[f64]) -> f64 {
     let most = exact.iter().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
     let difference = actual.iter().zip(exact).map(|(a, e)| (f64::from(*a) - e).abs());
     // NaN counts as infinite.
-    difference.fold(0.0, |most: f64, d| if d <= most { most } else if d.is_nan() { f64::INFINITY } else { d }) / most
+    difference.fold(0.0, |most: f64, d| {
+        if d <= most {
+            most
+        } else if d.is_nan() {
+            f64::INFINITY
+        } else {
+            d
+        }
+    }) / most
 }
 
 fn check(spec: &ContractSpec) {
@@ -203,7 +211,15 @@ fn weights_on_the_right_and_packed_ahead() {
     std::mem::swap(&mut spec.m, &mut spec.n);
     std::mem::swap(&mut spec.left, &mut spec.right);
     spec.out_strides[1..].rotate_left(1);
-    let moved = |d: usize| if d == 1 { 4 } else if d <= 4 { d - 1 } else { d };
+    let moved = |d: usize| {
+        if d == 1 {
+            4
+        } else if d <= 4 {
+            d - 1
+        } else {
+            d
+        }
+    };
     for dim in spec.left.dims.iter_mut().chain(&mut spec.right.dims) {
         dim.terms.iter_mut().filter(|t| t.0 > 0).for_each(|t| t.0 = moved(t.0));
     }

@@ -32,24 +32,27 @@ impl Lanes for F32x16 {
         (r, _v): (usize, usize),
     ) -> [F32x16; 6] {
         let at = at.wrapping_offset(r as isize * row);
-        let low = |p: usize| load(&geometry.parts[p], &geometry.parts[p].low[r], at);
-        let high = |p: usize| load(&geometry.parts[p], &geometry.parts[p].high[r], at.wrapping_add(F::M));
+        let (mut low, mut high) = ([_mm512_setzero_ps(); 4], [_mm512_setzero_ps(); 4]);
+        for p in 0..F::M {
+            let part = &geometry.parts[p];
+            low[p] = load(part, &part.low[r], at);
+            high[p] = load(part, &part.high[r], at.wrapping_add(F::M));
+        }
         if F::M == 2 {
-            let (even, odd) = (strided(0), strided(1));
-            let pair = |a: __m512, b: __m512| (_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b));
-            let (x0, x1) = pair(low(0), low(1));
-            let (x2, x3) = pair(high(0), high(1));
-            [x0, x1, x2, x3, x3, x3].map(F32x16)
+            let (even, odd) = (strided::<0>(), strided::<1>());
+            let x0 = _mm512_permutex2var_ps(low[0], even, low[1]);
+            let x1 = _mm512_permutex2var_ps(low[0], odd, low[1]);
+            let x2 = _mm512_permutex2var_ps(high[0], even, high[1]);
+            let x3 = _mm512_permutex2var_ps(high[0], odd, high[1]);
+            [F32x16(x0), F32x16(x1), F32x16(x2), F32x16(x3), F32x16(x3), F32x16(x3)]
         } else {
-            let (a, b, c, d) = (low(0), low(1), low(2), low(3));
-            let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+            let (ab, cd) = (_mm512_unpacklo_ps(low[0], low[1]), _mm512_unpacklo_ps(low[2], low[3]));
             let (x0, x1) = interleave_pairs(ab, cd);
-            let (ab, cd) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+            let (ab, cd) = (_mm512_unpackhi_ps(low[0], low[1]), _mm512_unpackhi_ps(low[2], low[3]));
             let (x2, x3) = interleave_pairs(ab, cd);
-            let ab = _mm512_unpacklo_ps(high(0), high(1));
-            let cd = _mm512_unpacklo_ps(high(2), high(3));
+            let (ab, cd) = (_mm512_unpacklo_ps(high[0], high[1]), _mm512_unpacklo_ps(high[2], high[3]));
             let (x4, x5) = interleave_pairs(ab, cd);
-            [x0, x1, x2, x3, x4, x5].map(F32x16)
+            [F32x16(x0), F32x16(x1), F32x16(x2), F32x16(x3), F32x16(x4), F32x16(x5)]
         }
     }
 
@@ -62,14 +65,9 @@ impl Lanes for F32x16 {
         (r, _v): (usize, usize),
     ) {
         let parts = if F::M == 2 {
-            let index = |from: i32| {
-                let f = |i: i32| from + i / 2 + 16 * (i % 2);
-                _mm512_setr_epi32(
-                    f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15),
-                )
-            };
-            let part = |from: i32| _mm512_permutex2var_ps(y[0].0, index(from), y[1].0);
-            [part(0), part(8), y[1].0, y[1].0]
+            let part0 = _mm512_permutex2var_ps(y[0].0, woven::<0>(), y[1].0);
+            let part1 = _mm512_permutex2var_ps(y[0].0, woven::<8>(), y[1].0);
+            [part0, part1, part1, part1]
         } else {
             let (lo, hi) = (_mm512_unpacklo_ps(y[0].0, y[1].0), _mm512_unpackhi_ps(y[0].0, y[1].0));
             let (lo2, hi2) = (_mm512_unpacklo_ps(y[2].0, y[3].0), _mm512_unpackhi_ps(y[2].0, y[3].0));
@@ -93,13 +91,40 @@ unsafe fn interleave_pairs(a: __m512, b: __m512) -> (__m512, __m512) {
     (_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
 }
 
-/// Every other element of two registers, from `first` on.
+/// Every other element of two registers, from `FIRST` on.
 #[inline(always)]
-unsafe fn strided(first: i32) -> __m512i {
-    let f = |i: i32| first + 2 * i;
-    _mm512_setr_epi32(
-        f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15),
-    )
+unsafe fn strided<const FIRST: i32>() -> __m512i {
+    const fn f(first: i32, i: i32) -> i32 {
+        first + 2 * i
+    }
+    let index: [i32; 16] = const {
+        let mut index = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            index[i] = f(FIRST, i as i32);
+            i += 1;
+        }
+        index
+    };
+    _mm512_loadu_si512(index.as_ptr().cast())
+}
+
+/// Elements of two registers in turn, from lane `FIRST` on.
+#[inline(always)]
+unsafe fn woven<const FIRST: i32>() -> __m512i {
+    const fn f(first: i32, i: i32) -> i32 {
+        first + i / 2 + 16 * (i % 2)
+    }
+    let index: [i32; 16] = const {
+        let mut index = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            index[i] = f(FIRST, i as i32);
+            i += 1;
+        }
+        index
+    };
+    _mm512_loadu_si512(index.as_ptr().cast())
 }
 
 #[inline(always)]
@@ -114,10 +139,10 @@ unsafe fn load(part: &Part, masks: &[u16; 8], at: *const f32) -> __m512 {
 #[inline(always)]
 unsafe fn store(part: &Part, r: usize, to: &Plane, mut x: F32x16) {
     let masks = &part.out[r];
-    let offset = |run: usize| part.to[run] + r as isize * to.row;
+    let row = r as isize * to.row;
     if !to.residual.is_null() {
         for run in 0..part.runs {
-            x = x.add(F32x16::load_mask(to.residual.wrapping_offset(offset(run)), masks[run]));
+            x = x.add(F32x16::load_mask(to.residual.wrapping_offset(part.to[run] + row), masks[run]));
         }
     }
     match to.activation {
@@ -132,7 +157,7 @@ unsafe fn store(part: &Part, r: usize, to: &Plane, mut x: F32x16) {
         }
     }
     for run in 0..part.runs {
-        let out = to.out.wrapping_offset(offset(run));
+        let out = to.out.wrapping_offset(part.to[run] + row);
         if masks[run] == u16::MAX { x.store(out) } else { x.store_mask(out, masks[run]) }
     }
 }

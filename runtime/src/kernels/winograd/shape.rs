@@ -78,15 +78,13 @@ pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
     }
     let (output, image) = if weights_left { (b, b + 1) } else { (b + 3, b) };
     let k = b + m + n;
-    let loops =
-        Loops { batch: b, output, image, y: image + 1, x: image + 2, channel: k, tap_y: k + 1, tap_x: k + 2 };
+    let loops = Loops { batch: b, output, image, y: image + 1, x: image + 2, channel: k, tap_y: k + 1, tap_x: k + 2 };
     let (outer, outputs) = if weights_left { (&spec.n, spec.m[0]) } else { (&spec.m, spec.n[0]) };
     let (images, out_size) = (outer[0], (outer[1], outer[2]));
     if [images, outputs, channels, out_size.0, out_size.1].contains(&0) {
         return Err(WinogradError::Form);
     }
-    let (weights, image) =
-        if weights_left { (&spec.left, &spec.right) } else { (&spec.right, &spec.left) };
+    let (weights, image) = if weights_left { (&spec.left, &spec.right) } else { (&spec.right, &spec.left) };
     let mut weights = weight_strides(weights, loops, [outputs, channels])?;
     let read = image_read(image, loops, [images, channels])?;
     let (mut top, mut left) = (read.y.offset, read.x.offset);
@@ -193,9 +191,8 @@ fn image_read(read: &AffineRead, loops: Loops, extents: [usize; 2]) -> Result<Im
             };
             Ok(Some(Spatial { offset: dim.offset, turned, extent: dim.extent, stride: dim.stride as isize }))
         };
-        let plain = |d: usize, extent: usize| {
-            coefficient(d) == 1 && only(&[d]) && dim.offset == 0 && extent <= dim.extent
-        };
+        let plain =
+            |d: usize, extent: usize| coefficient(d) == 1 && only(&[d]) && dim.offset == 0 && extent <= dim.extent;
         if plain(loops.image, extents[0]) {
             strides[0] += dim.stride as isize;
         } else if plain(loops.channel, extents[1]) {

@@ -58,46 +58,51 @@ impl Variant for F4 {
     const A: usize = 6;
     #[inline(always)]
     unsafe fn input<S: SimdMath>(x: [S; 6]) -> [S; 6] {
-        let c = |value: f32| S::splat(value);
-        let ends = |low: S, middle: S, high: S| c(PP * QQ).mul_add(low, c(-PP - QQ).mul_add(middle, high));
-        let (even_p, even_q) = (c(-QQ).mul_add(x[2], x[4]), c(-PP).mul_add(x[2], x[4]));
-        let (odd_p, odd_q) = (c(-QQ).mul_add(x[1], x[3]), c(-PP).mul_add(x[1], x[3]));
+        let (even_p, even_q) = (axpy(-QQ, x[2], x[4]), axpy(-PP, x[2], x[4]));
+        let (odd_p, odd_q) = (axpy(-QQ, x[1], x[3]), axpy(-PP, x[1], x[3]));
         [
-            ends(x[0], x[2], x[4]),
-            c(P).mul_add(odd_p, even_p),
-            c(-P).mul_add(odd_p, even_p),
-            c(Q).mul_add(odd_q, even_q),
-            c(-Q).mul_add(odd_q, even_q),
-            ends(x[1], x[3], x[5]),
+            axpy(PP * QQ, x[0], axpy(-PP - QQ, x[2], x[4])),
+            axpy(P, odd_p, even_p),
+            axpy(-P, odd_p, even_p),
+            axpy(Q, odd_q, even_q),
+            axpy(-Q, odd_q, even_q),
+            axpy(PP * QQ, x[1], axpy(-PP - QQ, x[3], x[5])),
         ]
     }
     #[inline(always)]
     unsafe fn weights<S: SimdMath>(w: [S; 3]) -> [S; 6] {
-        let pair = |at: f64, other: f64| {
-            let norm = 0.5 / (at * at * (at * at - other * other));
-            let (one, linear, square) = (norm as f32, (norm * at) as f32, (norm * at * at) as f32);
-            let even = S::splat(square).mul_add(w[2], S::splat(one).mul(w[0]));
-            let odd = S::splat(linear).mul(w[1]);
-            (even.add(odd), even.sub(odd))
-        };
         let (p, q) = (f64::from(P), f64::from(Q));
-        let (plus_p, minus_p) = pair(p, q);
-        let (plus_q, minus_q) = pair(q, p);
+        let (plus_p, minus_p) = pair(w, p, q);
+        let (plus_q, minus_q) = pair(w, q, p);
         let zero = S::splat((1.0 / (p * p * q * q)) as f32);
         [zero.mul(w[0]), plus_p, minus_p, plus_q, minus_q, w[2]]
     }
     #[inline(always)]
     unsafe fn output<S: SimdMath>(x: [S; 6]) -> [S; 4] {
-        let c = |value: f32| S::splat(value);
         let (even_p, odd_p) = (x[1].add(x[2]), x[1].sub(x[2]));
         let (even_q, odd_q) = (x[3].add(x[4]), x[3].sub(x[4]));
         [
             x[0].add(even_p).add(even_q),
-            c(Q).mul_add(odd_q, c(P).mul(odd_p)),
-            c(QQ).mul_add(even_q, c(PP).mul(even_p)),
-            c(Q * QQ).mul_add(odd_q, c(P * PP).mul_add(odd_p, x[5])),
+            axpy(Q, odd_q, S::splat(P).mul(odd_p)),
+            axpy(QQ, even_q, S::splat(PP).mul(even_p)),
+            axpy(Q * QQ, odd_q, axpy(P * PP, odd_p, x[5])),
         ]
     }
+}
+
+/// `a x + y`
+#[inline(always)]
+unsafe fn axpy<S: SimdMath>(a: f32, x: S, y: S) -> S {
+    S::splat(a).mul_add(x, y)
+}
+
+/// The rows of `G` for the points `at` and `-at`, `-other` and `other` being the rest.
+#[inline(always)]
+unsafe fn pair<S: SimdMath>(w: [S; 3], at: f64, other: f64) -> (S, S) {
+    let norm = 0.5 / (at * at * (at * at - other * other));
+    let even = axpy((norm * at * at) as f32, w[2], S::splat(norm as f32).mul(w[0]));
+    let odd = S::splat((norm * at) as f32).mul(w[1]);
+    (even.add(odd), even.sub(odd))
 }
 
 /// Pixels of a group outside registers: `[row][column][tile]`.
@@ -145,8 +150,11 @@ pub(super) trait Lanes: SimdMath {
         stage: &Stage,
         (r, v): (usize, usize),
     ) -> [Self; 6] {
-        let column = |j: usize| Self::load(stage[r * F::A + j.min(F::A - 1)].as_ptr().add(v * Self::LANES));
-        [column(0), column(1), column(2), column(3), column(4), column(5)]
+        let mut columns = [Self::splat(0.0); 6];
+        for j in 0..F::A {
+            columns[j] = Self::load(stage[r * F::A + j].as_ptr().add(v * Self::LANES));
+        }
+        columns
     }
 
     /// Finishes row `r` of the outputs of vector `v`.
@@ -304,8 +312,11 @@ pub(super) unsafe fn weights<S: Lanes, F: Variant>(call: &WeightsCall) {
         for lane in (0..len).step_by(S::LANES) {
             let mut rows = [[zero; 6]; 3];
             for r in 0..3 {
-                let tap = |x: usize| S::load(taps[r * 3 + x].as_ptr().add(lane));
-                rows[r] = F::weights([tap(0), tap(1), tap(2)]);
+                let mut row = [zero; 3];
+                for x in 0..3 {
+                    row[x] = S::load(taps[r * 3 + x].as_ptr().add(lane));
+                }
+                rows[r] = F::weights(row);
             }
             let left = (len - lane).min(S::LANES);
             let mask = ((1u32 << left) - 1) as u16;
@@ -361,18 +372,15 @@ pub(super) unsafe fn output<S: Lanes, F: Variant>(call: &OutputCall<'_>) {
                 let from = call.from.add(o * lanes + g * GROUP + v * S::LANES);
                 let mut columns = [[zero; 4]; 6];
                 for j in 0..F::A {
-                    let at = |i: usize| S::load(from.add((i.min(F::A - 1) * F::A + j) * call.position));
-                    columns[j] = F::output([at(0), at(1), at(2), at(3), at(4), at(5)]);
+                    let mut column = [zero; 6];
+                    for i in 0..F::A {
+                        column[i] = S::load(from.add((i * F::A + j) * call.position));
+                    }
+                    columns[j] = F::output(column);
                 }
                 for r in 0..F::M {
-                    let row = [
-                        columns[0][r],
-                        columns[1][r],
-                        columns[2][r],
-                        columns[3][r],
-                        columns[4][r],
-                        columns[5][r],
-                    ];
+                    let row =
+                        [columns[0][r], columns[1][r], columns[2][r], columns[3][r], columns[4][r], columns[5][r]];
                     let mut y = F::output(row);
                     for j in 0..F::M {
                         y[j] = y[j].add(bias).mul(scale);
