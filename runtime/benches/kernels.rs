@@ -83,7 +83,7 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
     if spec.packed.right {
         let to = aligned(&mut panels);
         // SAFETY: the buffer has the plan's size.
-        unsafe { plan.pack(Side::Right, right_at, to) };
+        unsafe { plan.pack(Side::Right, right_at, to, (0, plan.pack_tiles(Side::Right))) };
         right_at = to;
     }
     let arguments = Arguments {
@@ -190,7 +190,7 @@ fn layer(spec: &ContractSpec, tile: Option<WinogradTile>, kernels: &Kernels) -> 
         // SAFETY: the buffers have the sizes that spec and plan state.
         unsafe {
             match &winograd {
-                None => direct.pack(Side::Left, weights, to),
+                None => direct.pack(Side::Left, weights, to, (0, direct.pack_tiles(Side::Left))),
                 Some(plan) => plan.pack_weights(weights, to),
             }
         }
@@ -220,7 +220,7 @@ fn layer(spec: &ContractSpec, tile: Option<WinogradTile>, kernels: &Kernels) -> 
 
 fn cases() -> Vec<(String, ContractSpec)> {
     let mut cases = Vec::new();
-    for n in [256, 512, 1024] {
+    for n in [256, 512, 1024, 2048] {
         cases.push((format!("dot {n}^3"), dot(n, n, n, false)));
         cases.push((format!("dot {n}^3 nt"), dot(n, n, n, true)));
     }

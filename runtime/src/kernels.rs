@@ -6,7 +6,7 @@
 //! ```text
 //! contract_tiles (descriptor, arguments, begin, end)    any split of 0..plan.tiles() over workers
 //! contract_reduce(descriptor, arguments, begin, end)    0..plan.reduce_tiles(), after all tiles
-//! pack_operand   (descriptor, side, from, to)           once, for an operand marked packed
+//! pack_operand   (descriptor, side, from, to, begin, end)  once, for an operand marked packed
 //! exp, log, ...  (source, destination, length)          strips of f32, in place allowed
 //! ```
 //!
@@ -69,7 +69,7 @@ pub use drive::{contract_reduce, contract_tiles, pack_operand};
 pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };
-pub use tiling::{Tiling, plan_tiles};
+pub use tiling::{Product, Tiling};
 pub use winograd::{
     WinogradDescriptor, WinogradError, WinogradPlan, WinogradTile, winograd_input, winograd_tiles, winograd_weights,
 };

@@ -220,6 +220,7 @@ impl Run<'_> {
             activation: 0,
             alpha: 0.0,
             activate: self.d.table.activate,
+            transpose: self.d.table.transpose,
         };
         for position in 0..b.positions() {
             for lane in (0..lanes).step_by(b.nr) {
