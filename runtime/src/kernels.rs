@@ -71,7 +71,8 @@ pub use spec::{
 };
 pub use tiling::{Product, Tiling};
 pub use winograd::{
-    WinogradDescriptor, WinogradError, WinogradPlan, WinogradTile, winograd_input, winograd_tiles, winograd_weights,
+    WinogradDescriptor, WinogradError, WinogradEstimate, WinogradPlan, WinogradTile, winograd_input, winograd_pack,
+    winograd_tiles,
 };
 
 /// Instruction sets, each containing those before it on its architecture.

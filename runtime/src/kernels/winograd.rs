@@ -4,7 +4,7 @@
 //! Neural Networks, CVPR 2016).
 //!
 //! ```text
-//! U = G w G^T       for each output and input channel      winograd_weights, or `WinogradPlan::pack_weights` ahead
+//! U = G w G^T       for each output and input channel      winograd_pack
 //! V = B^T x B       for each input channel and tile        winograd_input, or within winograd_tiles
 //! Y = A^T (U V) A   (M + 2)^2 products of matrices         winograd_tiles
 //! ```
@@ -13,6 +13,7 @@
 //! and transformed back while it is in the second-level cache. Images stay row-major.
 
 mod blocks;
+mod cost;
 mod drive;
 mod geometry;
 mod levels;
@@ -22,16 +23,17 @@ mod transform;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-pub use drive::{WinogradDescriptor, winograd_input, winograd_tiles, winograd_weights};
+pub use drive::{WinogradDescriptor, winograd_input, winograd_pack, winograd_tiles};
 
 use super::abi::Arguments;
-use super::spec::ContractSpec;
+use super::spec::{ContractSpec, Side};
 use super::{Kernels, Level};
 use blocks::Blocks;
+pub use cost::WinogradEstimate;
 use shape::shape_of;
 
 /// Why a contraction is no Winograd convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum WinogradError {
     /// Another element type than `f32`.
     #[error("winograd.K1: only f32 is transformed")]
@@ -48,6 +50,9 @@ pub enum WinogradError {
     /// No convolution of dense rows with an epilogue by channel.
     #[error("winograd.K5: not a convolution of row-major images with dense weights")]
     Form,
+    /// Nothing is gained.
+    #[error("winograd.K6: {0}")]
+    Slower(WinogradEstimate),
 }
 
 /// Size of the output tiles.
@@ -59,6 +64,15 @@ pub enum WinogradTile {
     Four,
 }
 
+impl WinogradTile {
+    fn size(self) -> usize {
+        match self {
+            Self::Two => 2,
+            Self::Four => 4,
+        }
+    }
+}
+
 /// A compiled Winograd convolution: descriptor, and the sizes its caller must provide.
 #[derive(Debug)]
 pub struct WinogradPlan {
@@ -67,25 +81,35 @@ pub struct WinogradPlan {
 }
 
 impl WinogradPlan {
-    /// Compiles `spec`, which may be the convolution or its gradient by the input. If the weights' side of
-    /// [`ContractSpec::packed`] is set, they are passed as [`Self::pack_weights`] writes them.
+    /// Compiles `spec`, which may be a convolution or its gradient by the input. The weights are passed as
+    /// [`winograd_pack`] writes them.
     ///
     /// # Errors
     /// [`WinogradError`] says what the spec is not.
     pub fn new(spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) -> Result<Self, WinogradError> {
         let shape = shape_of(spec)?;
-        let m = if tile == WinogradTile::Two { 2 } else { 4 };
-        let blocks = Blocks::new(&shape, m, kernels.f32);
+        let blocks = Blocks::new(&shape, tile.size(), kernels.f32);
         let descriptor = WinogradDescriptor {
             shape,
             blocks,
             table: kernels.f32,
             transforms: transforms(kernels.level),
-            packed: if shape.weights_left { spec.packed.left } else { spec.packed.right },
             activation: shape.activation.code(),
         };
-        let kernel = format!("winograd{m}-{}-{}x{}", kernels.f32.name, blocks.mr, blocks.nr);
+        let kernel = format!("winograd{}-{}-{}x{}", tile.size(), kernels.f32.name, blocks.mr, blocks.nr);
         Ok(Self { descriptor: Box::new(descriptor), kernel })
+    }
+
+    /// The faster tile, if either is faster than summing directly.
+    ///
+    /// # Errors
+    /// [`WinogradError`], or the estimates if the direct sum is faster.
+    pub fn choose(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, WinogradError> {
+        let estimate = WinogradEstimate::new(spec, kernels)?;
+        match estimate.best() {
+            Some(tile) => Self::new(spec, tile, kernels),
+            None => Err(WinogradError::Slower(estimate)),
+        }
     }
 
     /// The argument of the entry points; good while `self` lives.
@@ -93,14 +117,14 @@ impl WinogradPlan {
         &raw const *self.descriptor
     }
 
-    /// Whether the weights are the contraction's left operand.
-    pub fn weights_left(&self) -> bool {
-        self.descriptor.shape.weights_left
+    /// Which operand the weights are: the one that is passed transformed.
+    pub fn weights(&self) -> Side {
+        if self.descriptor.shape.weights_left { Side::Left } else { Side::Right }
     }
 
-    /// Tiles of `winograd_weights`; 0 if the weights are passed transformed.
-    pub fn weight_tiles(&self) -> u64 {
-        if self.descriptor.packed { 0 } else { self.descriptor.blocks.panels as u64 }
+    /// Tiles of [`winograd_pack`].
+    pub fn pack_tiles(&self) -> u64 {
+        self.descriptor.blocks.panels as u64
     }
 
     /// Tiles of `winograd_input`, after which `winograd_tiles` may run; 0 if those fetch the input themselves.
@@ -114,12 +138,10 @@ impl WinogradPlan {
         (self.descriptor.blocks.blocks * self.descriptor.blocks.output_parts) as u64
     }
 
-    /// Bytes of transformed weights and input, shared by all workers: `Arguments::partials`.
+    /// Bytes of transformed input shared by all workers, `Arguments::partials`; 0 if the tiles fetch it themselves.
     pub fn partial_bytes(&self) -> usize {
         let b = &self.descriptor.blocks;
-        let weights = if self.descriptor.packed { 0 } else { b.weights_len };
-        let input = if b.shared_input { b.blocks * b.input_len } else { 0 };
-        4 * (weights + input)
+        if b.shared_input { 4 * b.blocks * b.input_len } else { 0 }
     }
 
     /// Bytes of scratch each worker needs.
@@ -138,13 +160,26 @@ impl WinogradPlan {
         &self.kernel
     }
 
-    /// Transforms weights ahead of time.
+    /// Tiles of a group, groups of a block, and outputs of a tile of the launch, for humans.
+    pub fn describe(&self) -> String {
+        let b = &self.descriptor.blocks;
+        let input = if b.shared_input { "for all first" } else { "by each tile" };
+        format!(
+            "{} groups of 16 tiles of {m} x {m}, {} to a block, {} outputs a tile; transforms the input {input}",
+            b.all_groups,
+            b.groups,
+            b.output_part.min(self.descriptor.shape.outputs),
+            m = b.m
+        )
+    }
+
+    /// Transforms all weights on this thread.
     ///
     /// # Safety
-    /// `from` is the operand's tensor; `to` holds [`Self::packed_bytes`] bytes, 64-byte aligned.
+    /// `from` is the operand's tensor; `to` holds [`Self::packed_bytes`] bytes.
     pub unsafe fn pack_weights(&self, from: *const u8, to: *mut u8) {
         // SAFETY: passed on to the caller.
-        unsafe { drive::pack(&self.descriptor, from.cast(), to.cast()) }
+        unsafe { winograd_pack(self.descriptor(), self.weights().code(), from, to, 0, self.pack_tiles()) }
     }
 
     /// Runs all tiles on this thread.
@@ -154,7 +189,6 @@ impl WinogradPlan {
     pub unsafe fn run(&self, arguments: &Arguments) {
         // SAFETY: passed on to the caller.
         unsafe {
-            winograd_weights(self.descriptor(), arguments, 0, self.weight_tiles());
             winograd_input(self.descriptor(), arguments, 0, self.input_tiles());
             winograd_tiles(self.descriptor(), arguments, 0, self.tiles());
         }

@@ -89,6 +89,7 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
         out_offset: 0,
         epilogue: Epilogue::default(),
         packed: Packed::default(),
+        packs_ahead: false,
     };
     let mut form = ContractForm { spec, left, right, bias: None, scale: None, residual: None };
     epilogue(region, root, &dims, &mut form)?;

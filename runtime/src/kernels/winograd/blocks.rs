@@ -43,6 +43,10 @@ pub(super) struct Blocks {
 
 /// Tiles that a launch should have at least, for any number of threads.
 const WANTED: usize = 8;
+/// Groups of a block whose weights lie in a cache.
+const NEAR_GROUPS: usize = 4;
+/// Elements of transformed weights that the third-level cache cannot be trusted to hold.
+const FAR: usize = 4 << 20;
 /// Outputs whose sums are kept together.
 const OUTPUT_BLOCK: usize = 64;
 
@@ -53,8 +57,11 @@ impl Blocks {
         let narrow = table.shapes.iter().position(|s| s.nr == GROUP).unwrap_or(wide);
         let tiles = shape.images * shape.out_size.0.div_ceil(m) * shape.out_size.1.div_ceil(m);
         let all_groups = tiles.div_ceil(GROUP);
-        let most = std::env::var("W_GROUPS").ok().and_then(|x| x.parse().ok()).unwrap_or(4usize);
-        let blocks = all_groups.div_ceil(most).max(WANTED.min(all_groups.div_ceil(2)));
+        let positions = (m + 2) * (m + 2);
+        let weights_len = positions * shape.outputs * shape.channels;
+        // Weights that no cache holds are read once for as many tiles as possible; threads then share the outputs.
+        let (most, wanted) = if far(weights_len) { (MOST_GROUPS, 1) } else { (NEAR_GROUPS, WANTED) };
+        let blocks = all_groups.div_ceil(most).max(wanted.min(all_groups.div_ceil(2)));
         let groups = all_groups.div_ceil(blocks);
         let blocks = all_groups.div_ceil(groups);
 
@@ -66,16 +73,14 @@ impl Blocks {
         let output_parts = WANTED.div_ceil(blocks).min(panels.div_ceil(4)).max(1);
         let output_part = panels.div_ceil(output_parts) * mr;
         let output_parts = shape.outputs.div_ceil(output_part);
-        let ob = std::env::var("W_OB").ok().and_then(|x| x.parse().ok()).unwrap_or(OUTPUT_BLOCK);
         let in_part = output_part / mr;
-        let output_block = in_part.div_ceil(in_part.div_ceil((ob / mr).max(1))) * mr;
+        let output_block = in_part.div_ceil(in_part.div_ceil((OUTPUT_BLOCK / mr).max(1))) * mr;
 
         let shared_input = output_parts > 1;
         let chunks = WANTED.div_ceil(blocks).min(shape.channels.div_ceil(16)).max(1);
         let channel_chunk = shape.channels.div_ceil(chunks);
         // Positions an odd number of cache lines apart do not meet in one set.
         let apart = |len: usize| (len.div_ceil(16) | 1) * 16;
-        let positions = (m + 2) * (m + 2);
         let weights_position = shape.outputs * shape.channels;
         let input_position = apart(shape.channels * groups * GROUP);
         let sums_position = apart(output_block.min(shape.outputs) * groups * GROUP);
@@ -96,7 +101,7 @@ impl Blocks {
             channel_chunk,
             channel_chunks: shape.channels.div_ceil(channel_chunk),
             weights_position,
-            weights_len: (positions * weights_position).next_multiple_of(16),
+            weights_len,
             input_position,
             input_len: positions * input_position,
             sums_position,
@@ -104,8 +109,22 @@ impl Blocks {
         }
     }
 
+    /// Whether the transformed weights come from memory each time.
+    pub(super) fn weights_are_far(&self) -> bool {
+        far(self.weights_len)
+    }
+
+    /// Which of a level's transforms.
+    pub(super) fn variant(&self) -> usize {
+        usize::from(self.m == 4)
+    }
+
     /// Positions of a transformed tile.
     pub(super) fn positions(&self) -> usize {
         (self.m + 2) * (self.m + 2)
     }
+}
+
+fn far(weights_len: usize) -> bool {
+    weights_len > FAR
 }

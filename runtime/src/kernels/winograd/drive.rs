@@ -19,8 +19,6 @@ pub struct WinogradDescriptor {
     pub(super) blocks: Blocks,
     pub(super) table: &'static Table<f32>,
     pub(super) transforms: &'static Transforms,
-    /// The caller passes weights written by `WinogradPlan::pack_weights`.
-    pub(super) packed: bool,
     pub(super) activation: (u32, f64),
 }
 
@@ -31,19 +29,32 @@ impl std::fmt::Debug for WinogradDescriptor {
     }
 }
 
-/// Transforms the weights: `begin..end` of `WinogradPlan::weight_tiles`.
+/// Transforms row panels `begin..end` of the weights, `WinogradPlan::pack_tiles` of them, ahead of the tiles. `_side` is
+/// there because `pack_operand` has it.
 ///
 /// # Safety
-/// See the documentation of `kernels`, "Contract of the entry points".
-pub unsafe extern "C" fn winograd_weights(
+/// The plan behind `descriptor` is alive; `from` holds the weights, `to` `WinogradPlan::packed_bytes` bytes.
+pub unsafe extern "C" fn winograd_pack(
     descriptor: *const WinogradDescriptor,
-    arguments: *const Arguments,
+    _side: u64,
+    from: *const u8,
+    to: *mut u8,
     begin: u64,
     end: u64,
 ) {
-    let run = Run { d: &*descriptor, a: &*arguments };
+    let d = &*descriptor;
+    let (s, b) = (&d.shape, &d.blocks);
     for panel in begin as usize..end as usize {
-        run.weight_panel(run.weights(), run.a.partials.cast(), panel);
+        let first = panel * b.mr;
+        let from = from.cast::<f32>().wrapping_offset(s.weights.base + first as isize * s.weights.output);
+        (d.transforms.weights[b.variant()])(&WeightsCall {
+            from,
+            strides: s.weights,
+            rows: b.mr.min(s.outputs - first),
+            channels: s.channels,
+            to: to.cast::<f32>().add(first * s.channels),
+            position: b.weights_position,
+        });
     }
 }
 
@@ -85,34 +96,13 @@ pub unsafe extern "C" fn winograd_tiles(
     }
 }
 
-/// All panels of the weights.
-pub(super) unsafe fn pack(d: &WinogradDescriptor, from: *const f32, to: *mut f32) {
-    let none = Arguments {
-        left: null(),
-        right: null(),
-        out: null_mut(),
-        bias: null(),
-        scale: null(),
-        residual: null(),
-        partials: null_mut(),
-        scratch: null_mut(),
-    };
-    let run = Run { d, a: &none };
-    for panel in 0..d.blocks.panels {
-        run.weight_panel(from, to, panel);
-    }
-}
-
 struct Run<'a> {
     d: &'a WinogradDescriptor,
     a: &'a Arguments,
 }
 
 impl Run<'_> {
-    fn variant(&self) -> usize {
-        usize::from(self.d.blocks.m == 4)
-    }
-
+    /// The transformed weights, `[position][panel][channel][rows]`.
     fn weights(&self) -> *const f32 {
         if self.d.shape.weights_left { self.a.left.cast() } else { self.a.right.cast() }
     }
@@ -121,30 +111,9 @@ impl Run<'_> {
         if self.d.shape.weights_left { self.a.right.cast() } else { self.a.left.cast() }
     }
 
-    /// The transformed weights, `[position][panel][channel][rows]`.
-    fn transformed_weights(&self) -> *const f32 {
-        if self.d.packed { self.weights() } else { self.a.partials.cast() }
-    }
-
     /// The transformed input of a block that all items share.
     fn shared_input(&self, block: usize) -> *mut f32 {
-        let b = &self.d.blocks;
-        let weights = if self.d.packed { 0 } else { b.weights_len };
-        self.a.partials.cast::<f32>().wrapping_add(weights + block * b.input_len)
-    }
-
-    unsafe fn weight_panel(&self, from: *const f32, to: *mut f32, panel: usize) {
-        let (s, b) = (&self.d.shape, &self.d.blocks);
-        let first = panel * b.mr;
-        let from = from.wrapping_offset(s.weights.base + first as isize * s.weights.output);
-        (self.d.transforms.weights[self.variant()])(&WeightsCall {
-            from,
-            strides: s.weights,
-            rows: b.mr.min(s.outputs - first),
-            channels: s.channels,
-            to: to.add(first * s.channels),
-            position: b.weights_position,
-        });
+        self.a.partials.cast::<f32>().wrapping_add(block * self.d.blocks.input_len)
     }
 
     /// Geometry of a block's groups.
@@ -160,7 +129,7 @@ impl Run<'_> {
 
     unsafe fn input(&self, groups: &[Geometry], begin: usize, end: usize, to: *mut f32) {
         let (s, b) = (&self.d.shape, &self.d.blocks);
-        (self.d.transforms.input[self.variant()])(&InputCall {
+        (self.d.transforms.input[b.variant()])(&InputCall {
             from: self.image(),
             channel: s.image.channel,
             row: s.image.row,
@@ -198,7 +167,7 @@ impl Run<'_> {
     /// Sums over channels for outputs `first..last`, position by position.
     unsafe fn multiply(&self, lanes: usize, first: usize, last: usize, input: *const f32, sums: *mut f32) {
         let (s, b) = (&self.d.shape, &self.d.blocks);
-        let weights = self.transformed_weights();
+        let weights = self.weights();
         let mut call = TileCall {
             k: s.channels,
             a: null(),
@@ -243,7 +212,7 @@ impl Run<'_> {
             if has { at.cast::<f32>().wrapping_add(first) } else { null() }
         };
         let residual: *const f32 = self.a.residual.cast();
-        (self.d.transforms.output[self.variant()])(&OutputCall {
+        (self.d.transforms.output[b.variant()])(&OutputCall {
             from: sums,
             position: b.sums_position,
             rows: last - first,
