@@ -84,27 +84,7 @@ fn code(lowered: &Lowered) -> String {
     if lowered.contractions.is_empty() {
         return "loops of its own".to_owned();
     }
-    let plans: Vec<String> = lowered
-        .contractions
-        .iter()
-        .map(|plan| {
-            let t = plan.tiling();
-            let (left, right) = plan.packing();
-            format!(
-                "micro-kernel {}, block {} x {}, macro tile {} x {}, k block {}, tiles {} x {} x {} splits; packs {left} \
-                 and {right}",
-                plan.kernel(),
-                t.mr,
-                t.nr,
-                t.mc,
-                t.nc,
-                t.kc,
-                t.m_tiles,
-                t.n_tiles,
-                t.k_splits
-            )
-        })
-        .collect();
+    let plans: Vec<String> = lowered.contractions.iter().map(|plan| plan.describe()).collect();
     plans.join("\n      ")
 }
 

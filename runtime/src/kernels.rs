@@ -48,6 +48,7 @@ mod spec;
 mod tile;
 mod tiling;
 pub mod window;
+mod winograd;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -70,6 +71,10 @@ pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };
 pub use tiling::{Product, Tiling};
+pub use winograd::{
+    WinogradDescriptor, WinogradError, WinogradEstimate, WinogradPlan, WinogradTile, winograd_input, winograd_pack,
+    winograd_tiles,
+};
 
 /// Instruction sets, each containing those before it on its architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,6 +16,7 @@ use kiln_ir::{Module, Name};
 use super::failure::Failure;
 use super::load::{Script, bindings, parse_binding};
 use super::output;
+use super::precision::Numerics;
 
 /// Runs the passes and shows the result at any level.
 #[derive(Debug, Args)]
@@ -46,6 +47,8 @@ pub(crate) struct Opt {
     /// Binds a dimension's name.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
     bind: Vec<(Name, usize)>,
+    #[command(flatten)]
+    numerics: Numerics,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -148,7 +151,7 @@ impl Opt {
     /// Compiles to machine code and shows a stage after the passes.
     fn compiled(&self, script: &Script, module: &Module) -> Result<String, Failure> {
         let texts = Texts { clif: self.emit == Emit::Clif, asm: self.emit == Emit::Asm };
-        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..Options::default() };
+        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..self.numerics.options() };
         let mut text = String::new();
         let compiled = kiln::compile::compile_observed(module, &options, &mut |step| self.observe(step, &mut text));
         let program = compiled.map_err(|error| match error {
