@@ -19,6 +19,7 @@ pub mod emit;
 pub mod jit;
 pub mod math;
 mod target;
+mod wide;
 
 use thiserror::Error;
 
@@ -75,10 +76,36 @@ pub struct CompiledKernel {
     pub alignment: u64,
     /// Number of Cranelift instructions, for metrics.
     pub instructions: usize,
+    /// How the loops run that may run in lanes, in the order of their beginnings.
+    pub loops: Vec<LoopWidth>,
     /// Cranelift's intermediate form, if asked for.
     pub clif: Option<String>,
     /// Disassembly, if asked for.
     pub asm: Option<String>,
+}
+
+/// How a loop that may run in lanes does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoopWidth {
+    /// Name of its variable.
+    pub variable: String,
+    /// What became of it.
+    pub width: Width,
+}
+
+/// Width of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// Vectors of 512 bit, so many in a round.
+    Wide {
+        /// Vectors in a round.
+        vectors: usize,
+    },
+    /// What Cranelift can do: four lanes or single elements.
+    Narrow {
+        /// Why it is not wide.
+        reason: &'static str,
+    },
 }
 
 /// Something that makes machine code of loop nests.
