@@ -3,6 +3,11 @@
 //! [`emit`] turns one nest into position-independent bytes, [`jit`] makes the bytes of many nests executable. Codegen
 //! knows no op names and no graph: a [`LoopNest`] says everything.
 //!
+//! There are two emitters. Cranelift's makes every kernel, in vectors of at most 128 bit. On processors with AVX-512 the
+//! innermost loops in lanes, if their bodies are lists of vector operations, become code of 512 bit by an emitter of our
+//! own: `wide`. It stands behind the kernel's code in the same bytes, and the kernel calls it: see [`LoopWidth`] for which
+//! loops did. What was measured is in `compiler/src/codegen/README.md`.
+//!
 //! # The kernel ABI
 //!
 //! A kernel is `extern "C" fn(table: *const *mut u8, begin: u64, end: u64)`: it runs the tiles `begin..end`. The caller

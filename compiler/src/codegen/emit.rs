@@ -2,7 +2,7 @@
 //!
 //! Cranelift selects instructions and allocates registers; everything above that is done here, in the order in which the
 //! kernel runs: sharing (`function`), hoisting out of loops (`hoist`), lanes (`lanes`), unrolling (`loops`) and
-//! address arithmetic (`index`).
+//! address arithmetic (`index`). Loops that another emitter does better are calls of its code (`wide`).
 
 mod analysis;
 mod expr;
@@ -15,9 +15,9 @@ mod loads;
 mod loops;
 mod scalar;
 mod stmt;
-mod wide;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -32,8 +32,8 @@ use cranelift_frontend::FunctionBuilderContext;
 use super::wide::WideCode;
 use super::{CodegenError, CompiledKernel, Emit, Target, Texts};
 use crate::loops::nest::LoopNest;
-use function::Extras;
 pub(super) use function::Emitter;
+use function::Extras;
 
 /// Emitter by way of Cranelift; one per thread, as it keeps its working memory.
 pub struct ClifEmitter {

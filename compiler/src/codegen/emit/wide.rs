@@ -97,11 +97,8 @@ impl Emitter<'_, '_> {
         for (var, value) in &wide.inner {
             self.set_var(*var, None, *value);
         }
-        let slot = self.b.create_sized_stack_slot(StackSlotData::new(
-            StackSlotKind::ExplicitSlot,
-            wide.tape.block_bytes(),
-            3,
-        ));
+        let slot =
+            self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, wide.tape.block_bytes(), 3));
         self.b.ins().stack_store(types::I64, count, slot, 0);
         for (number, (place, index)) in wide.streams.iter().enumerate() {
             let (pointer, offset) = self.address(*place, index)?;

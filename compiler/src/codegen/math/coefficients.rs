@@ -10,7 +10,8 @@ pub(in crate::codegen) const LN_2_LOW: f32 = -2.121_944_4e-4;
 pub(in crate::codegen) const ROUND: f32 = 12_582_912.0;
 
 /// `(e^r - 1 - r) / r^2` on `|r| <= ln(2)/2`, lowest first; relative error of `e^r` 3.3e-9.
-pub(in crate::codegen) const EXP: [f32; 5] = [0.499_999_930_6, 0.166_665_148_1, 0.041_668_454_34, 0.008_369_416_794, 0.001_381_330_415];
+pub(in crate::codegen) const EXP: [f32; 5] =
+    [0.499_999_930_6, 0.166_665_148_1, 0.041_668_454_34, 0.008_369_416_794, 0.001_381_330_415];
 
 /// `(ln(1 + f) - f + f^2/2) / f^3` on `sqrt(1/2)-1..sqrt(2)-1`; relative error of the logarithm 5.8e-9.
 pub(in crate::codegen) const LOG: [f32; 8] = [

@@ -5,9 +5,7 @@ use cranelift_codegen::ir::immediates::Ieee32;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
 use kiln_ir::scalar::UnaryFn;
 
-use super::coefficients::{
-    ERF, ERF_LIMIT, EXP, LN_2_HIGH, LN_2_LOW, LOG, LOG2_E, ROUND, TANH, TANH_LIMIT,
-};
+use super::coefficients::{ERF, ERF_LIMIT, EXP, LN_2_HIGH, LN_2_LOW, LOG, LOG2_E, ROUND, TANH, TANH_LIMIT};
 use crate::codegen::emit::Emitter;
 
 const ONE_BITS: i32 = 0x3f80_0000;

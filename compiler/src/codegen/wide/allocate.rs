@@ -152,7 +152,8 @@ impl State<'_> {
         let dies = |vector: Vector| lives.vectors[vector.0 as usize] == position;
         let mut dying: Vec<Vector> = vectors_of(op).filter(|v| dies(*v)).collect();
         dying.dedup();
-        let mut ending: Vec<Mask> = op.masks().into_iter().flatten().filter(|m| lives.masks[m.0 as usize] == position).collect();
+        let mut ending: Vec<Mask> =
+            op.masks().into_iter().flatten().filter(|m| lives.masks[m.0 as usize] == position).collect();
         ending.dedup();
         let result = op.result().filter(|to| !self.is_placed(*to));
         // An operation of several instructions may write its result before it has read everything: it takes over the
@@ -164,7 +165,9 @@ impl State<'_> {
         };
         if let (Some(to), Some(candidates)) = (result, in_place) {
             let heir = candidates.into_iter().flatten().find_map(|source| match source {
-                Source::Vector(vector) if dying.contains(&vector) && !self.tape.uniform.contains(&vector) => Some(vector),
+                Source::Vector(vector) if dying.contains(&vector) && !self.tape.uniform.contains(&vector) => {
+                    Some(vector)
+                }
                 _ => None,
             });
             match heir {
@@ -207,8 +210,10 @@ impl State<'_> {
 
     /// Frees what was kept for the next iteration of a loop that ends.
     fn end(&mut self, position: usize, lives: &Lives) {
-        let vectors: Vec<Vector> = (0..self.tape.vectors).map(Vector).filter(|v| lives.vectors[v.0 as usize] == position).collect();
-        let masks: Vec<Mask> = (0..self.tape.masks).map(Mask).filter(|m| lives.masks[m.0 as usize] == position).collect();
+        let vectors: Vec<Vector> =
+            (0..self.tape.vectors).map(Vector).filter(|v| lives.vectors[v.0 as usize] == position).collect();
+        let masks: Vec<Mask> =
+            (0..self.tape.masks).map(Mask).filter(|m| lives.masks[m.0 as usize] == position).collect();
         self.release(&vectors, &masks);
     }
 

@@ -12,19 +12,8 @@ use super::tape::{At, Combine, Compare, Element, Op, Source, StreamData, Tape, W
 pub(in crate::codegen) const LANES: i64 = 16;
 
 /// Registers for pointers and counters: those that a call may change come first.
-const POINTERS: [Gpr; 11] = [
-    Gpr(6),
-    Gpr(8),
-    Gpr(9),
-    Gpr(10),
-    Gpr(11),
-    Gpr(3),
-    Gpr(5),
-    Gpr(12),
-    Gpr(13),
-    Gpr(14),
-    Gpr(15),
-];
+const POINTERS: [Gpr; 11] =
+    [Gpr(6), Gpr(8), Gpr(9), Gpr(10), Gpr(11), Gpr(3), Gpr(5), Gpr(12), Gpr(13), Gpr(14), Gpr(15)];
 /// Of these, how many need not be saved.
 const VOLATILE: usize = 5;
 const BLOCK: Gpr = Gpr::RDI;
@@ -193,7 +182,8 @@ impl Writer<'_> {
             while count > 1 {
                 let pairs = count / 2;
                 for pair in 0..pairs {
-                    let (to, from) = (self.registers.vector(total.vector, pair), self.registers.vector(total.vector, pair + pairs));
+                    let (to, from) =
+                        (self.registers.vector(total.vector, pair), self.registers.vector(total.vector, pair + pairs));
                     self.combine(total.combine, to, Rm::Register(from), None);
                 }
                 count = pairs;
@@ -270,7 +260,11 @@ impl Writer<'_> {
             Some((_, cursor)) => Memory::At { base: *cursor, index: None, displacement },
             None => {
                 let base = self.pointers.streams[at.stream.0 as usize];
-                if data.lanes { self.at_position(base, data, displacement) } else { Memory::At { base, index: None, displacement } }
+                if data.lanes {
+                    self.at_position(base, data, displacement)
+                } else {
+                    Memory::At { base, index: None, displacement }
+                }
             }
         }
     }

@@ -11,13 +11,13 @@ pub(super) struct Gpr(pub(super) u8);
 
 impl Gpr {
     pub(super) const RAX: Gpr = Gpr(0);
-    pub(super) const RCX: Gpr = Gpr(1);
     pub(super) const RDX: Gpr = Gpr(2);
     pub(super) const RDI: Gpr = Gpr(7);
 
     fn name(self) -> &'static str {
         const NAMES: [&str; 16] = [
-            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+            "r15",
         ];
         NAMES[usize::from(self.0 & 15)]
     }
@@ -131,6 +131,35 @@ instructions! {
     VPSRAD: "vpsrad" 1 1 0 0x72 Form::Shift(4), 64;
 }
 
+#[cfg(test)]
+impl Evex {
+    pub(super) fn immediate_for_test(self) -> Option<u8> {
+        let has = matches!(self.form, Form::Compare | Form::ThreeImmediate | Form::TwoImmediate | Form::Shift(_));
+        has.then_some(9)
+    }
+
+    pub(super) fn writes_mask_for_test(self) -> bool {
+        matches!(self.form, Form::Compare | Form::Test)
+    }
+
+    pub(super) fn stores_for_test(self) -> bool {
+        self.form == Form::Store
+    }
+
+    /// One word may stand for all lanes.
+    pub(super) fn takes_words_for_test(self) -> bool {
+        self.unit == 64 && !matches!(self.name, "vmovaps" | "vmovups")
+    }
+
+    pub(super) fn lanes_for_test(self) -> Vec<Lanes> {
+        match self.name {
+            "vblendmps" => vec![Lanes::All, Lanes::Where(3)],
+            _ if self.writes_mask_for_test() => vec![Lanes::All, Lanes::Where(1)],
+            _ => vec![Lanes::All, Lanes::Where(7), Lanes::OrZero(1)],
+        }
+    }
+}
+
 /// Lanes that an instruction writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lanes {
@@ -147,7 +176,6 @@ pub(in crate::codegen) enum MaskOp {
     And,
     Or,
     Xor,
-    AndNot,
 }
 
 /// A place to jump to.
@@ -265,13 +293,12 @@ impl Assembler {
         }
     }
 
-    /// `to = a op b` of masks; `AndNot` is `!a & b`.
+    /// `to = a op b` of masks.
     pub(super) fn mask(&mut self, op: MaskOp, to: u8, a: u8, b: u8) {
         let (name, code) = match op {
             MaskOp::And => ("kandw", 0x41),
             MaskOp::Or => ("korw", 0x45),
             MaskOp::Xor => ("kxorw", 0x47),
-            MaskOp::AndNot => ("kandnw", 0x42),
         };
         self.note(|| format!("{name} k{to}, k{a}, k{b}"));
         self.bytes.extend([0xc5, 0x80 | (!a & 15) << 3 | 4, code, 0xc0 | to << 3 | b]);
@@ -284,7 +311,7 @@ impl Assembler {
 
     /// The lowest `count` bits of a mask, of which there are at most 16; `count` is below 256.
     pub(super) fn mask_below(&mut self, to: u8, count: Gpr) {
-        self.note(|| format!("mov ecx, 0FFFFFFFFh\nbzhi ecx, ecx, e{}\nkmovw k{to}, ecx", &count.name()[1..]));
+        self.note(|| format!("mov ecx, -1\nbzhi ecx, ecx, e{}\nkmovw k{to}, ecx", &count.name()[1..]));
         self.bytes.extend([0xb9, 0xff, 0xff, 0xff, 0xff]);
         self.bytes.extend([0xc4, 0xe2, (!count.0 & 15) << 3, 0xf5, 0xc9]);
         self.bytes.extend([0xc5, 0xf8, 0x92, 0xc0 | to << 3 | 1]);

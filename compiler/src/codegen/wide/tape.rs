@@ -164,7 +164,7 @@ pub(in crate::codegen) enum Compare {
 
 impl Compare {
     /// Neither is NaN.
-    pub(super) const ORDERED: Compare = Compare::Float(7);
+    pub(in crate::codegen) const ORDERED: Compare = Compare::Float(7);
     pub(in crate::codegen) const LESS: Compare = Compare::Float(0x11);
     pub(in crate::codegen) const EQUAL: Compare = Compare::Float(0);
     pub(in crate::codegen) const GREATER: Compare = Compare::Float(0x1e);
@@ -217,28 +217,91 @@ pub(in crate::codegen) enum Combine {
 /// One step of a tape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::codegen) enum Op {
-    Load { to: Vector, at: At, element: Element },
-    Store { at: At, element: Element, value: Source },
-    Unary { to: Vector, f: Unary, x: Source },
-    Binary { to: Vector, f: Binary, a: Source, b: Source },
-    MulAdd { to: Vector, a: Source, b: Source, c: Source },
+    Load {
+        to: Vector,
+        at: At,
+        element: Element,
+    },
+    Store {
+        at: At,
+        element: Element,
+        value: Source,
+    },
+    Unary {
+        to: Vector,
+        f: Unary,
+        x: Source,
+    },
+    Binary {
+        to: Vector,
+        f: Binary,
+        a: Source,
+        b: Source,
+    },
+    MulAdd {
+        to: Vector,
+        a: Source,
+        b: Source,
+        c: Source,
+    },
     /// The greater or smaller of floats, NaN if either is.
-    Extreme { to: Vector, max: bool, a: Source, b: Source },
-    Compare { to: Mask, f: Compare, a: Source, b: Source },
+    Extreme {
+        to: Vector,
+        max: bool,
+        a: Source,
+        b: Source,
+    },
+    Compare {
+        to: Mask,
+        f: Compare,
+        a: Source,
+        b: Source,
+    },
     /// Whether any bit is set.
-    Test { to: Mask, x: Source },
-    Logic { to: Mask, f: super::encode::MaskOp, a: Mask, b: Mask },
-    Not { to: Mask, a: Mask },
-    Select { to: Vector, mask: Mask, a: Source, b: Source },
+    Test {
+        to: Mask,
+        x: Source,
+    },
+    Logic {
+        to: Mask,
+        f: super::encode::MaskOp,
+        a: Mask,
+        b: Mask,
+    },
+    Not {
+        to: Mask,
+        a: Mask,
+    },
+    Select {
+        to: Vector,
+        mask: Mask,
+        a: Source,
+        b: Source,
+    },
     /// Gives an accumulator a value.
-    Copy { to: Vector, from: Source },
+    Copy {
+        to: Vector,
+        from: Source,
+    },
     /// `to = f(to, value)`.
-    Accumulate { to: Vector, f: Combine, value: Source },
+    Accumulate {
+        to: Vector,
+        f: Combine,
+        value: Source,
+    },
     /// `to = a * b + to`.
-    AccumulateProduct { to: Vector, a: Source, b: Source },
+    AccumulateProduct {
+        to: Vector,
+        a: Source,
+        b: Source,
+    },
     /// Begins an inner loop.
-    Repeat { number: usize },
-    End { number: usize },
+    Repeat {
+        number: usize,
+    },
+    End {
+        number: usize,
+    },
 }
 
 /// A value that is carried from one vector to the next, with a partial value per lane.
@@ -352,7 +415,7 @@ impl Tape {
     }
 
     /// The vector is the same in all lanes and copies.
-    pub(in crate::codegen) fn is_uniform(&mut self, vector: Vector) {
+    pub(in crate::codegen) fn mark_uniform(&mut self, vector: Vector) {
         self.uniform.push(vector);
     }
 
@@ -407,10 +470,9 @@ impl Op {
             Op::Store { value: x, .. } | Op::Unary { x, .. } | Op::Test { x, .. } | Op::Copy { from: x, .. } => {
                 [Some(x), None, None]
             }
-            Op::Binary { a, b, .. }
-            | Op::Extreme { a, b, .. }
-            | Op::Compare { a, b, .. }
-            | Op::Select { a, b, .. } => [Some(a), Some(b), None],
+            Op::Binary { a, b, .. } | Op::Extreme { a, b, .. } | Op::Compare { a, b, .. } | Op::Select { a, b, .. } => {
+                [Some(a), Some(b), None]
+            }
             Op::MulAdd { a, b, c, .. } => [Some(a), Some(b), Some(c)],
             Op::Accumulate { to, value, .. } => [Some(value), Some(Source::Vector(to)), None],
             Op::AccumulateProduct { to, a, b } => [Some(a), Some(b), Some(Source::Vector(to))],

@@ -132,13 +132,16 @@ impl Lowering<'_> {
     }
 
     fn set(&mut self, local: Local, value: Expr) -> Lowered<()> {
-        let Some(Value::Vector(to)) = self.locals.get(&local).copied() else { return Err("an accumulator of another kind") };
+        let Some(Value::Vector(to)) = self.locals.get(&local).copied() else {
+            return Err("an accumulator of another kind");
+        };
         let dtype = self.nest.dtype(value);
         let is_own = |expr: Expr| *self.nest.node(expr) == ExprNode::Local(local);
         match *self.nest.node(value) {
             ExprNode::Binary(f, a, b) if is_own(a) || is_own(b) => {
                 let rest = if is_own(a) { b } else { a };
-                if let (Ok(f), false) = (combination(f, dtype), self.facts[rest.0 as usize].meets(&Facts::local(local))) {
+                if let (Ok(f), false) = (combination(f, dtype), self.facts[rest.0 as usize].meets(&Facts::local(local)))
+                {
                     let value = self.source(rest)?;
                     self.wide.tape.push(Op::Accumulate { to, f, value });
                     self.kill(&Facts::local(local));
@@ -356,7 +359,7 @@ impl Lowering<'_> {
         }
         let to = self.wide.tape.vector();
         if !lanes {
-            self.wide.tape.is_uniform(to);
+            self.wide.tape.mark_uniform(to);
         }
         self.wide.tape.push(Op::Load { to, at, element });
         if dtype == DType::Bool {
@@ -529,12 +532,27 @@ impl Lowering<'_> {
         }
         let x = self.source(x)?;
         match (from, to) {
+            (DType::F32, DType::I32) => Ok(vector(self.truncated(x))),
             (DType::I32 | DType::I8 | DType::U8, DType::F32) => Ok(vector(self.wide.tape.unary(Unary::FromInt, x))),
             (DType::U32, DType::F32) => Ok(vector(self.wide.tape.unary(Unary::FromUint, x))),
             (DType::I32, DType::U32) | (DType::U32, DType::I32) => Ok(vector(x)),
             (DType::I8 | DType::U8, DType::I32 | DType::U32) => Ok(vector(x)),
             _ => Err("a conversion"),
         }
+    }
+}
+
+impl Lowering<'_> {
+    /// To the nearest number in range towards zero; NaN gives 0. The instruction gives the least number for all that is
+    /// out of range.
+    fn truncated(&mut self, x: Source) -> Source {
+        let tape = &mut self.wide.tape;
+        let whole = tape.unary(Unary::ToInt, x);
+        let (limit, most, zero) = (tape.number(2_147_483_648.0), tape.literal(i32::MAX as u32), tape.literal(0));
+        let below = tape.compare(Compare::LESS, x, limit);
+        let whole = tape.select(below, whole, Source::Word(most));
+        let ordered = tape.compare(Compare::ORDERED, x, x);
+        tape.select(ordered, whole, Source::Word(zero))
     }
 }
 
