@@ -68,7 +68,7 @@ pub(super) fn allocate(tape: &Tape, copies: usize) -> Option<Registers> {
     for total in &tape.totals {
         state.take(total.vector)?;
     }
-    for (position, op) in tape.ops.iter().enumerate() {
+    for (position, op) in tape.head.iter().chain(&tape.ops).enumerate() {
         state.step(position, op, &lives)?;
     }
     state.keep_words();
@@ -86,7 +86,7 @@ impl Lives {
         let mut lives = Lives { vectors: vec![0; tape.vectors as usize], masks: vec![0; tape.masks as usize] };
         let mut first = vec![usize::MAX; tape.vectors as usize];
         let mut first_mask = vec![usize::MAX; tape.masks as usize];
-        for (position, op) in tape.ops.iter().enumerate() {
+        for (position, op) in tape.head.iter().chain(&tape.ops).enumerate() {
             for vector in vectors_of(op).chain(op.result()) {
                 lives.vectors[vector.0 as usize] = position;
                 first[vector.0 as usize] = first[vector.0 as usize].min(position);
@@ -113,6 +113,12 @@ impl Lives {
         for total in &tape.totals {
             lives.vectors[total.vector.0 as usize] = usize::MAX;
         }
+        // What is made per row is read in every round of it.
+        for (first, last) in first.iter().zip(&mut lives.vectors) {
+            if *first < tape.head.len() && *last >= tape.head.len() {
+                *last = usize::MAX;
+            }
+        }
         lives
     }
 }
@@ -121,7 +127,7 @@ impl Lives {
 fn loops(tape: &Tape) -> Vec<(usize, usize)> {
     let mut open = Vec::new();
     let mut found = Vec::new();
-    for (position, op) in tape.ops.iter().enumerate() {
+    for (position, op) in tape.head.iter().chain(&tape.ops).enumerate() {
         match op {
             Op::Repeat { .. } => open.push(position),
             Op::End { .. } => found.extend(open.pop().map(|begin| (begin, position))),

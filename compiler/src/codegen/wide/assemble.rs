@@ -1,8 +1,9 @@
 //! A tape as machine code.
 //!
-//! The function takes the address of its argument block in `rdi`: the number of elements, a pointer per stream, the
-//! argument words, then a word per total, which it writes. It runs rounds of several vectors, then single vectors under a
-//! mask of the elements that are left. It saves what the System V convention asks for.
+//! The function takes the address of its argument block in `rdi`: the number of elements of a row, the number of rows, a
+//! pointer per stream, the argument words, then a word per total, which it writes. Of every row it runs rounds of several
+//! vectors, then single vectors under a mask of the elements that are left. It saves what the System V convention asks
+//! for.
 
 use super::allocate::{MOST_COPIES, Registers, SCRATCH, SCRATCH_MASK, TAIL, allocate};
 use super::encode::{self, Assembler, Condition, Evex, Gpr, Lanes, Memory, Rm};
@@ -35,8 +36,11 @@ pub(in crate::codegen) struct WideCode {
 
 /// Offsets in the argument block, in bytes.
 impl Tape {
+    /// Of the number of rows.
+    pub(in crate::codegen) const ROWS_OFFSET: i32 = 8;
+
     pub(in crate::codegen) fn pointer_offset(stream: usize) -> i32 {
-        8 + 8 * stream as i32
+        16 + 8 * stream as i32
     }
 
     pub(in crate::codegen) fn argument_offset(&self, argument: u32) -> i32 {
@@ -75,6 +79,8 @@ struct Pointers {
     /// By stream and loop, outermost first.
     cursors: Vec<Vec<(usize, Gpr)>>,
     counters: Vec<Gpr>,
+    /// Of the loops around the lanes.
+    rows: Vec<Gpr>,
     used: usize,
 }
 
@@ -84,13 +90,15 @@ impl Pointers {
         let mut take = || next.next();
         let streams = tape.streams.iter().map(|_| take()).collect::<Option<Vec<_>>>()?;
         let counters = tape.repeats.iter().map(|_| take()).collect::<Option<Vec<_>>>()?;
+        let levels = tape.streams.iter().map(|stream| stream.rows.len()).max().unwrap_or(0);
+        let rows = (0..levels).map(|_| take()).collect::<Option<Vec<_>>>()?;
         let mut cursors = Vec::new();
         for stream in &tape.streams {
             let own = stream.strides.iter().map(|(number, _)| Some((*number, take()?)));
             cursors.push(own.collect::<Option<Vec<_>>>()?);
         }
         let used = POINTERS.len() - next.len();
-        Some(Pointers { streams, cursors, counters, used })
+        Some(Pointers { streams, cursors, counters, rows, used })
     }
 }
 
@@ -110,13 +118,43 @@ impl Writer<'_> {
         for (number, pointer) in self.pointers.streams.clone().into_iter().enumerate() {
             self.a.load(pointer, block(Tape::pointer_offset(number)));
         }
-        self.a.set(POSITION, 0);
         self.constants();
-        self.rounds();
-        self.rest();
+        self.rows(0);
         self.totals();
         saved.iter().rev().for_each(|register| self.a.pop(*register));
         self.a.leave();
+    }
+
+    /// The loops around the lanes from this level on.
+    fn rows(&mut self, level: usize) {
+        let Some(counter) = self.pointers.rows.get(level).copied() else {
+            self.a.set(POSITION, 0);
+            self.tail = false;
+            let tape = self.tape;
+            tape.head.iter().for_each(|op| self.op(op, 0));
+            self.rounds();
+            return self.rest();
+        };
+        match level.checked_sub(1) {
+            None => self.a.load(counter, block(Tape::ROWS_OFFSET)),
+            Some(inner) => self.a.set(counter, self.tape.rows[inner]),
+        }
+        let head = self.a.label();
+        self.a.bind(head);
+        self.rows(level + 1);
+        for (stream, data) in self.tape.streams.iter().enumerate() {
+            // The loop inside has moved the pointer to its own end.
+            let inside = match (data.rows.get(level + 1), self.tape.rows.get(level)) {
+                (Some(stride), Some(count)) => stride.wrapping_mul(*count),
+                _ => 0,
+            };
+            let step = data.rows.get(level).map_or(0, |stride| stride.wrapping_sub(inside));
+            if step != 0 {
+                self.a.add(self.pointers.streams[stream], step);
+            }
+        }
+        self.a.subtract(counter, 1);
+        self.a.jump_if(Condition::NotZero, head);
     }
 
     /// Neutral elements of totals, and words that have a register.

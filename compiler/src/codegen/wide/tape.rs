@@ -47,6 +47,8 @@ pub(in crate::codegen) struct StreamData {
     pub(in crate::codegen) lanes: bool,
     /// Bytes per iteration of inner loops, outermost first.
     pub(in crate::codegen) strides: Vec<(usize, i32)>,
+    /// Bytes per iteration of the loops around the lanes, outermost first.
+    pub(in crate::codegen) rows: Vec<i32>,
 }
 
 /// An element of a stream, some bytes off.
@@ -316,7 +318,14 @@ pub(in crate::codegen) struct Total {
 /// A wide loop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::codegen) struct Tape {
+    /// What is done for every vector.
     pub(super) ops: Vec<Op>,
+    /// What is done once per row, before its first vector.
+    pub(super) head: Vec<Op>,
+    /// Whether operations go to the head.
+    in_head: bool,
+    /// Iterations of the loops around the lanes but for the outermost, whose number is an argument; outermost first.
+    pub(super) rows: Vec<i32>,
     pub(super) words: Vec<WordData>,
     pub(super) arguments: u32,
     pub(super) streams: Vec<StreamData>,
@@ -334,7 +343,11 @@ pub(in crate::codegen) struct Tape {
 impl Tape {
     pub(in crate::codegen) fn vector(&mut self) -> Vector {
         self.vectors += 1;
-        Vector(self.vectors - 1)
+        let vector = Vector(self.vectors - 1);
+        if self.in_head {
+            self.uniform.push(vector);
+        }
+        vector
     }
 
     pub(in crate::codegen) fn mask(&mut self) -> Mask {
@@ -416,11 +429,28 @@ impl Tape {
 
     /// The vector is the same in all lanes and copies.
     pub(in crate::codegen) fn mark_uniform(&mut self, vector: Vector) {
-        self.uniform.push(vector);
+        if !self.uniform.contains(&vector) {
+            self.uniform.push(vector);
+        }
     }
 
     pub(in crate::codegen) fn push(&mut self, op: Op) {
-        self.ops.push(op);
+        if self.in_head { self.head.push(op) } else { self.ops.push(op) }
+    }
+
+    /// Whether what follows is done once per row, and is the same in all lanes, or for every vector; gives what was.
+    pub(in crate::codegen) fn set_head(&mut self, in_head: bool) -> bool {
+        std::mem::replace(&mut self.in_head, in_head)
+    }
+
+    /// Iterations of the loops around the lanes, without the outermost.
+    pub(in crate::codegen) fn set_rows(&mut self, rows: Vec<i32>) {
+        self.rows = rows;
+    }
+
+    /// Whether something per row needs a mask, of which there are too few.
+    pub(in crate::codegen) fn has_masks_in_head(&self) -> bool {
+        self.head.iter().any(|op| op.mask_result().is_some())
     }
 
     pub(in crate::codegen) fn binary(&mut self, f: Binary, a: Source, b: Source) -> Source {

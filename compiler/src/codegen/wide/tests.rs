@@ -171,7 +171,7 @@ fn words_of_the_pool_are_found() {
 /// A sum of `count` loads that are all alive at once.
 fn wide_sum(count: usize) -> Tape {
     let mut tape = Tape::default();
-    let data = super::tape::StreamData { size: 4, lanes: true, strides: Vec::new() };
+    let data = super::tape::StreamData { size: 4, lanes: true, strides: Vec::new(), rows: Vec::new() };
     let stream = tape.add_stream(data);
     let loads: Vec<Source> = (0..count)
         .map(|number| {

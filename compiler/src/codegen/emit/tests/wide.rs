@@ -352,3 +352,87 @@ fn reasons_why_loops_stay_narrow() {
     let narrow = compile_narrow(&map(&[F32], F32, 64, |_, x| x[0]));
     assert_eq!(narrow.kernel(0).loops[0].width, Width::Narrow { reason: "wider vectors are not used" });
 }
+
+/// `x[a, b, c]` with loops over `a` (of which tiles take two) and `b` around lanes over `c`.
+#[test]
+fn rows_around_the_lanes_keep_their_own_values() {
+    for (planes, rows, columns) in [(4usize, 3usize, 16usize), (2, 5, 49), (6, 2, 100)] {
+        let n = NestBuilder::new("rows");
+        let x = n.buffer("x", F32, planes * rows * columns, Access::Read);
+        let mean = n.buffer("mean", F32, rows, Access::Read);
+        let variance = n.buffer("variance", F32, rows, Access::Read);
+        let bias = n.buffer("bias", F32, columns, Access::Read);
+        let y = n.buffer("y", F32, planes * rows * columns, Access::Write);
+        let (a, b, c) = (n.var("a"), n.var("b"), n.var("c"));
+        let at = (Index::var(a) * rows as i64 + Index::var(b)) * columns as i64 + Index::var(c);
+        let shifted = n.binary(Sub, n.load(x, at.clone()), n.load(mean, Index::var(b)));
+        let padded = n.binary(Add, n.load(variance, Index::var(b)), n.literal(1e-5, F32));
+        let scaled = n.binary(Mul, shifted, n.unary(UnaryFn::Rsqrt, padded));
+        let store = n.store(y, at, n.binary(Add, scaled, n.load(bias, Index::var(c))));
+        let lanes = Loop::over(c, columns).vector().body(vec![store]);
+        let outer = Loop::range(a, Index::var(Var::TILE) * 2, Index::var(Var::TILE) * 2 + 2i64);
+        let nest = n.finish(planes as u64 / 2, vec![outer.body(vec![Loop::over(b, rows).body(vec![lanes])])]);
+        let count = planes * rows * columns;
+        let variances: Vec<f32> = (0..rows).map(|i| 0.5 + i as f32).collect();
+        let buffers = [
+            Bytes::of(&numbers(count, 3)),
+            Bytes::of(&numbers(rows, 4)),
+            Bytes::of(&variances),
+            Bytes::of(&numbers(columns, 5)),
+            Bytes::zeros(count * 4),
+        ];
+        let code = compile(&nest).unwrap();
+        if Level::Avx512.available() {
+            assert_eq!(code.kernel(0).loops.len(), 1);
+        }
+        let [mut wide, mut narrow] = both(&nest, &buffers);
+        assert_eq!(bits(&mut wide[4]), bits(&mut narrow[4]), "{planes} {rows} {columns}");
+    }
+}
+
+#[test]
+fn sums_go_on_from_row_to_row() {
+    // One sum and one maximum over x[a, b, c] per tile; whole numbers, so that every order gives the same.
+    let (planes, rows, columns) = (3usize, 4usize, 37usize);
+    let n = NestBuilder::new("sums");
+    let x = n.buffer("x", F32, 2 * planes * rows * columns, Access::Read);
+    let y = n.buffer("y", F32, 4, Access::Write);
+    let (a, b, c) = (n.var("a"), n.var("b"), n.var("c"));
+    let sums: Vec<_> = (0..3).map(|level| n.local(&format!("sum{level}"), F32)).collect();
+    let tops: Vec<_> = (0..3).map(|level| n.local(&format!("top{level}"), F32)).collect();
+    let plane = Index::var(Var::TILE) * planes as i64 + Index::var(a);
+    let value = n.load(x, (plane * rows as i64 + Index::var(b)) * columns as i64 + Index::var(c));
+    let level = |node: Loop, number: usize, inner: Vec<crate::loops::nest::Stmt>| {
+        let (sum, top) = match number {
+            0 => (n.literal(5.0, F32), n.literal(-1e9, F32)),
+            _ => (n.value(sums[number - 1]), n.value(tops[number - 1])),
+        };
+        let node = node.accumulate(sums[number], sum, Add).accumulate(tops[number], top, Max);
+        let mut body = inner;
+        if number < 2 {
+            body.push(n.set(sums[number], n.value(sums[number + 1])));
+            body.push(n.set(tops[number], n.value(tops[number + 1])));
+        }
+        node.body(body)
+    };
+    let innermost = vec![
+        n.set(sums[2], n.binary(Add, n.value(sums[2]), value)),
+        n.set(tops[2], n.binary(Max, n.value(tops[2]), value)),
+    ];
+    let lanes = level(Loop::over(c, columns).vector(), 2, innermost);
+    let middle = level(Loop::range(b, 1i64, rows).step(2), 1, vec![lanes]);
+    let outer = level(Loop::over(a, planes), 0, vec![middle]);
+    let at = |number: i64| Index::var(Var::TILE) * 2 + Index::constant(number);
+    let nest = n.finish(2, vec![outer, n.store(y, at(0), n.value(sums[0])), n.store(y, at(1), n.value(tops[0]))]);
+    let xs: Vec<f32> = (0..2 * planes * rows * columns).map(|i| ((i * 7919) % 2003) as f32 - 1000.0).collect();
+    let [mut wide, mut narrow] = both(&nest, &[Bytes::of(&xs), Bytes::zeros(16)]);
+    let mut want = Vec::new();
+    for tile in 0..2 {
+        let chosen = (0..planes * rows).filter(|row| [1, 3].contains(&(row % rows)));
+        let all = chosen.flat_map(|row| &xs[(tile * planes * rows + row) * columns..][..columns]);
+        want.push(5.0 + all.clone().sum::<f32>());
+        want.push(all.copied().fold(-1e9, f32::max));
+    }
+    assert_eq!(wide[1].get::<f32>(), want);
+    assert_eq!(narrow[1].get::<f32>(), want);
+}

@@ -28,7 +28,7 @@ pub(super) struct WideLoop {
     pub(super) streams: Vec<(Place, Index)>,
     /// First values of the variables of inner loops.
     pub(super) inner: Vec<(Var, i64)>,
-    /// Argument words.
+    /// Words that the caller gives.
     pub(super) arguments: Vec<Expr>,
     /// Expressions of the body, a measure of its length.
     pub(super) size: usize,
@@ -41,15 +41,18 @@ enum Value {
     Mask(Mask),
 }
 
-/// Lowers a loop that may run in lanes.
-pub(super) fn lower(nest: &LoopNest, facts: &[Facts], node: &Loop) -> Lowered<WideLoop> {
-    let mut varying = Facts::changed_by_loop(node);
-    varying.add(Facts::var(node.var));
+/// Lowers a loop that may run in lanes, with the loops around it, outermost first.
+pub(super) fn lower(nest: &LoopNest, facts: &[Facts], rows: &[&Loop], node: &Loop) -> Lowered<WideLoop> {
+    let mut rows_vary = Facts::default();
+    rows.iter().for_each(|row| rows_vary.add(Facts::var(row.var)));
     let mut lowering = Lowering {
         nest,
         facts,
         lane: node.var,
-        varying,
+        rows: rows.iter().map(|row| (row.var, row.step)).collect(),
+        varying: Facts::changed_by_loop(node),
+        rows_vary,
+        row_values: HashMap::new(),
         wide: WideLoop {
             tape: Tape::default(),
             streams: Vec::new(),
@@ -67,6 +70,9 @@ pub(super) fn lower(nest: &LoopNest, facts: &[Facts], node: &Loop) -> Lowered<Wi
         lowering.total(accumulator)?;
     }
     lowering.block(&node.body)?;
+    if lowering.wide.tape.has_masks_in_head() {
+        return Err("a comparison per row");
+    }
     Ok(lowering.wide)
 }
 
@@ -74,8 +80,14 @@ struct Lowering<'a> {
     nest: &'a LoopNest,
     facts: &'a [Facts],
     lane: Var,
+    /// Variables of the loops around the lanes, with their steps.
+    rows: Vec<(Var, i64)>,
     /// What the loop changes.
     varying: Facts,
+    /// What the loops around it change beside.
+    rows_vary: Facts,
+    /// Values per row.
+    row_values: HashMap<Expr, Value>,
     wide: WideLoop,
     /// Variables of the inner loops around this place, with their numbers.
     open: Vec<(Var, usize)>,
@@ -293,7 +305,11 @@ impl Lowering<'_> {
             }
             _ => {}
         }
-        if !self.facts[expr.0 as usize].meets(&self.varying) {
+        let facts = self.facts[expr.0 as usize];
+        if !facts.meets(&self.varying) {
+            if facts.meets(&self.rows_vary) {
+                return self.per_row(expr, dtype);
+            }
             return self.word(expr, dtype).map(Value::Word);
         }
         if let Some(value) = self.values.get(&expr) {
@@ -303,6 +319,18 @@ impl Lowering<'_> {
         let value = self.fresh(expr, dtype)?;
         self.values.insert(expr, value);
         Ok(value)
+    }
+
+    /// A value that is computed once per row.
+    fn per_row(&mut self, expr: Expr, dtype: DType) -> Lowered<Value> {
+        if let Some(value) = self.row_values.get(&expr) {
+            return Ok(*value);
+        }
+        let around = self.wide.tape.set_head(true);
+        let value = self.fresh(expr, dtype);
+        self.wide.tape.set_head(around);
+        self.row_values.insert(expr, value?);
+        value
     }
 
     /// The argument of an expression that is the same in all lanes.
@@ -378,10 +406,16 @@ impl Lowering<'_> {
             return Err("neighbouring lanes are not neighbours in memory");
         }
         let mut strides = Vec::new();
+        let mut rows = vec![0; self.rows.len()];
         for (atom, coefficient) in &index.terms {
             match atom {
                 Atom::Var(var) if *var == self.lane => {}
                 Atom::Var(var) => {
+                    if let Some(level) = self.rows.iter().position(|(own, _)| own == var) {
+                        let stride = coefficient * size * self.rows[level].1;
+                        rows[level] = i32::try_from(stride).map_err(|_| "a stride of gigabytes")?;
+                        continue;
+                    }
                     if let Some((_, number)) = self.open.iter().find(|(own, _)| own == var) {
                         let stride = coefficient * size * self.steps[*number];
                         strides.push((*number, i32::try_from(stride).map_err(|_| "a stride of gigabytes")?));
@@ -389,7 +423,9 @@ impl Lowering<'_> {
                         return Err("a variable of a loop that is over");
                     }
                 }
-                _ if Facts::atom(atom).meets(&self.varying) => return Err("an index that is not linear"),
+                _ if Facts::atom(atom).meets(&self.varying) || Facts::atom(atom).meets(&self.rows_vary) => {
+                    return Err("an index that is not linear");
+                }
                 _ => {}
             }
         }
@@ -397,7 +433,7 @@ impl Lowering<'_> {
         let displacement = i32::try_from(index.constant * size).map_err(|_| "a displacement of gigabytes")?;
         let start = Index { terms: index.terms.clone(), constant: 0 };
         let key = (place, start);
-        let data = StreamData { size: size as u8, lanes: step == 1, strides };
+        let data = StreamData { size: size as u8, lanes: step == 1, strides, rows };
         let same = |(own, (stream, own_data)): (&(Place, Index), (_, &StreamData))| {
             (*own == key && *own_data == data).then_some(stream)
         };
