@@ -227,7 +227,8 @@ fn generate(
         return Err(CompileError::Program(halves));
     }
     let nests: Vec<LoopNest> = drafts.iter().flat_map(Draft::nests).cloned().collect();
-    let code = JitCode::compile(&nests, options.texts).map_err(|error| CompileError::Defect(error.to_string()))?;
+    let code = JitCode::compile_at(&nests, options.level, options.texts)
+        .map_err(|error| CompileError::Defect(error.to_string()))?;
     let code = Arc::new(code);
     let mut first = 0;
     let mut graphs = IndexMap::new();
