@@ -185,15 +185,14 @@ fn instance(name: &str) -> Problem {
     csv::read_problem(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Those of MiniMalloc's challenging instances that need few nodes, so that the test is quick without optimisation too.
-/// No greedy order fits any of them.
+/// MiniMalloc's challenging instances, none of which any greedy order fits. A budget of nodes, for a clock would fail on
+/// a busy machine; the hardest takes two thirds of it, and a node takes about 10 microseconds with optimisation.
 #[test]
 fn minimalloc_instances_fit_their_capacity() {
-    for (name, capacity) in [("C.1048576", None), ("F.1048576", None), ("J.1048576", Some(1_048_576))] {
-        let problem = instance(name);
-        let plan = plan(&problem, &Options { exact_nodes: 100_000, capacity });
+    for name in ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K"] {
+        let problem = instance(&format!("{name}.1048576"));
+        let plan = plan(&problem, &Options { exact_nodes: 200_000, capacity: Some(1_048_576) });
         assert!(plan.peak <= 1_048_576, "{name} needs {}", plan.peak);
-        assert_eq!(plan.proved, capacity.is_none(), "{name}");
         assert_eq!(check(&problem, &plan.offsets, plan.peak, &[]), [], "{name}");
     }
 }
