@@ -68,6 +68,9 @@ enum Emit {
     /// The memory plan as `id,lower,upper,size,offset,alias_of`.
     #[value(name = "memory.csv")]
     MemoryCsv,
+    /// The memory plan as a drawing: time across, offset up, a box per buffer, the peak marked.
+    #[value(name = "memory.svg")]
+    MemorySvg,
     /// Kernels as loops.
     Loops,
     /// Cranelift's intermediate form.
@@ -170,10 +173,10 @@ impl Opt {
         Ok(text)
     }
 
-    /// The graphs to show: a table for other programs is of one graph, the one that decides the size of the arena.
+    /// The graphs to show: a table for other programs, or a drawing, is of one graph, the one that decides the size of the arena.
     fn shown<'a>(&self, program: &'a Program) -> Vec<(&'a Name, &'a Compiled)> {
         let all = program.graphs.iter();
-        if self.emit != Emit::MemoryCsv {
+        if !matches!(self.emit, Emit::MemoryCsv | Emit::MemorySvg) {
             return all.collect();
         }
         // Of equals the first.
@@ -194,6 +197,10 @@ impl Opt {
             }
             Emit::MemoryCsv => {
                 text.push_str(&memory::csv::write_plan(&placement.problem, &placement.plan));
+                Ok(())
+            }
+            Emit::MemorySvg => {
+                text.push_str(&memory::chart::svg(&placement.problem, &placement.plan));
                 Ok(())
             }
             Emit::Loops => {
