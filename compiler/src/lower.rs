@@ -131,9 +131,7 @@ fn contraction(
         let packed = call.packed().map(|(side, operand)| Pack { operand, side, plan: plan.clone() });
         packs.extend(packed);
     }
-    let product = |extents: &[usize]| extents.iter().product::<usize>() as u64;
-    let spec = &form.spec;
-    let flops = 2 * product(&spec.batch) * product(&spec.m) * product(&spec.n) * product(&spec.k);
+    let flops = plans.iter().map(|plan| 2 * plan.multiply_adds()).sum();
     Lowered {
         name,
         launches,
@@ -183,9 +181,7 @@ impl Call<'_> {
                     let (name, what) = (format!("{}.panels", data.name), BufferUse::Packed(first_pack + number));
                     declare(&name, DType::U8, plan.packed_bytes(side), Access::Read, what)
                 }
-                None => {
-                    declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, BufferUse::Operand(param))
-                }
+                None => declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, BufferUse::Operand(param)),
             }
         };
         let (left, right) = (factor(Side::Left, form.left), factor(Side::Right, form.right));
