@@ -71,7 +71,7 @@ pub use estimate::Estimate;
 pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };
-pub use tiling::{Tiling, plan_tiles};
+pub use tiling::{Product, Tiling};
 
 /// Instruction sets, each containing those before it on its architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
