@@ -29,6 +29,7 @@ use crate::pass::hoist::PREPARE;
 use crate::pass::specialize::Mode;
 use crate::pipeline::{Pipeline, Step};
 use crate::placement::{Home, Placement, place};
+use crate::roofline::work;
 use crate::schedule::{Schedule, schedule};
 
 /// How to compile.
@@ -324,7 +325,7 @@ fn assemble(
         if let Some(plan) = &lowered.window {
             keep.push(plan.clone());
         }
-        for (nest, uses) in &lowered.launches {
+        for ((nest, uses), work) in lowered.launches.iter().zip(work::of_launches(lowered)) {
             let Some(entry) = entries.next() else { continue };
             let kernel = jit.kernel(entry);
             let homes = uses.iter().map(|what| linker.buffer(step, *what));
@@ -336,8 +337,8 @@ fn assemble(
                 slots,
                 tiles: nest.tiles,
                 scratch_bytes: kernel.scratch_bytes,
-                flops: lowered.flops / lowered.launches.len().max(1) as u64,
-                bytes: traffic(graph, &draft.schedule, step),
+                flops: work.flops,
+                bytes: work.bytes(),
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
                 sites: lowered.checks.iter().map(site).collect(),
             });
@@ -427,12 +428,6 @@ fn fingerprint(draft: &Draft<'_>, options: &Options) -> u64 {
         plan.kernel().hash(&mut hasher);
     }
     hasher.finish()
-}
-
-/// Bytes that a kernel must at least move.
-fn traffic(graph: &Graph, schedule: &Schedule, step: usize) -> u64 {
-    let kernel = &schedule.kernels[step];
-    kernel.operands.iter().chain(&kernel.results).map(|&v| graph.ty(v).bytes() as u64).sum()
 }
 
 /// Resolves buffers to slots.

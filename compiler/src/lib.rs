@@ -201,6 +201,7 @@ pub mod pass;
 pub mod pipeline;
 pub mod placement;
 pub mod rewrite;
+pub mod roofline;
 pub mod schedule;
 pub mod testing;
 pub mod training;

@@ -165,9 +165,7 @@ fn contraction(
         workspace_bytes = workspace_bytes.max(end);
         launches.extend(plan.stages().into_iter().map(|stage| call.nest(&name, stage)));
     }
-    let product = |extents: &[usize]| extents.iter().product::<usize>() as u64;
-    let spec = &form.spec;
-    let flops = 2 * product(&spec.batch) * product(&spec.m) * product(&spec.n) * product(&spec.k);
+    let flops = plans.iter().map(|plan| 2 * plan.multiply_adds()).sum();
     Lowered {
         name,
         launches,

@@ -38,7 +38,9 @@ mod abi;
 mod contract;
 mod drive;
 pub mod entry;
+mod estimate;
 mod gather;
+pub mod limits;
 mod math;
 mod pack;
 mod phases;
@@ -67,6 +69,7 @@ mod tests;
 pub use abi::{Arguments, Descriptor};
 pub use contract::ContractPlan;
 pub use drive::{contract_reduce, contract_tiles, pack_operand};
+pub use estimate::Estimate;
 pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };

@@ -10,6 +10,7 @@ mod function;
 mod hoist;
 mod index;
 mod lane_casts;
+pub mod lane_use;
 mod lanes;
 mod loads;
 mod loops;

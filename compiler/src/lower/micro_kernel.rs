@@ -70,6 +70,22 @@ impl MicroKernel {
         spec.phases().iter().map(direct).collect()
     }
 
+    /// The plan of sums of products, if it is one.
+    pub fn direct(&self) -> Option<&ContractPlan> {
+        match self {
+            MicroKernel::Direct(plan, _) => Some(plan),
+            MicroKernel::Winograd(_) => None,
+        }
+    }
+
+    /// Multiply-adds of the sums of products, however many the algorithm does.
+    pub fn multiply_adds(&self) -> u64 {
+        match self {
+            MicroKernel::Direct(plan, _) => plan.multiply_adds(),
+            MicroKernel::Winograd(plan) => plan.multiply_adds(),
+        }
+    }
+
     /// Address of the descriptor.
     pub fn descriptor(&self) -> usize {
         match self {

@@ -78,6 +78,7 @@ impl WinogradTile {
 pub struct WinogradPlan {
     descriptor: Box<WinogradDescriptor>,
     kernel: String,
+    multiply_adds: u64,
 }
 
 impl WinogradPlan {
@@ -97,7 +98,13 @@ impl WinogradPlan {
             activation: shape.activation.code(),
         };
         let kernel = format!("winograd{}-{}-{}x{}", tile.size(), kernels.f32.name, blocks.mr, blocks.nr);
-        Ok(Self { descriptor: Box::new(descriptor), kernel })
+        let multiply_adds = [&spec.batch, &spec.m, &spec.n, &spec.k].into_iter().flatten().map(|&e| e as u64).product();
+        Ok(Self { descriptor: Box::new(descriptor), kernel, multiply_adds })
+    }
+
+    /// Multiply-adds of the sums that it replaces.
+    pub fn multiply_adds(&self) -> u64 {
+        self.multiply_adds
     }
 
     /// The faster tile, if either is faster than summing directly.
