@@ -183,9 +183,7 @@ impl Call<'_> {
                     let (name, what) = (format!("{}.panels", data.name), BufferUse::Packed(first_pack + number));
                     declare(&name, DType::U8, plan.packed_bytes(side), Access::Read, what)
                 }
-                None => {
-                    declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, BufferUse::Operand(param))
-                }
+                None => declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, BufferUse::Operand(param)),
             }
         };
         let (left, right) = (factor(Side::Left, form.left), factor(Side::Right, form.right));

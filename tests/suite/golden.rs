@@ -61,8 +61,8 @@ fn trajectory(name: &str) {
         let steps = golden["steps"].as_u64().unwrap();
         let (session, report) = training.train(&data, Some(&weights), steps).unwrap();
 
-        assert_eq!(report.losses.len() as u64, steps);
-        for (step, (found, expected)) in report.losses.iter().zip(numbers(&golden["losses"])).enumerate() {
+        assert_eq!(report.losses().len() as u64, steps);
+        for (step, (found, expected)) in report.losses().iter().zip(numbers(&golden["losses"])).enumerate() {
             let error = (found - expected).abs() / expected.abs();
             assert!(error <= TOLERANCE, "{name} {level:?}: loss {found} of step {step}, PyTorch has {expected}");
         }

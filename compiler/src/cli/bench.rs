@@ -31,7 +31,7 @@ pub(crate) struct Bench {
     /// Binds a dimension's name; `batch` is the recipe's by default.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
     bind: Vec<(Name, usize)>,
-    /// Measures a training step instead of a prediction.
+    /// Measures a training step instead of a prediction: of several steps, all that a batch runs.
     #[arg(long)]
     train: bool,
     /// The graph; `@predict` if there is one.
@@ -97,51 +97,57 @@ impl Bench {
         let read_ms = milliseconds(reading);
         let bound = infer_bindings(&outline, &inputs, &bindings(&self.bind))?;
         let mut module = script.module(&outline.complete(&bound)?)?;
-        let graph_name = self.graph_name(&module)?;
-        module.keep_graphs(std::slice::from_ref(&graph_name));
-        let graph = module.graph(&graph_name).cloned().unwrap_or_default();
+        let names = self.graph_names(&module)?;
+        module.keep_graphs(&names);
+        let graphs: Vec<Graph> = names.iter().filter_map(|name| module.graph(name).cloned()).collect();
         let program = script.compile(&module, &Options::default())?;
         let threads = machine::threads(self.threads);
         let mut machine = Machine::new(&program, 0, self.weights.as_deref(), threads)?;
         let compile_ms = milliseconds(start) - machine.prepare_ms - read_ms;
-        fill_inputs(&graph, &mut inputs)?;
-        check_inputs(&graph, &outline, &inputs)?;
-        let ordered: Vec<&Tensor> =
-            graph.params().iter().filter_map(|param| inputs.get(graph.value_name(param.value))).collect();
-        let id = machine.program(&graph_name)?;
-        let times = self.measure(&mut machine, id, &ordered)?;
-        let figures = figures(&program, &graph_name, &machine, compile_ms, times)?;
+        for graph in &graphs {
+            fill_inputs(graph, &mut inputs)?;
+            check_inputs(graph, &outline, &inputs)?;
+        }
+        let mut runs: Vec<Run<'_>> =
+            graphs.iter().map(|graph| Run::new(&machine, graph, &inputs)).collect::<Result<_, _>>()?;
+        let times = self.measure(&mut machine, &mut runs)?;
+        let figures = figures(&program, &names, &machine, compile_ms, times)?;
         if self.json {
             return print_json(&figures.to_json());
         }
-        let mut outputs = machine.session.outputs(id)?;
-        let profile = machine.session.profile(id, &ordered, &mut outputs, figures.times.len().min(100))?;
-        print(&format!("@{graph_name}\n{}\n{}", figures.to_text(), table(&profile)))
+        let most = figures.times.len().min(100);
+        let mut tables = String::new();
+        for Run { id, inputs, outputs } in &mut runs {
+            tables += &table(&machine.session.profile(*id, inputs, outputs, most)?);
+        }
+        let title: Vec<String> = names.iter().map(|name| format!("@{name}")).collect();
+        print(&format!("{}\n{}\n{tables}", title.join(", "), figures.to_text()))
     }
 
-    fn graph_name(&self, module: &Module) -> Result<Name, Failure> {
+    /// What a run is: one graph, or all steps of a batch in their order.
+    fn graph_names(&self, module: &Module) -> Result<Vec<Name>, Failure> {
         if !self.train {
-            return machine::choose_graph(module, self.graph.as_deref());
+            return machine::choose_graph(module, self.graph.as_deref()).map(|name| vec![name]);
         }
         let steps = module.recipe.as_ref().map(|recipe| TrainGraphs::of(recipe).steps).unwrap_or_default();
-        match steps.into_iter().next() {
-            Some(step) => Ok(step),
-            None => Err(Failure::Input("the script has no `train`, so there is no step to measure".to_owned())),
+        match steps.is_empty() {
+            false => Ok(steps),
+            true => Err(Failure::Input("the script has no `train`, so there is no step to measure".to_owned())),
         }
     }
 
     /// Times of single runs, sorted.
-    fn measure(&self, machine: &mut Machine, id: ProgramId, inputs: &[&Tensor]) -> Result<Vec<Duration>, Failure> {
-        let mut outputs = machine.session.outputs(id)?;
+    fn measure(&self, machine: &mut Machine, runs: &mut [Run<'_>]) -> Result<Vec<Duration>, Failure> {
+        let mut run = || runs.iter_mut().try_for_each(|run| machine.session.run(run.id, &run.inputs, &mut run.outputs));
         for _ in 0..WARM_UP {
-            machine.session.run(id, inputs, &mut outputs)?;
+            run()?;
         }
         let most = self.iterations.map_or(MOST_ITERATIONS, |iterations| iterations as usize);
         let mut times = Vec::with_capacity(most);
         let begin = Instant::now();
         while times.len() < most && (self.iterations.is_some() || times.is_empty() || begin.elapsed() < MEASURED) {
             let start = Instant::now();
-            machine.session.run(id, inputs, &mut outputs)?;
+            run()?;
             times.push(start.elapsed());
         }
         times.sort_unstable();
@@ -179,22 +185,40 @@ fn random(ty: &TensorType, below: Option<u64>, key: u64) -> Result<Tensor, Failu
     Ok(tensor)
 }
 
+/// A program with its tensors.
+struct Run<'a> {
+    id: ProgramId,
+    inputs: Vec<&'a Tensor>,
+    outputs: Vec<Tensor>,
+}
+
+impl<'a> Run<'a> {
+    fn new(machine: &Machine, graph: &Graph, inputs: &'a IndexMap<Name, Tensor>) -> Result<Run<'a>, Failure> {
+        let id = machine.program(graph.name())?;
+        let inputs = graph.params().iter().filter_map(|param| inputs.get(graph.value_name(param.value))).collect();
+        Ok(Run { id, inputs, outputs: machine.session.outputs(id)? })
+    }
+}
+
+/// Of several graphs, which run one after the other in one arena: the largest arena and all operations.
 fn figures(
     program: &Program,
-    graph: &Name,
+    graphs: &[Name],
     machine: &Machine,
     compile_ms: f64,
     times: Vec<Duration>,
 ) -> Result<Figures, Failure> {
-    let compiled = program.graphs.get(graph);
-    let compiled = compiled.ok_or_else(|| Failure::Defect(format!("@{graph} was not compiled")))?;
+    let compiled =
+        |graph: &Name| program.graphs.get(graph).ok_or_else(|| Failure::Defect(format!("@{graph} was not compiled")));
+    let compiled: Vec<_> = graphs.iter().map(compiled).collect::<Result<_, _>>()?;
+    let launches = compiled.iter().flat_map(|compiled| &compiled.executable.launches);
     Ok(Figures {
         compile_ms,
         prepare_ms: machine.prepare_ms,
         times,
-        arena_bytes: compiled.executable.arena_bytes,
-        lower_bound: compiled.placement.plan.lower_bound,
-        flops: compiled.executable.launches.iter().map(|launch| launch.flops).sum(),
+        arena_bytes: compiled.iter().map(|compiled| compiled.executable.arena_bytes).max().unwrap_or(0),
+        lower_bound: compiled.iter().map(|compiled| compiled.placement.plan.lower_bound).max().unwrap_or(0),
+        flops: launches.map(|launch| launch.flops).sum(),
         threads: machine.session.threads(),
     })
 }
