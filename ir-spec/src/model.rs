@@ -186,3 +186,6 @@ impl Model {
 fn name_of(graph: &crate::graph::Graph, value: &Tensor) -> Name {
     if value.is_invalid() { "predict".into() } else { graph.value_name(value.value()).clone() }
 }
+
+#[cfg(test)]
+mod tests;

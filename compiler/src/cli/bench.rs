@@ -117,8 +117,9 @@ impl Bench {
         }
         let most = figures.times.len().min(100);
         let mut tables = String::new();
-        for Run { id, inputs, outputs } in &mut runs {
-            tables += &table(&machine.session.profile(*id, inputs, outputs, most)?);
+        for (Run { id, inputs, outputs }, name) in runs.iter_mut().zip(&names) {
+            let profile = table(&machine.session.profile(*id, inputs, outputs, most)?);
+            tables += &if names.len() > 1 { format!("@{name}\n{profile}\n") } else { profile };
         }
         let title: Vec<String> = names.iter().map(|name| format!("@{name}")).collect();
         print(&format!("{}\n{}\n{tables}", title.join(", "), figures.to_text()))

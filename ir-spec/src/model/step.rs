@@ -61,8 +61,9 @@ pub(super) fn plan<'a>(
         faults.push(fault.help("give it one: `Step::new(\"main\", Optimizer::adam(0.001))`"));
     }
     for (i, step) in train.steps.iter().enumerate() {
-        if step.name.is_some() && train.steps.iter().take(i).any(|other| other.name == step.name) {
-            let fault = Diagnostic::error("model.C7", format!("two steps are called `{}`", step.title()));
+        let mut before = train.steps.iter().take(i);
+        if let Some(name) = step.name.as_ref().filter(|_| before.any(|other| other.name == step.name)) {
+            let fault = Diagnostic::error("model.C7", format!("two steps are called `{name}`"));
             faults.push(fault.at(step.at.clone()).help("their counters and moments are named after them"));
         }
         match loss_of(step, losses) {
