@@ -304,6 +304,9 @@ fn assemble(
         for plan in &lowered.contractions {
             keep.push(plan.clone());
         }
+        if let Some(plan) = &lowered.window {
+            keep.push(plan.clone());
+        }
         for (nest, uses) in &lowered.launches {
             let Some(entry) = entries.next() else { continue };
             let kernel = jit.kernel(entry);
@@ -405,6 +408,9 @@ fn fingerprint(draft: &Draft<'_>, options: &Options) -> u64 {
     for plan in draft.lowered.iter().flat_map(|l| &l.contractions) {
         plan.kernel().hash(&mut hasher);
     }
+    for plan in draft.lowered.iter().filter_map(|l| l.window.as_ref()) {
+        plan.kernel().hash(&mut hasher);
+    }
     hasher.finish()
 }
 
@@ -430,13 +436,17 @@ impl Linker<'_> {
         match what {
             BufferUse::Operand(number) => self.home(placement.home(kernel.operands[number])),
             BufferUse::Result(number) => self.home(placement.home(kernel.results[number])),
-            BufferUse::Workspace => {
+            BufferUse::Workspace(offset) => {
                 let buffer = placement.workspaces[step].unwrap_or(0);
-                Slot::Arena(placement.plan.offsets[buffer] as usize)
+                Slot::Arena(placement.plan.offsets[buffer] as usize + offset)
             }
             BufferUse::Descriptor(phase) => {
                 let plan = self.draft.lowered[step].contractions.get(phase);
                 Slot::Address(plan.map_or(0, |plan| plan.descriptor() as usize))
+            }
+            BufferUse::Window => {
+                let plan = self.draft.lowered[step].window.as_ref();
+                Slot::Address(plan.map_or(0, |plan| plan.descriptor()))
             }
             BufferUse::Packed(number) => {
                 let packed = &self.draft.packed[step][number];
@@ -489,6 +499,9 @@ fn helper_address(name: &str) -> usize {
     match name {
         lower::CONTRACT_TILES => kernels::entry::contract_tiles_entry as *const () as usize,
         lower::CONTRACT_REDUCE => kernels::entry::contract_reduce_entry as *const () as usize,
+        lower::DEPTHWISE_TILES => kernels::window::depthwise_tiles as *const () as usize,
+        lower::POOL_TILES => kernels::window::pool_tiles as *const () as usize,
+        lower::POOL_GRAD_TILES => kernels::window::pool_grad_tiles as *const () as usize,
         lower::PACK_OPERAND => kernels::pack_operand as *const () as usize,
         _ => 0,
     }

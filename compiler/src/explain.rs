@@ -77,6 +77,10 @@ fn ops(data: &NodeData) -> String {
 
 /// What runs a kernel.
 fn code(lowered: &Lowered) -> String {
+    if let Some(plan) = &lowered.window {
+        let (planes, tiles) = (plan.planes_per_tile(), plan.tiles());
+        return format!("micro-kernel {}, {planes} planes a tile, {tiles} tiles", plan.kernel());
+    }
     if lowered.contractions.is_empty() {
         return "loops of its own".to_owned();
     }

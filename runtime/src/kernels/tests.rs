@@ -3,5 +3,7 @@
 
 mod cases;
 mod contract;
+mod depthwise;
+mod pool;
 mod strips;
 mod tiling;
