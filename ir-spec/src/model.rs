@@ -23,20 +23,23 @@
 //! - model.C4: a loss or metric is a float scalar.
 //! - model.C5: every loss or metric has its own name.
 //! - model.C6: the loss depends on a parameter.
+//!
+//! Names of weights made elsewhere are checked as in scripts, under script.S5, script.S10 and script.S13.
 
 use std::cell::RefCell;
 use std::panic::Location as CallSite;
 
-use crate::attribute::AttrValue;
 use crate::builder::{GraphBuilder, Tensor, call_location};
 use crate::diagnostic::Diagnostic;
 use crate::module::Module;
 use crate::types::{Bindings, DType, Name, Shape, TensorType};
 
 pub(crate) mod assemble;
+pub(crate) mod foreign;
 mod training;
 
 use assemble::{Program, Root, assemble};
+use foreign::ForeignWeight;
 pub use training::{OPTIMIZERS, Optimizer, RECIPE_KEYS, RecipeKey, STEP_KEYS, StepKey, Train};
 
 /// Extents of a shape, numbers and names mixed: `dims!["batch", 3, 32, 32]`.
@@ -61,7 +64,7 @@ struct Roots {
     loss: Option<Root>,
     metrics: Vec<Root>,
     training: Option<Train>,
-    weights: Vec<(Name, AttrValue)>,
+    weights: Vec<ForeignWeight>,
 }
 
 impl Model {
@@ -131,9 +134,13 @@ impl Model {
         }
     }
 
-    /// A state's name in weights made elsewhere, `transposed` if the matrix there is `[units, features]`.
+    /// A state's name in weights made elsewhere, `transposed` if the matrix there is `[units, features]`; or a pattern of
+    /// names, `"encoder{i}.dense1.bias"` and `"layers.{i - 1}.fc.bias"`.
+    #[track_caller]
     pub fn foreign_weight(&self, state: &str, foreign: &str, transposed: bool) {
-        self.roots.borrow_mut().weights.push(assemble::foreign_weight(&state.into(), &foreign.into(), transposed));
+        let at = Some(call_location(CallSite::caller()));
+        let entry = ForeignWeight { state: state.into(), foreign: foreign.into(), transposed, at, width: 1 };
+        self.roots.borrow_mut().weights.push(entry);
     }
 
     /// The module: states, `@predict`, `@eval`, `@step0` and the recipe.
