@@ -5,9 +5,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use kiln_ir::attribute::Literal;
 use kiln_ir::graph::{Graph, Value};
+use kiln_ir::module::State;
 use kiln_ir::op::Op;
 use kiln_ir::scalar::Number;
 use kiln_ir::types::{DType, Name, TensorType};
@@ -22,7 +23,9 @@ use crate::loops::build::CheckSite;
 use crate::loops::nest::LoopNest;
 use crate::lower::{self, BufferUse, Lowered};
 use crate::memory;
+use crate::packing::{Lasting, PackedState, packed_states};
 use crate::pass::Remarks;
+use crate::pass::hoist::PREPARE;
 use crate::pass::specialize::Mode;
 use crate::pipeline::{Pipeline, Step};
 use crate::placement::{Home, Placement, place};
@@ -160,7 +163,7 @@ pub fn compile_with(
             observe(step);
         })
         .map_err(CompileError::Program)?;
-    let graphs = generate(&module, &results, options)?;
+    let graphs = generate(&mut module, &results, options)?;
     Ok(Program { module, graphs, remarks, times })
 }
 
@@ -180,16 +183,29 @@ struct Draft<'a> {
     lowered: Vec<Lowered>,
     placement: Placement,
     copies: Vec<LoopNest>,
+    /// Operands that its kernels take as panels, by kernel.
+    packed: Vec<Vec<PackedState>>,
+    /// Operands that it packs for the others.
+    packs: Vec<PackedState>,
 }
 
 fn generate(
-    module: &Module,
+    module: &mut Module,
     results: &ResultNames,
     options: &Options,
 ) -> Result<IndexMap<Name, Compiled>, CompileError> {
     let kernels = Kernels::for_level(options.level);
-    let drafts: Vec<Draft<'_>> =
-        module.graphs.values().map(|graph| draft(graph, kernels, options)).collect::<Result<_, _>>()?;
+    let lasting = if options.hoist { Lasting::of(module) } else { Lasting::nothing() };
+    if options.hoist && module.graph(PREPARE).is_none() {
+        module.add_graph(Graph::new(PREPARE));
+    }
+    let Module { graphs: sources, states, .. } = module;
+    let mut drafts: Vec<Draft<'_>> =
+        sources.values().map(|graph| draft(graph, kernels, &lasting, options)).collect::<Result<_, _>>()?;
+    let packs: Vec<PackedState> = drafts.iter().flat_map(|d| d.packed.iter().flatten()).cloned().collect();
+    states.extend(packs.iter().map(|packed| (packed.name.clone(), packed.state())));
+    drafts.iter_mut().filter(|draft| draft.graph.name() == PREPARE).for_each(|draft| draft.packs = packs.clone());
+    drafts.retain(|draft| draft.graph.name() != PREPARE || draft.nests().next().is_some());
     let halves: Vec<Diagnostic> = drafts.iter().flat_map(Draft::halves).collect();
     if !halves.is_empty() {
         return Err(CompileError::Program(halves));
@@ -200,7 +216,7 @@ fn generate(
     let mut first = 0;
     let mut graphs = IndexMap::new();
     for draft in drafts {
-        let mut executable = assemble(module, &draft, first, &code, options)?;
+        let mut executable = assemble(states, &draft, first, &code, options)?;
         let names = results.get(draft.graph.name()).into_iter().flatten();
         executable.outputs.iter_mut().zip(names).for_each(|(output, name)| output.name = name.clone());
         let launches = first..first + draft.nests().count();
@@ -234,17 +250,24 @@ impl Draft<'_> {
     }
 
     fn nests(&self) -> impl Iterator<Item = &LoopNest> {
-        self.lowered.iter().flat_map(|l| l.launches.iter().map(|(nest, _)| nest)).chain(&self.copies)
+        let kernels = self.lowered.iter().flat_map(|l| l.launches.iter().map(|(nest, _)| nest));
+        kernels.chain(&self.copies).chain(self.packs.iter().map(|packed| &packed.nest))
     }
 }
 
-fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> Result<Draft<'a>, CompileError> {
+fn draft<'a>(
+    graph: &'a Graph,
+    kernels: Option<&Kernels>,
+    lasting: &Lasting,
+    options: &Options,
+) -> Result<Draft<'a>, CompileError> {
     let schedule = schedule(graph);
+    let lasting = |value| lasting.holds(graph, &schedule, value);
     let lowered: Vec<Lowered> = schedule
         .kernels
         .iter()
         .map(|kernel| {
-            lower::lower(graph, kernel, kernels).map_err(|declined| {
+            lower::lower(graph, kernel, kernels, &lasting).map_err(|declined| {
                 let name = graph.value_name(kernel.results[0]);
                 CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
             })
@@ -260,18 +283,20 @@ fn draft<'a>(graph: &'a Graph, kernels: Option<&Kernels>, options: &Options) -> 
             lower::copy(&format!("copy.{}", graph.value_name(copy.value)), ty.dtype, ty.elements())
         })
         .collect();
-    Ok(Draft { graph, schedule, lowered, placement, copies })
+    let packed = packed_states(graph, &schedule, &lowered);
+    Ok(Draft { graph, schedule, lowered, placement, copies, packed, packs: Vec::new() })
 }
 
 fn assemble(
-    module: &Module,
+    declared: &IndexMap<Name, State>,
     draft: &Draft<'_>,
     first: usize,
     jit: &Arc<JitCode>,
     options: &Options,
 ) -> Result<Executable, CompileError> {
     let graph = draft.graph;
-    let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new() };
+    let states = draft.placement.states.iter().cloned().collect();
+    let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new(), states };
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
     let mut entries = first..;
@@ -316,16 +341,38 @@ fn assemble(
             sites: Vec::new(),
         });
     }
+    for packed in &draft.packs {
+        let Some(entry) = entries.next() else { continue };
+        let kernel = jit.kernel(entry);
+        let homes = [
+            Slot::Address(packed.pack.plan.descriptor() as usize),
+            linker.state(&packed.from),
+            linker.state(&packed.name),
+        ];
+        let slots = linker.slots(kernel, &packed.nest, &homes);
+        keep.push(packed.pack.plan.clone());
+        launches.push(Launch {
+            name: packed.nest.name.clone(),
+            entry,
+            slots,
+            tiles: packed.nest.tiles,
+            scratch_bytes: kernel.scratch_bytes,
+            flops: 0,
+            bytes: 2 * packed.ty().bytes() as u64,
+            source: None,
+            sites: Vec::new(),
+        });
+    }
     let binding = |value: Value, below| Binding {
         below,
         ..Binding::new(graph.value_name(value).clone(), graph.ty(value).clone())
     };
-    let constants = std::mem::take(&mut linker.constants);
+    let Linker { constants, states, .. } = linker;
     Ok(Executable {
         name: graph.name().into(),
         inputs: graph.params().iter().map(|p| binding(p.value, p.below)).collect(),
         outputs: graph.returns().iter().map(|&v| binding(v, None)).collect(),
-        states: draft.placement.states.iter().map(|name| state_binding(module, name)).collect::<Result<_, _>>()?,
+        states: states.iter().map(|name| state_binding(declared, name)).collect::<Result<_, _>>()?,
         launches,
         constants,
         arena_bytes: draft.placement.plan.peak as usize,
@@ -344,8 +391,8 @@ fn site(check: &CheckSite) -> Site {
     }
 }
 
-fn state_binding(module: &Module, name: &Name) -> Result<Binding, CompileError> {
-    let state = module.states.get(name);
+fn state_binding(declared: &IndexMap<Name, State>, name: &Name) -> Result<Binding, CompileError> {
+    let state = declared.get(name);
     let state = state.ok_or_else(|| CompileError::Defect(format!("state @{name} is not declared")))?;
     Ok(Binding::new(name.clone(), state.ty.clone()))
 }
@@ -372,6 +419,8 @@ struct Linker<'a> {
     draft: &'a Draft<'a>,
     constants: Vec<u8>,
     offsets: IndexMap<Value, usize>,
+    /// States of the signature, in order.
+    states: IndexSet<Name>,
 }
 
 impl Linker<'_> {
@@ -389,7 +438,15 @@ impl Linker<'_> {
                 let plan = self.draft.lowered[step].contractions.get(phase);
                 Slot::Address(plan.map_or(0, |plan| plan.descriptor() as usize))
             }
+            BufferUse::Packed(number) => {
+                let packed = &self.draft.packed[step][number];
+                self.state(&packed.name)
+            }
         }
+    }
+
+    fn state(&mut self, name: &Name) -> Slot {
+        Slot::State(self.states.insert_full(name.clone()).0)
     }
 
     fn home(&mut self, home: &Home) -> Slot {
@@ -397,7 +454,7 @@ impl Linker<'_> {
         match home {
             Home::Input(number) => Slot::Input(*number),
             Home::Output(number) => Slot::Output(*number),
-            Home::State(name) => Slot::State(placement.states.iter().position(|s| s == name).unwrap_or(0)),
+            Home::State(name) => self.state(name),
             Home::Constant(value) => Slot::Constant(self.constant(*value)),
             Home::Buffer(buffer) => Slot::Arena(placement.plan.offsets[*buffer] as usize),
         }
@@ -432,6 +489,7 @@ fn helper_address(name: &str) -> usize {
     match name {
         lower::CONTRACT_TILES => kernels::entry::contract_tiles_entry as *const () as usize,
         lower::CONTRACT_REDUCE => kernels::entry::contract_reduce_entry as *const () as usize,
+        lower::PACK_OPERAND => kernels::pack_operand as *const () as usize,
         _ => 0,
     }
 }

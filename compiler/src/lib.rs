@@ -196,6 +196,7 @@ pub mod explain;
 pub mod loops;
 pub mod lower;
 pub mod memory;
+pub mod packing;
 pub mod pass;
 pub mod pipeline;
 pub mod placement;

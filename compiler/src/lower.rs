@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use kiln_ir::graph::{Graph, Provenance};
-use kiln_ir::types::DType;
-use kiln_rt::kernels::{ContractPlan, Kernels};
+use kiln_ir::graph::{Graph, Provenance, Value};
+use kiln_ir::types::{DType, TensorType};
+use kiln_rt::kernels::{ContractPlan, Kernels, Packed, Side};
 use smallvec::SmallVec;
 
 use crate::loops::build::contract::{ContractForm, contract_form};
@@ -19,6 +19,9 @@ use crate::schedule::Scheduled;
 pub const CONTRACT_TILES: &str = "contract_tiles";
 /// Name by which nests call the sum of partial results.
 pub const CONTRACT_REDUCE: &str = "contract_reduce";
+
+/// Name by which nests of `@prepare` call the packing of an operand.
+pub const PACK_OPERAND: &str = "pack_operand";
 
 /// A kernel as loops.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Lowered {
     pub flops: u64,
     /// The micro-kernel's plans, if one is called: one per phase of a strided transposed convolution.
     pub contractions: Vec<Arc<ContractPlan>>,
+    /// Operands that the kernel takes as panels.
+    pub packs: Vec<Pack>,
     /// Script line.
     pub provenance: Provenance,
 }
@@ -52,18 +57,39 @@ pub enum BufferUse {
     Workspace,
     /// Descriptor of the micro-kernel's plan with this number.
     Descriptor(usize),
+    /// Panels of an operand, packed ahead: number in [`Lowered::packs`].
+    Packed(usize),
 }
 
-/// Lowers one kernel.
+/// An operand that `@prepare` packs once, for a plan of a kernel.
+#[derive(Clone, Debug)]
+pub struct Pack {
+    /// Operand of the kernel.
+    pub operand: usize,
+    /// Which operand of the plan it is.
+    pub side: Side,
+    /// The plan.
+    pub plan: Arc<ContractPlan>,
+}
+
+/// Lowers one kernel. `lasting` says which values stay the same from run to run: a micro-kernel takes them as panels,
+/// packed once by `@prepare`.
 ///
 /// # Errors
 /// [`Declined`] if the kernel is no nest: a defect of `fuse`.
-pub fn lower(graph: &Graph, kernel: &Scheduled, kernels: Option<&Kernels>) -> Result<Lowered, Declined> {
+pub fn lower(
+    graph: &Graph,
+    kernel: &Scheduled,
+    kernels: Option<&Kernels>,
+    lasting: &dyn Fn(Value) -> bool,
+) -> Result<Lowered, Declined> {
     let data = graph.node(kernel.node);
     let region = region_of(graph, kernel.node);
     let name = graph.value_name(kernel.results[0]).to_string();
     let provenance = data.provenance.clone();
-    if let (Some(kernels), Some(Ok(form))) = (kernels, contract_form(&region)) {
+    if let (Some(kernels), Some(Ok(mut form))) = (kernels, contract_form(&region)) {
+        let [left, right] = [form.left, form.right].map(|operand| lasting(kernel.operands[operand]));
+        form.spec.packed = Packed { left, right };
         let plans: Result<Vec<_>, _> =
             form.spec.phases().iter().map(|phase| ContractPlan::new(phase, kernels)).collect();
         if let Ok(plans) = plans {
@@ -81,6 +107,7 @@ pub fn lower(graph: &Graph, kernel: &Scheduled, kernels: Option<&Kernels>) -> Re
         checks: built.checks,
         flops: built.flops,
         contractions: Vec::new(),
+        packs: Vec::new(),
         provenance,
     })
 }
@@ -92,13 +119,17 @@ fn contraction(
     plans: Vec<ContractPlan>,
     provenance: Provenance,
 ) -> Lowered {
+    let plans: Vec<Arc<ContractPlan>> = plans.into_iter().map(Arc::new).collect();
     let mut launches = Vec::new();
+    let mut packs = Vec::new();
     for (phase, plan) in plans.iter().enumerate() {
-        launches.push(call(&name, CONTRACT_TILES, region, form, phase, plan, plan.tiles()));
+        let call = Call { region, form, phase, plan, first_pack: packs.len() };
+        launches.push(call.nest(&name, CONTRACT_TILES, plan.tiles()));
         if plan.reduce_tiles() > 0 {
-            let name = format!("{name}.sum");
-            launches.push(call(&name, CONTRACT_REDUCE, region, form, phase, plan, plan.reduce_tiles()));
+            launches.push(call.nest(&format!("{name}.sum"), CONTRACT_REDUCE, plan.reduce_tiles()));
         }
+        let packed = call.packed().map(|(side, operand)| Pack { operand, side, plan: plan.clone() });
+        packs.extend(packed);
     }
     let product = |extents: &[usize]| extents.iter().product::<usize>() as u64;
     let spec = &form.spec;
@@ -107,63 +138,109 @@ fn contraction(
         name,
         launches,
         // Phases run one after the other and share it.
-        workspace_bytes: plans.iter().map(ContractPlan::partial_bytes).max().unwrap_or(0),
+        workspace_bytes: plans.iter().map(|plan| plan.partial_bytes()).max().unwrap_or(0),
         in_place: form.residual_in_place().map(|residual| (residual, 0)).into_iter().collect(),
         checks: Vec::new(),
         flops,
-        contractions: plans.into_iter().map(Arc::new).collect(),
+        contractions: plans,
+        packs,
         provenance,
     }
 }
 
-/// A nest whose tiles are calls of the micro-kernel.
-fn call(
-    name: &str,
-    helper: &str,
-    region: &Graph,
-    form: &ContractForm,
+/// What the nests of one plan have in common.
+struct Call<'a> {
+    region: &'a Graph,
+    form: &'a ContractForm,
     phase: usize,
-    plan: &ContractPlan,
-    tiles: u64,
-) -> (LoopNest, Vec<BufferUse>) {
+    plan: &'a ContractPlan,
+    /// Number of the plan's first pack.
+    first_pack: usize,
+}
+
+impl Call<'_> {
+    /// The operands taken as panels.
+    fn packed(&self) -> impl Iterator<Item = (Side, usize)> {
+        let Packed { left, right } = self.form.spec.packed;
+        let sides = [(left, Side::Left, self.form.left), (right, Side::Right, self.form.right)];
+        sides.into_iter().filter(|(packed, ..)| *packed).map(|(_, side, operand)| (side, operand))
+    }
+
+    /// A nest whose tiles are calls of the micro-kernel.
+    fn nest(&self, name: &str, helper: &str, tiles: u64) -> (LoopNest, Vec<BufferUse>) {
+        let Call { region, form, phase, plan, first_pack } = *self;
+        let nest = NestBuilder::new(name);
+        let mut uses = Vec::new();
+        let mut declare = |name: &str, dtype, elements, access, what| {
+            uses.push(what);
+            nest.buffer(name, dtype, elements, access)
+        };
+        let descriptor = declare("descriptor", DType::U8, 64, Access::Read, BufferUse::Descriptor(phase));
+        let mut factor = |side: Side, param: usize| {
+            let data = region.value(region.params()[param].value);
+            match self.packed().position(|(packed, _)| packed == side) {
+                Some(number) => {
+                    let (name, what) = (format!("{}.panels", data.name), BufferUse::Packed(first_pack + number));
+                    declare(&name, DType::U8, plan.packed_bytes(side), Access::Read, what)
+                }
+                None => {
+                    declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, BufferUse::Operand(param))
+                }
+            }
+        };
+        let (left, right) = (factor(Side::Left, form.left), factor(Side::Right, form.right));
+        let mut operand = |param: usize| {
+            let data = region.value(region.params()[param].value);
+            declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, BufferUse::Operand(param))
+        };
+        let optional: Vec<Option<Place>> =
+            [form.bias, form.scale, form.residual].into_iter().map(|param| param.map(&mut operand)).collect();
+        let result = region.value(region.returns()[0]);
+        let out = declare(&result.name, result.ty.dtype, result.ty.elements(), Access::ReadWrite, BufferUse::Result(0));
+        let partials = (plan.partial_bytes() > 0)
+            .then(|| declare("partials", DType::U8, plan.partial_bytes(), Access::ReadWrite, BufferUse::Workspace));
+        let scratch = (plan.scratch_bytes() > 0).then(|| nest.scratch("panels", DType::U8, plan.scratch_bytes()));
+        let or_null = |place: Option<Place>| place.map_or(Arg::Int(Index::constant(0)), start_of);
+        let tile = Index::var(Var::TILE);
+        let args = vec![
+            start_of(descriptor),
+            start_of(left),
+            start_of(right),
+            start_of(out),
+            or_null(optional[0]),
+            or_null(optional[1]),
+            or_null(optional[2]),
+            or_null(partials),
+            or_null(scratch),
+            Arg::Int(tile.clone()),
+            Arg::Int(tile + 1i64),
+        ];
+        let call = nest.call(nest.helper(helper), args);
+        (nest.finish(tiles, vec![call]), uses)
+    }
+}
+
+fn start_of(place: Place) -> Arg {
+    Arg::Address { place, index: Index::constant(0) }
+}
+
+/// The nest that packs an operand of type `from`; its buffers are the plan's descriptor, the operand and the panels.
+pub fn pack(name: &str, pack: &Pack, from: &TensorType) -> LoopNest {
     let nest = NestBuilder::new(name);
-    let mut uses = Vec::new();
-    let mut declare = |name: &str, dtype, elements, access, what| {
-        uses.push(what);
-        nest.buffer(name, dtype, elements, access)
-    };
-    let descriptor = declare("descriptor", DType::U8, 64, Access::Read, BufferUse::Descriptor(phase));
-    let mut operand = |param: usize| {
-        let data = region.value(region.params()[param].value);
-        let what = BufferUse::Operand(param);
-        declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, what)
-    };
-    let (left, right) = (operand(form.left), operand(form.right));
-    let optional: Vec<Option<Place>> =
-        [form.bias, form.scale, form.residual].into_iter().map(|param| param.map(&mut operand)).collect();
-    let result = region.value(region.returns()[0]);
-    let out = declare(&result.name, result.ty.dtype, result.ty.elements(), Access::ReadWrite, BufferUse::Result(0));
-    let partials = (plan.partial_bytes() > 0)
-        .then(|| declare("partials", DType::U8, plan.partial_bytes(), Access::ReadWrite, BufferUse::Workspace));
-    let scratch = (plan.scratch_bytes() > 0).then(|| nest.scratch("panels", DType::U8, plan.scratch_bytes()));
-    let address = |place| Arg::Address { place, index: Index::constant(0) };
-    let or_null = |place: Option<Place>| place.map_or(Arg::Int(Index::constant(0)), address);
+    let descriptor = nest.buffer("descriptor", DType::U8, 64, Access::Read);
+    let operand = nest.buffer("operand", from.dtype, from.elements(), Access::Read);
+    let panels = nest.buffer("panels", DType::U8, pack.plan.packed_bytes(pack.side), Access::Write);
     let tile = Index::var(Var::TILE);
     let args = vec![
-        address(descriptor),
-        address(left),
-        address(right),
-        address(out),
-        or_null(optional[0]),
-        or_null(optional[1]),
-        or_null(optional[2]),
-        or_null(partials),
-        or_null(scratch),
+        start_of(descriptor),
+        Arg::Int(Index::constant(pack.side.code() as i64)),
+        start_of(operand),
+        start_of(panels),
         Arg::Int(tile.clone()),
         Arg::Int(tile + 1i64),
     ];
-    let call = nest.call(nest.helper(helper), args);
-    (nest.finish(tiles, vec![call]), uses)
+    let call = nest.call(nest.helper(PACK_OPERAND), args);
+    nest.finish(pack.plan.pack_tiles(pack.side), vec![call])
 }
 
 /// A nest that copies `bytes` from its first buffer to its second.

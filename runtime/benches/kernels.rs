@@ -82,7 +82,7 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
     if spec.packed.right {
         let to = aligned(&mut panels);
         // SAFETY: the buffer has the plan's size.
-        unsafe { plan.pack(Side::Right, right_at, to) };
+        unsafe { plan.pack(Side::Right, right_at, to, (0, plan.pack_tiles(Side::Right))) };
         right_at = to;
     }
     let arguments = Arguments {

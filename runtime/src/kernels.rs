@@ -6,7 +6,7 @@
 //! ```text
 //! contract_tiles (descriptor, arguments, begin, end)    any split of 0..plan.tiles() over workers
 //! contract_reduce(descriptor, arguments, begin, end)    0..plan.reduce_tiles(), after all tiles
-//! pack_operand   (descriptor, side, from, to)           once, for an operand marked packed
+//! pack_operand   (descriptor, side, from, to, begin, end)  once, for an operand marked packed
 //! exp, log, ...  (source, destination, length)          strips of f32, in place allowed
 //! ```
 //!

@@ -177,7 +177,7 @@ impl ContractPlan {
     /// Bytes of one operand's panels.
     pub fn packed_bytes(&self, side: Side) -> usize {
         let rows = (side == Side::Left) != self.descriptor.swapped;
-        let tables = if rows { &self.tables.rows } else { &self.tables.columns };
+        let tables = self.tables(side);
         let free = if rows { self.descriptor.m } else { self.descriptor.n.next_multiple_of(self.descriptor.nr) };
         tables.packed_copies() * free * self.descriptor.k * self.element_bytes
     }
@@ -215,14 +215,24 @@ impl ContractPlan {
         }
     }
 
-    /// Packs one operand.
+    /// Count of independent pieces of work in packing an operand.
+    pub fn pack_tiles(&self, side: Side) -> u64 {
+        let tables = self.tables(side);
+        tables.free.len().div_ceil(tables.width) as u64
+    }
+
+    /// Packs pieces `begin..end` of one operand's [`Self::pack_tiles`].
     ///
     /// # Safety
-    /// `from` is the operand's tensor; `to` holds [`Self::packed_bytes`] bytes.
-    pub unsafe fn pack(&self, side: Side, from: *const u8, to: *mut u8) {
-        let code = if side == Side::Left { 0 } else { 1 };
+    /// `from` is the operand's tensor; `to` holds [`Self::packed_bytes`] bytes; no other thread packs these pieces.
+    pub unsafe fn pack(&self, side: Side, from: *const u8, to: *mut u8, (begin, end): (u64, u64)) {
         // SAFETY: passed on to the caller.
-        unsafe { pack_operand(self.descriptor(), code, from, to) }
+        unsafe { pack_operand(self.descriptor(), side.code(), from, to, begin, end) }
+    }
+
+    fn tables(&self, side: Side) -> &GatherTables {
+        let rows = (side == Side::Left) != self.descriptor.swapped;
+        if rows { &self.tables.rows } else { &self.tables.columns }
     }
 }
 

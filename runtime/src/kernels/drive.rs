@@ -5,6 +5,7 @@
 )]
 //! The entry points: macro tiles, the reduction of k splits, and packing ahead of time.
 
+use std::ops::Range;
 use std::ptr::null;
 
 use super::abi::{Arguments, Descriptor, GROUP, Operand, PackCall, Table, TileCall};
@@ -47,17 +48,26 @@ pub unsafe extern "C" fn contract_reduce(
     }
 }
 
-/// Packs a whole operand ahead of time: `side` 0 is the left operand, 1 the right.
+/// Packs panels `begin..end` of an operand ahead of time: `side` 0 is the left operand, 1 the right. Panels are
+/// independent; there are `ContractPlan::pack_tiles` of them.
 ///
 /// # Safety
 /// `from` is the operand's tensor; `to` holds `ContractPlan::packed_bytes` bytes.
-pub unsafe extern "C" fn pack_operand(descriptor: *const Descriptor, side: u64, from: *const u8, to: *mut u8) {
+pub unsafe extern "C" fn pack_operand(
+    descriptor: *const Descriptor,
+    side: u64,
+    from: *const u8,
+    to: *mut u8,
+    begin: u64,
+    end: u64,
+) {
     let d = &*descriptor;
     let rows = (side == 0) != d.swapped;
+    let panels = begin as usize..end as usize;
     if d.double {
-        pack_whole::<f64>(d, rows, from.cast(), to.cast());
+        pack_panels::<f64>(d, rows, from.cast(), to.cast(), panels);
     } else {
-        pack_whole::<f32>(d, rows, from.cast(), to.cast());
+        pack_panels::<f32>(d, rows, from.cast(), to.cast(), panels);
     }
 }
 
@@ -65,7 +75,7 @@ unsafe fn table<T: Real>(d: &Descriptor) -> &'static Table<T> {
     &*d.table.cast::<Table<T>>()
 }
 
-unsafe fn pack_whole<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *mut T) {
+unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *mut T, panels: Range<usize>) {
     let op = if rows { &d.rows } else { &d.columns };
     let padded = packed_len(op, rows);
     let mut done = 0;
@@ -78,12 +88,13 @@ unsafe fn pack_whole<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *m
         let to = to.add(copy * padded * d.k);
         for k0 in blocks(0, d.k, d) {
             let k1 = block_end(k0, d.k, d);
-            for start in (0..op.free_len).step_by(op.width) {
+            for panel in panels.clone() {
+                let start = panel * op.width;
                 let valid = op.width.min(op.free_len - start);
                 (table::<T>(d).pack)(&PackCall {
                     operand: op,
                     from: from.wrapping_offset(*op.batch.add(g) as isize),
-                    panel: start / op.width,
+                    panel,
                     valid,
                     stride: if rows { valid } else { op.width },
                     k0,

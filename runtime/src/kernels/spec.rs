@@ -80,6 +80,16 @@ pub enum Side {
     Right,
 }
 
+impl Side {
+    /// How `pack_operand` knows it.
+    pub fn code(self) -> u64 {
+        match self {
+            Side::Left => 0,
+            Side::Right => 1,
+        }
+    }
+}
+
 /// Applied in the order of the fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue {

@@ -67,7 +67,7 @@ fn check_parts(spec: &ContractSpec, parts: &[ContractSpec], kernels: &Kernels) {
         for (i, side) in [Side::Left, Side::Right].into_iter().enumerate() {
             if [spec.packed.left, spec.packed.right][i] {
                 // SAFETY: the buffer has the plan's size and the operand is the spec's.
-                unsafe { plan.pack(side, operands[i], packed[i].as_mut_ptr().cast()) };
+                unsafe { plan.pack(side, operands[i], packed[i].as_mut_ptr().cast(), (0, plan.pack_tiles(side))) };
                 operands[i] = packed[i].as_ptr().cast();
             }
         }
