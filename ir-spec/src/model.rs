@@ -17,12 +17,16 @@
 //!
 //! Faults are reported under these labels:
 //!
-//! - model.C1: `predict`, `loss` and `train` are given at most once.
+//! - model.C1: `predict` and `train` are given at most once.
 //! - model.C2: a model has a result: `predict` or `loss`.
 //! - model.C3: what is trained has a `loss`.
 //! - model.C4: a loss or metric is a float scalar.
 //! - model.C5: every loss or metric has its own name.
 //! - model.C6: the loss depends on a parameter.
+//! - model.C7: every step of a training has its own name, and there is one.
+//! - model.C8: the loss of a step is one of the model's; only where the model has one, a step need not name it.
+//! - model.C9: what a step trains are instances or parameters that its loss depends on.
+//! - model.C10: what [`Model::share`] names was built before.
 //!
 //! Names of weights made elsewhere are checked as in scripts, under script.S5, script.S10 and script.S13.
 
@@ -36,11 +40,12 @@ use crate::types::{Bindings, DType, Name, Shape, TensorType};
 
 pub(crate) mod assemble;
 pub(crate) mod foreign;
+mod step;
 mod training;
 
 use assemble::{Program, Root, assemble};
 use foreign::ForeignWeight;
-pub use training::{OPTIMIZERS, Optimizer, RECIPE_KEYS, RecipeKey, STEP_KEYS, StepKey, Train};
+pub use training::{OPTIMIZERS, Optimizer, RECIPE_KEYS, RecipeKey, STEP_KEYS, Step, StepKey, Train};
 
 /// Extents of a shape, numbers and names mixed: `dims!["batch", 3, 32, 32]`.
 #[macro_export]
@@ -61,7 +66,7 @@ pub struct Model {
 #[derive(Debug, Default)]
 struct Roots {
     predict: Option<Root>,
-    loss: Option<Root>,
+    losses: Vec<Root>,
     metrics: Vec<Root>,
     training: Option<Train>,
     weights: Vec<ForeignWeight>,
@@ -95,6 +100,18 @@ impl Model {
         self.builder.scope(&instance, build)
     }
 
+    /// `build` once more with the states of `instance`, a name that [`Model::scope`] gave: what it makes has the same
+    /// weights.
+    #[track_caller]
+    pub fn share<R>(&self, instance: &str, build: impl FnOnce() -> R) -> Option<R> {
+        let shared = self.builder.share(instance, || self.builder.scope(instance, build));
+        if shared.is_none() {
+            self.builder
+                .fault("model.C10", format!("nothing is called `{instance}` yet, so nothing can share its states"));
+        }
+        shared
+    }
+
     /// The builder, for ops that have no method.
     pub fn builder(&self) -> &GraphBuilder {
         &self.builder
@@ -109,13 +126,17 @@ impl Model {
         }
     }
 
-    /// The scalar to make small.
+    /// The scalar to make small, called `loss`.
     #[track_caller]
     pub fn loss(&self, value: &Tensor) {
-        let root = self.root("loss", value);
-        if self.roots.borrow_mut().loss.replace(root).is_some() {
-            self.builder.fault("model.C1", "`loss` is given twice");
-        }
+        self.loss_named("loss", value);
+    }
+
+    /// One of several scalars to make small: a [`Step`] names it.
+    #[track_caller]
+    pub fn loss_named(&self, name: &str, value: &Tensor) {
+        let root = self.root(name, value);
+        self.roots.borrow_mut().losses.push(root);
     }
 
     /// A scalar to report under a name, the mean over the batch.
@@ -152,7 +173,7 @@ impl Model {
         assemble(Program {
             builder: self.builder,
             predict: roots.predict,
-            loss: roots.loss,
+            losses: roots.losses,
             metrics: roots.metrics,
             training: roots.training,
             weights: roots.weights,
@@ -172,3 +193,6 @@ impl Model {
 fn name_of(graph: &crate::graph::Graph, value: &Tensor) -> Name {
     if value.is_invalid() { "predict".into() } else { graph.value_name(value.value()).clone() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@
 //! - script.S12: a declared type is that of the value; typed ops have one.
 //! - script.S13: a state of this name is declared.
 //! - script.S14: the shapes of an elementwise op's operands repeat to one of them.
+//! - script.S15: what `share` names stands above and has states; it excludes `name`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -123,7 +124,7 @@ struct Expander<'a> {
     names: BTreeMap<Name, usize>,
     faults: Vec<Diagnostic>,
     predict: Option<Root>,
-    loss: Option<Root>,
+    losses: Vec<Root>,
     metrics: Vec<Root>,
 }
 
@@ -144,7 +145,7 @@ impl<'a> Expander<'a> {
             names: BTreeMap::new(),
             faults: Vec::new(),
             predict: None,
-            loss: None,
+            losses: Vec::new(),
             metrics: Vec::new(),
         }
     }
@@ -181,7 +182,8 @@ impl<'a> Expander<'a> {
             }
         }
         // A broken recipe and a broken model are both reported; the rest needs a whole model.
-        if let (Some(model), None, None, true) = (model, &self.predict, &self.loss, self.faults.is_empty()) {
+        if let (Some(model), None, true, true) = (model, &self.predict, self.losses.is_empty(), self.faults.is_empty())
+        {
             self.fault(model.name.span, "model.C2", "the model has no result")
                 .help("say what it computes: `predict %y`, `loss cross_entropy %y, %label`".to_owned());
         }
@@ -189,7 +191,7 @@ impl<'a> Expander<'a> {
         let program = Program {
             builder: self.builder.clone(),
             predict: self.predict.take(),
-            loss: self.loss.take(),
+            losses: std::mem::take(&mut self.losses),
             metrics: std::mem::take(&mut self.metrics),
             training: training.flatten(),
             weights: weights.map(|record| self.weights(record)).unwrap_or_default(),

@@ -34,6 +34,12 @@ impl Tensor {
         self.layer(Conv::new(filters, kernel))
     }
 
+    /// [`ConvTranspose`] with bias and no padding: `[N, C, spatial...]` to `[N, filters, larger...]`.
+    #[track_caller]
+    pub fn conv_transpose(&self, filters: i64, kernel: impl Into<Spatial>, strides: impl Into<Spatial>) -> Tensor {
+        self.layer(ConvTranspose::new(filters, kernel).strides(strides))
+    }
+
     /// [`Embedding`]: `[I...]` to `[I..., units]`.
     #[track_caller]
     pub fn embedding(&self, vocabulary: i64, units: i64) -> Tensor {

@@ -27,6 +27,19 @@ fn every_layer_has_the_shape_of_its_definition() {
         (image, "conv %x {filters = 6, kernel = [3, 1], strides = 2, padding = same}", "f32[batch, 6, 5, 5]"),
         (image, "conv %x {filters = 6, kernel = 3, dilation = 2, groups = 2, padding = 1}", "f32[batch, 6, 7, 7]"),
         ("f32[batch, 4, 9]", "conv %x {filters = 6, kernel = 3}", "f32[batch, 6, 7]"),
+        // (n - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1, as in PyTorch.
+        (image, "conv_transpose %x {filters = 6, kernel = 4, strides = 2, padding = 1}", "f32[batch, 6, 18, 18]"),
+        (image, "conv_transpose %x {filters = 6, kernel = [3, 2], groups = 2, dilation = 2}", "f32[batch, 6, 13, 11]"),
+        (
+            image,
+            "conv_transpose %x {filters = 6, kernel = 3, strides = [2, 3], padding = [1, 0, 0, 1], output_padding = 1}",
+            "f32[batch, 6, 19, 27]",
+        ),
+        // n * stride, as in Keras, where the kernel is larger than the stride and where it is smaller.
+        (image, "conv_transpose %x {filters = 6, kernel = 3, strides = 2, padding = same}", "f32[batch, 6, 18, 18]"),
+        (image, "conv_transpose %x {filters = 6, kernel = 1, strides = 3, padding = same}", "f32[batch, 6, 27, 27]"),
+        ("f32[batch, 100, 1, 1]", "conv_transpose %x {filters = 8, kernel = 4}", "f32[batch, 8, 4, 4]"),
+        ("f32[batch, 4, n]", "conv_transpose %x {filters = 6, kernel = 3, strides = 2}", "f32[batch, 6, n*2 + 1]"),
         ("i64[batch, 8]", "embedding %x {vocabulary = 11, units = 3}", "f32[batch, 8, 3]"),
         (image, "max_pool %x {size = 2}", "f32[batch, 4, 4, 4]"),
         (image, "max_pool %x {size = 2, padding = same}", "f32[batch, 4, 5, 5]"),
@@ -60,6 +73,8 @@ fn states_have_the_layer_s_name_or_the_given_one() {
     assert_eq!(dense, ["dense1.weight: f32[5, 3]", "dense1.bias: f32[3]"]);
     let named = expand("f32[batch, 5]", "dense %x {units = 3, name = head}").1;
     assert_eq!(named, ["head.weight: f32[5, 3]", "head.bias: f32[3]"]);
+    let transposed = expand("f32[batch, 4, 9]", "conv_transpose %x {filters = 6, kernel = 3, groups = 2}").1;
+    assert_eq!(transposed, ["conv_transpose1.weight: f32[4, 3, 3]", "conv_transpose1.bias: f32[6]"]);
     let heads = expand("f32[batch, 7, 6]", "multi_head_attention %x {heads = 3, name = attention}").1;
     let wanted = ["qkv.weight: f32[6, 18]", "qkv.bias: f32[18]", "out.weight: f32[6, 6]", "out.bias: f32[6]"];
     assert_eq!(heads, wanted.map(|state| format!("attention.{state}")));

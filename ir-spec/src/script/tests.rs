@@ -487,3 +487,46 @@ fn mutated_scripts_are_findings_or_modules_that_read_back() {
         }
     }
 }
+
+#[test]
+fn steps_are_checked_where_they_are_written() {
+    let text = |train: &str| {
+        let head =
+            "model @m(%x: f32[batch, 4], %y: f32[batch, 1]) {\n  %h = dense %x {units = 1}\n  loss mse %h, %y\n}\n";
+        format!("{head}{train}")
+    };
+    assert!(model(&text("train {steps = [a {optimizer = adam}], clip = 1.0}")).is_ok());
+    assert!(model(&text("train {steps = [a {trains = dense1}], optimizer = adam}")).is_ok());
+    let with = |train: &str| findings(&text(train));
+    assert_eq!(with("train {steps = [a {trains = dense1, loss = loss}]}"), ["script.S4 5:17"]);
+    assert_eq!(with("train {steps = a, optimizer = adam}"), ["script.S5 5:16"]);
+    assert_eq!(with("train {steps = [], optimizer = adam}"), ["script.S5 5:16"]);
+    assert_eq!(with("train {steps = [a, {loss = b}], optimizer = adam}"), ["script.S5 5:17", "script.S5 5:20"]);
+    assert_eq!(
+        with("train {steps = [a {lose = b, loss = 3, trains = [1]}], optimizer = adam}"),
+        ["script.S3 5:20", "script.S5 5:37", "script.S5 5:50",]
+    );
+    assert_eq!(
+        with("train {steps = [a {clip = 0, clip = 1, optimizer = sgdd}]}"),
+        ["script.S5 5:27", "script.S10 5:30", "script.S2 5:52",]
+    );
+}
+
+#[test]
+fn a_layer_shares_the_weights_of_another_use() {
+    let text = "\
+model @m(%x: f32[batch, 4]) {
+  %a = dense %x {units = 4, name = tied}
+  %b = dense %a {units = 4, share = tied, activation = relu}
+  %c = dense %b {units = 4}
+  predict %c
+}
+";
+    let module = model(text).unwrap();
+    assert_eq!(
+        states(&module, Role::Param),
+        ["tied.weight: f32[4, 4]", "tied.bias: f32[4]", "dense1.weight: f32[4, 4]", "dense1.bias: f32[4]"]
+    );
+    let twice = text.replace("share = tied", "name = tied");
+    assert_eq!(findings(&twice), ["script.S10 3:36"]);
+}
