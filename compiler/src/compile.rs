@@ -500,6 +500,7 @@ fn helper_address(name: &str) -> usize {
         lower::CONTRACT_TILES => kernels::entry::contract_tiles_entry as *const () as usize,
         lower::CONTRACT_REDUCE => kernels::entry::contract_reduce_entry as *const () as usize,
         lower::DEPTHWISE_TILES => kernels::window::depthwise_tiles as *const () as usize,
+        lower::DEPTHWISE_GRAD_TILES => kernels::window::depthwise_grad_tiles as *const () as usize,
         lower::POOL_TILES => kernels::window::pool_tiles as *const () as usize,
         lower::POOL_GRAD_TILES => kernels::window::pool_grad_tiles as *const () as usize,
         lower::PACK_OPERAND => kernels::pack_operand as *const () as usize,

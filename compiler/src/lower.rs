@@ -18,7 +18,7 @@ use crate::loops::build::{self, CheckSite, Declined, region_of};
 use crate::loops::nest::{Access, Arg, Index, LoopNest, NestBuilder, Place, Var};
 use crate::schedule::Scheduled;
 
-pub use window::{DEPTHWISE_TILES, POOL_GRAD_TILES, POOL_TILES};
+pub use window::{DEPTHWISE_GRAD_TILES, DEPTHWISE_TILES, POOL_GRAD_TILES, POOL_TILES};
 
 /// Name by which nests call the contraction of one tile.
 pub const CONTRACT_TILES: &str = "contract_tiles";

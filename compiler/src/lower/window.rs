@@ -5,16 +5,21 @@ use std::sync::Arc;
 use kiln_ir::graph::{Graph, Provenance, Value};
 use kiln_ir::types::DType;
 use kiln_rt::kernels::Kernels;
-use kiln_rt::kernels::window::{DepthwisePlan, PoolGradPlan, PoolGradSpec, PoolPlan, PoolSpec, WindowPlan};
+use kiln_rt::kernels::window::{
+    DepthwiseGradPlan, DepthwisePlan, PoolGradPlan, PoolGradSpec, PoolPlan, PoolSpec, WindowPlan,
+};
 
 use super::{BufferUse, Lowered, start_of};
 use crate::loops::build::depthwise::{DepthwiseForm, depthwise_form};
+use crate::loops::build::depthwise_grad::{DepthwiseGradForm, depthwise_grad_form};
 use crate::loops::build::pool::{PoolForm, pool_form};
 use crate::loops::nest::{Access, Arg, Index, NestBuilder, Place, Var};
 
 /// Name by which nests call the planes of a depthwise convolution.
 pub const DEPTHWISE_TILES: &str = "depthwise_tiles";
 
+/// Name by which nests call the filters of a depthwise convolution's gradient.
+pub const DEPTHWISE_GRAD_TILES: &str = "depthwise_grad_tiles";
 /// Name by which nests call the planes of a pool.
 pub const POOL_TILES: &str = "pool_tiles";
 /// Name by which nests call the planes of a pool's gradient.
@@ -27,6 +32,9 @@ pub(super) fn lower(name: &str, region: &Graph, kernels: &Kernels, provenance: &
         let form = form.ok()?;
         let plan = DepthwisePlan::new(&form.spec, kernels).ok()?;
         depthwise(call, &form, WindowPlan::Depthwise(plan))
+    } else if let Some(form) = depthwise_grad_form(region) {
+        let plan = DepthwiseGradPlan::new(&form.spec, kernels).ok()?;
+        depthwise_grad(call, &form, WindowPlan::DepthwiseGrad(plan))
     } else {
         match pool_form(region)?.ok()? {
             PoolForm::Pool { spec, x, results } => {
@@ -52,6 +60,14 @@ fn depthwise(mut call: Call<'_>, form: &DepthwiseForm, plan: WindowPlan) -> Lowe
     let macs = spec.planes * spec.rows.output * spec.columns.output * spec.rows.kernel * spec.columns.kernel;
     let in_place = form.residual_in_place();
     call.finish(DEPTHWISE_TILES, args.collect(), plan, 2 * macs, in_place)
+}
+
+fn depthwise_grad(mut call: Call<'_>, form: &DepthwiseGradForm, plan: WindowPlan) -> Lowered {
+    let operands = [Some(form.x), Some(form.dy)].map(|param| call.operand(param));
+    let out = call.result(Some(0), Access::Write);
+    let spec = &form.spec;
+    let macs = spec.planes * spec.rows.output * spec.columns.output * spec.rows.kernel * spec.columns.kernel;
+    call.finish(DEPTHWISE_GRAD_TILES, operands.into_iter().chain([out]).collect(), plan, 2 * macs, None)
 }
 
 fn pool(

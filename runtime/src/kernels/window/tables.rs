@@ -1,5 +1,6 @@
 //! The window kernels of one level.
 
+use super::depthwise_grad_filter::FilterFn;
 use super::depthwise_plane::PlaneFn;
 use super::pool_grad_plane::PoolGradFn;
 use super::pool_plane::PoolFn;
@@ -14,6 +15,10 @@ pub(crate) struct WindowTable {
     pub(crate) depthwise3: [PlaneFn; 2],
     /// By any kernel, stride 1 and 2 along rows.
     pub(crate) depthwise: [PlaneFn; 2],
+    /// Gradient of the filters, by 3 x 3.
+    pub(crate) depthwise3_grad: [FilterFn; 2],
+    /// By any kernel.
+    pub(crate) depthwise_grad: [FilterFn; 2],
     /// By op (maximum, with place, sum) and window: 2 x 2 by 2, 3 x 3 by 2, any by 1, any by 2 along rows.
     pub(crate) pool: [[PoolFn; 4]; 3],
     /// Without and with places, stride 1 and 2 along rows.
@@ -33,6 +38,12 @@ macro_rules! window_table {
             crate::kernels::window::plane::<$vector, 0, STRIDE, $rows>(call);
         }
         $(#[target_feature(enable = $feature)])?
+        unsafe fn depthwise_grad<const K: usize, const STRIDE: usize>(
+            call: &crate::kernels::window::FilterCall<'_>,
+        ) {
+            crate::kernels::window::filter::<$vector, K, STRIDE, { if $rows > 4 { 4 } else { 2 } }>(call);
+        }
+        $(#[target_feature(enable = $feature)])?
         unsafe fn pool<const OP: u32, const K: usize, const STRIDE: usize>(
             call: &crate::kernels::window::PoolCall<'_>,
         ) {
@@ -49,6 +60,8 @@ macro_rules! window_table {
             lanes: <$vector as crate::kernels::simd::Simd>::LANES,
             depthwise3: [depthwise3::<1>, depthwise3::<2>],
             depthwise: [depthwise::<1>, depthwise::<2>],
+            depthwise3_grad: [depthwise_grad::<3, 1>, depthwise_grad::<3, 2>],
+            depthwise_grad: [depthwise_grad::<0, 1>, depthwise_grad::<0, 2>],
             pool: [
                 [pool::<0, 2, 2>, pool::<0, 3, 2>, pool::<0, 0, 1>, pool::<0, 0, 2>],
                 [pool::<1, 2, 2>, pool::<1, 3, 2>, pool::<1, 0, 1>, pool::<1, 0, 2>],
