@@ -26,22 +26,23 @@ pub(crate) struct WindowTable {
     pub(crate) activate: ActivateFn<f32>,
 }
 
-/// The table of a level, whose vector type, most rows per register block and features are given.
+/// The table of a level, whose vector type, most rows per register block (at stride 1 and otherwise, where more loads
+/// are in flight) and features are given.
 macro_rules! window_table {
-    ($name:literal, $vector:ty, $rows:literal $(, $feature:literal)?) => {
+    ($name:literal, $vector:ty, $rows:literal, $few:literal $(, $feature:literal)?) => {
         $(#[target_feature(enable = $feature)])?
-        unsafe fn depthwise3<const STRIDE: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
-            crate::kernels::window::plane::<$vector, 3, STRIDE, $rows>(call);
+        unsafe fn depthwise3<const STRIDE: usize, const R: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
+            crate::kernels::window::plane::<$vector, 3, STRIDE, R>(call);
         }
         $(#[target_feature(enable = $feature)])?
-        unsafe fn depthwise<const STRIDE: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
-            crate::kernels::window::plane::<$vector, 0, STRIDE, $rows>(call);
+        unsafe fn depthwise<const STRIDE: usize, const R: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
+            crate::kernels::window::plane::<$vector, 0, STRIDE, R>(call);
         }
         $(#[target_feature(enable = $feature)])?
         unsafe fn depthwise_grad<const K: usize, const STRIDE: usize>(
             call: &crate::kernels::window::FilterCall<'_>,
         ) {
-            crate::kernels::window::filter::<$vector, K, STRIDE, { if $rows > 4 { 4 } else { 2 } }>(call);
+            crate::kernels::window::filter::<$vector, K, STRIDE, $few>(call);
         }
         $(#[target_feature(enable = $feature)])?
         unsafe fn pool<const OP: u32, const K: usize, const STRIDE: usize>(
@@ -58,8 +59,8 @@ macro_rules! window_table {
         pub(crate) static WINDOW: crate::kernels::window::WindowTable = crate::kernels::window::WindowTable {
             name: $name,
             lanes: <$vector as crate::kernels::simd::Simd>::LANES,
-            depthwise3: [depthwise3::<1>, depthwise3::<2>],
-            depthwise: [depthwise::<1>, depthwise::<2>],
+            depthwise3: [depthwise3::<1, $rows>, depthwise3::<2, $few>],
+            depthwise: [depthwise::<1, $few>, depthwise::<2, $few>],
             depthwise3_grad: [depthwise_grad::<3, 1>, depthwise_grad::<3, 2>],
             depthwise_grad: [depthwise_grad::<0, 1>, depthwise_grad::<0, 2>],
             pool: [
