@@ -105,6 +105,15 @@ pub struct Descriptor {
     /// Elements from the start of scratch to the column panel and to the partial tile.
     pub(crate) scratch_columns: usize,
     pub(crate) scratch_partial: usize,
+    /// Registers that one row of the register block takes.
+    pub(crate) vectors: usize,
+}
+
+impl Descriptor {
+    /// Elements in one register.
+    pub(crate) fn lanes(&self) -> usize {
+        self.nr / self.vectors.max(1)
+    }
 }
 
 /// The buffers of one run of a contraction. Null where the plan asks for none.
@@ -156,6 +165,7 @@ pub(crate) struct TileCall<T: 'static> {
     pub(crate) activation: u32,
     pub(crate) alpha: [T; 2],
     pub(crate) activate: ActivateFn<T>,
+    pub(crate) transpose: TransposeFn<T>,
 }
 
 /// Packs free indices of `panel` and steps `k0..k1` into `to`, `[k1 - k0][stride]`; `valid` free indices exist.
@@ -176,6 +186,9 @@ pub(crate) type PackFn<T> = unsafe fn(&PackCall<'_, T>);
 /// In place over a strip: activation code, its constants, data, length.
 pub(crate) type ActivateFn<T> = unsafe fn(u32, [T; 2], *mut T, usize);
 
+/// A block `[rows][width]` of at most [`GROUP`] rows, to `[width][GROUP]`: rows, width, block, result.
+pub(crate) type TransposeFn<T> = unsafe fn(usize, usize, *const T, *mut T);
+
 /// Micro-kernels of one width: `rows[r - 1]` handles `r` rows.
 pub(crate) struct Shape<T: 'static> {
     pub(crate) nr: usize,
@@ -189,4 +202,5 @@ pub(crate) struct Table<T: Real> {
     pub(crate) shapes: &'static [Shape<T>],
     pub(crate) pack: PackFn<T>,
     pub(crate) activate: ActivateFn<T>,
+    pub(crate) transpose: TransposeFn<T>,
 }

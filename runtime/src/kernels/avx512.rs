@@ -11,10 +11,10 @@ use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
 use super::pack_avx512;
 use super::simd::{Simd, SimdMath, SimdWindow};
-use super::tile::tile;
+use super::tile::{tile, transpose};
 
 #[derive(Clone, Copy)]
-pub(crate) struct F32x16(__m512);
+pub(crate) struct F32x16(pub(super) __m512);
 #[derive(Clone, Copy)]
 pub(crate) struct F64x8(__m512d);
 
@@ -255,6 +255,7 @@ pub(crate) static F32: Table<f32> = Table {
     ],
     pack: pack_avx512::pack_f32,
     activate,
+    transpose: pack_avx512::transpose_block,
 };
 
 /// Double precision: 14 x 16.
@@ -263,6 +264,7 @@ pub(crate) static F64: Table<f64> = Table {
     shapes: &[Shape { nr: 16, vectors: 2, rows: fourteen!(f64_rows) }],
     pack: pack_f64,
     activate: math::activate_f64,
+    transpose,
 };
 
 math::strips!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");

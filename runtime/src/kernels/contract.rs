@@ -6,9 +6,10 @@
 
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand};
 use super::drive::{contract_reduce, contract_tiles, pack_operand};
+use super::estimate::Estimate;
 use super::gather::{GatherTables, OutTables, Read, offsets_of};
-use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Side};
-use super::tiling::{Tiling, block_cost, plan_tiles};
+use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
+use super::tiling::{Product, Tiling, block_cost};
 use super::{Kernels, simd::Real};
 
 /// A compiled contraction: descriptor, its tables, and the sizes its caller must provide.
@@ -17,6 +18,7 @@ pub struct ContractPlan {
     descriptor: Box<Descriptor>,
     tiling: Tiling,
     kernel: String,
+    packed: Packed,
     element_bytes: usize,
     scratch_elements: usize,
     tables: Tables,
@@ -70,8 +72,9 @@ impl ContractPlan {
         let strides = |from: usize, count: usize| &spec.out_strides[from..from + count];
         let out_m = offsets_of(&spec.m, strides(b, m))?;
         let out_n = offsets_of(&spec.n, strides(b + m, n))?;
-        let direct = choose_shape(table, &out_m, &out_n, sizes[3]);
-        let turned = choose_shape(table, &out_n, &out_m, sizes[3]);
+        let Packed { left: left_packed, right: right_packed } = spec.packed;
+        let direct = choose_shape(table, (&out_m, left_packed), (&out_n, right_packed), sizes[3]);
+        let turned = choose_shape(table, (&out_n, right_packed), (&out_m, left_packed), sizes[3]);
         let swapped = turned.cycles < direct.cycles;
         let Choice { shape, mr, .. } = if swapped { turned } else { direct };
 
@@ -89,18 +92,27 @@ impl ContractPlan {
         let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), sizes[3]);
 
         let nr = table.shapes[shape].nr;
-        let tiling = plan_tiles(g, m, n, k, mr, nr);
         let mut tables = Tables {
             rows: GatherTables::new(rows.0, &rows.1, mr)?,
             columns: GatherTables::new(columns.0, &columns.1, nr)?,
             out: OutTables::new(offsets_of(&spec.batch, strides(0, b))?, spec.out_offset, out_rows, &out_columns, nr),
         };
-        tables.rows.packed = rows.2;
-        tables.columns.packed = columns.2;
+        let mut product = Product { g, m, n, k, mr, nr, rows_packed: rows.2, columns_packed: columns.2 };
+        let mut tiling = product.tiling();
+        if spec.packs_ahead {
+            product.rows_packed |= tables.rows.is_dense(rows.0) && product.pays_to_pack(true);
+            product.columns_packed |= tables.columns.is_dense(columns.0) && product.pays_to_pack(false);
+            tiling = product.tiling();
+        }
+        let Product { rows_packed, columns_packed, .. } = product;
+        tables.rows.packed = rows_packed;
+        tables.columns.packed = columns_packed;
+        let (left, right) = if swapped { (columns_packed, rows_packed) } else { (rows_packed, columns_packed) };
+        let packed = Packed { left, right };
 
         let align = |elements: usize| elements.next_multiple_of(64 / element_bytes);
-        let row_block = if rows.2 { 0 } else { tiling.mc.min(m) * tiling.kc };
-        let column_block = if columns.2 { 0 } else { nr * tiling.kc };
+        let row_block = if rows_packed { 0 } else { tiling.mc.min(m) * tiling.kc };
+        let column_block = if columns_packed { 0 } else { nr * tiling.kc };
         let keeps_partial = tiling.k_splits == 1 && tiling.kc < k;
         let partial = if keeps_partial { tiling.mc.min(m) * tiling.nc } else { 0 };
         let scratch_columns = align(row_block);
@@ -132,11 +144,13 @@ impl ContractPlan {
             shape,
             scratch_columns,
             scratch_partial,
+            vectors: table.shapes[shape].vectors,
         });
         Ok(Self {
             descriptor,
             tiling,
             kernel: format!("{}-{mr}x{nr}", table.name),
+            packed,
             element_bytes,
             scratch_elements: scratch_partial + align(partial),
             tables,
@@ -174,6 +188,11 @@ impl ContractPlan {
         d.k_splits * d.g * d.m * d.n.next_multiple_of(d.nr) * self.element_bytes
     }
 
+    /// The operands that the caller passes as panels.
+    pub fn packed(&self) -> Packed {
+        self.packed
+    }
+
     /// Bytes of one operand's panels.
     pub fn packed_bytes(&self, side: Side) -> usize {
         let rows = (side == Side::Left) != self.descriptor.swapped;
@@ -190,6 +209,34 @@ impl ContractPlan {
     /// The cut of the loop nest, in the micro-kernel's orientation.
     pub fn tiling(&self) -> &Tiling {
         &self.tiling
+    }
+
+    /// Elements of the output.
+    pub fn outputs(&self) -> u64 {
+        let d = &self.descriptor;
+        (d.g * d.m * d.n) as u64
+    }
+
+    /// Multiply-adds of all tiles together.
+    pub fn multiply_adds(&self) -> u64 {
+        self.outputs() * self.descriptor.k as u64
+    }
+
+    /// Bytes of one element.
+    pub fn element_bytes(&self) -> usize {
+        self.element_bytes
+    }
+
+    /// Elements that an operand contributes if none is read twice: rows or columns by terms of the sum, in each batch.
+    pub fn read_elements(&self, side: Side) -> u64 {
+        let d = &self.descriptor;
+        let rows = (side == Side::Left) != d.swapped;
+        (d.g * if rows { d.m } else { d.n } * d.k) as u64
+    }
+
+    /// What the plan spends its time on, by estimate.
+    pub fn estimate(&self) -> Estimate {
+        Estimate::of(&self.descriptor, &self.tables.rows, &self.tables.columns, &self.tables.out)
     }
 
     /// Whether the micro-kernel takes its rows from the right operand.
@@ -244,8 +291,13 @@ struct Choice {
     mr: usize,
 }
 
-/// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`.
-fn choose_shape<T: Real>(table: &super::abi::Table<T>, out_m: &[i32], out_n: &[i32], k: usize) -> Choice {
+/// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`; each with whether it comes packed.
+fn choose_shape<T: Real>(
+    table: &super::abi::Table<T>,
+    (out_m, rows_packed): (&[i32], bool),
+    (out_n, columns_packed): (&[i32], bool),
+    k: usize,
+) -> Choice {
     // Measured on Zen 5: packing sixteen lanes of one step, storing one run of one row.
     const PACK: f64 = 5.0;
     const STORE: f64 = 2.0;
@@ -258,7 +310,8 @@ fn choose_shape<T: Real>(table: &super::abi::Table<T>, out_m: &[i32], out_n: &[i
         let mr = m.div_ceil(panels);
         let sums = block_cost(m, n, mr, candidate.nr, candidate.vectors) as f64 / 2.0;
         let groups = |len: usize, width: usize| len.div_ceil(width) * width.div_ceil(GROUP);
-        let packs = PACK * (groups(m, mr) + groups(n, candidate.nr)) as f64;
+        let pack = |packed: bool, groups: usize| if packed { 0.0 } else { PACK * groups as f64 };
+        let packs = pack(rows_packed, groups(m, mr)) + pack(columns_packed, groups(n, candidate.nr));
         let cycles = k * (sums + packs) + stores;
         if cycles < best.cycles {
             best = Choice { cycles, shape, mr };

@@ -281,6 +281,7 @@ impl<'a, T: Real> Run<'a, T> {
             activation: d.epilogue.activation,
             alpha: d.epilogue.alpha.map(T::from_f64),
             activate: self.table.activate,
+            transpose: self.table.transpose,
         }
     }
 

@@ -27,6 +27,8 @@ pub struct ContractSpec {
     pub epilogue: Epilogue,
     /// Operands that the caller passes as panels written by `pack_operand`.
     pub packed: Packed,
+    /// Whether the plan may ask for more of them: those that several tiles would pack each for itself.
+    pub packs_ahead: bool,
 }
 
 /// Element type.
@@ -63,12 +65,22 @@ pub struct AffineDim {
 }
 
 /// Which operands are prepacked.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
     /// The left one.
     pub left: bool,
     /// The right one.
     pub right: bool,
+}
+
+impl Packed {
+    /// Whether the operand is.
+    pub fn side(self, side: Side) -> bool {
+        match side {
+            Side::Left => self.left,
+            Side::Right => self.right,
+        }
+    }
 }
 
 /// One of the operands.
