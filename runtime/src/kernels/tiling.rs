@@ -63,7 +63,8 @@ impl Product {
         let fitting = m.saturating_mul(k.min(LONGEST_K)).div_ceil(ROW_BLOCK);
         let block = |extent: usize, size: usize| extent.div_ceil(size) * size;
         let (mc, nc) = (block(m, mr), block(n, nr));
-        let mut best = (f64::INFINITY, Tiling { mr, nr, mc, nc, kc: k, k_chunk: k, m_tiles: 1, n_tiles: 1, k_splits: 1 });
+        let mut best =
+            (f64::INFINITY, Tiling { mr, nr, mc, nc, kc: k, k_chunk: k, m_tiles: 1, n_tiles: 1, k_splits: 1 });
         for &k_splits in COUNTS.iter().take_while(|&&count| count <= splits.max(1)) {
             for m_tiles in COUNTS.into_iter().chain([fitting, fitting + fitting / 8 + 1]) {
                 for n_tiles in COUNTS {
