@@ -141,3 +141,60 @@ fn expensive(nest: &LoopNest) -> Vec<&'static str> {
     names.dedup();
     names
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use kiln_rt::kernels::Level;
+
+    use super::super::{Bound, sources};
+    use super::*;
+    use crate::compile::{Options, compile};
+
+    /// The cause of each launch of a graph, if it took 100 times as long as its roofline asks for.
+    fn causes(body: &str) -> Vec<&'static str> {
+        let text = format!("graph @f({body}\n}}\n");
+        let module = kiln_ir::text::parse_module("m.kiln", &text).unwrap();
+        let options = Options { level: Level::Portable, ..Options::default() };
+        let program = compile(&module, &options).unwrap();
+        let measured = measured(1e6, 1, 1);
+        sources(&program.graphs["f"]).into_iter().map(|source| cause(source, &measured).code).collect()
+    }
+
+    fn measured(nanoseconds: f64, tiles: u64, threads: usize) -> Measured {
+        let roofline = Roofline { nanoseconds: 1e4, bound: Bound::L2 };
+        Measured { nanoseconds, tiles, roofline, threads, fork_join: 1000.0 }
+    }
+
+    #[test]
+    fn short_launches_are_overhead_and_single_tiles_leave_threads_idle() {
+        assert_eq!(cause(None, &measured(1.2e4, 8, 2)).code, "launch_overhead");
+        assert_eq!(cause(None, &measured(6e4, 1, 2)).text, "1 tile for 2 threads");
+        // Two threads explain half of it, not all.
+        let both = cause(None, &measured(1e6, 1, 2));
+        assert_eq!((both.code, both.text.ends_with("; 1 tile for 2 threads")), ("copy", true));
+    }
+
+    #[test]
+    fn loops_are_known_by_what_keeps_them_from_lanes() {
+        assert_eq!(causes("%x: f32[4096]) {\n  %y = exp %x\n  return %y"), ["narrow_functions"]);
+        assert_eq!(causes("%x: f32[4096]) {\n  %y = relu %x\n  return %y"), ["narrow_loops"]);
+        // Every other element.
+        let strided = "%x: f32[8192]) {\n  %y = slice %x {start = [0], stop = [8192], step = [2]}\n  return %y";
+        assert_eq!(causes(strided), ["gathers"]);
+    }
+
+    #[test]
+    fn contractions_are_known_by_their_plans() {
+        let dot = |m: usize, k: usize, n: usize| {
+            causes(&format!(
+                "%a: f32[{m}, {k}], %b: f32[{k}, {n}]) {{\n  %y = dot %a, %b {{a_contract = [1], b_contract = [0]}}\n  \
+                 return %y"
+            ))
+        };
+        // One row of sums in one register, where eight would hide the latency.
+        assert_eq!(dot(1, 512, 512), ["few_rows"]);
+        assert_eq!(dot(512, 512, 512), ["cache_misses"]);
+        assert_eq!(dot(16, 65536, 32)[1..], ["split_sums"]);
+    }
+}
