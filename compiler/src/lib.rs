@@ -206,5 +206,5 @@ pub mod schedule;
 pub mod testing;
 pub mod training;
 
-pub use compile::{CompileError, Compiled, Options, Program, compile};
+pub use compile::{CompileError, Compiled, Options, Precision, Program, compile};
 pub use training::{Trained, TrainingError, train};

@@ -92,7 +92,7 @@ pub fn rooflines(compiled: &Compiled, ceilings: &Ceilings, caches: Caches) -> Ve
 
 /// Whether a contraction is one of `f64`.
 fn is_double(source: LaunchSource<'_>) -> bool {
-    source.lowered.contractions.iter().any(|plan| plan.element_bytes() == 8)
+    source.lowered.contractions.iter().any(|plan| plan.direct().is_some_and(|plan| plan.element_bytes() == 8))
 }
 
 /// `bytes` that come from the second level, the third, and memory: each passes through the levels before its own.

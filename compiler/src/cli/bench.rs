@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indexmap::IndexMap;
+use kiln::Program;
 use kiln::compile::Compiled;
 use kiln::training::TrainGraphs;
-use kiln::{Options, Program};
 use kiln_ir::graph::Graph;
 use kiln_ir::{DType, Module, Name, TensorType};
 use kiln_rt::Tensor;
@@ -23,6 +23,7 @@ use super::failure::Failure;
 use super::load::{Script, bindings, parse_binding};
 use super::machine::{self, Machine, NamedPath, milliseconds, parse_named_path, parse_threads};
 use super::output::{print, print_json};
+use super::precision::Numerics;
 use super::run::{check_inputs, infer_bindings};
 
 mod ceilings;
@@ -59,21 +60,11 @@ pub(crate) struct Bench {
     /// Gives an input as a NumPy file; inputs are random by default, within their declared bounds.
     #[arg(short, long, value_name = "NAME=X.NPY", value_parser = parse_named_path)]
     input: Vec<NamedPath>,
-    /// How far sums may be reordered and approximated.
-    #[arg(long, value_enum, default_value = "default")]
-    precision: Precision,
+    #[command(flatten)]
+    numerics: Numerics,
     /// Prints the figures as JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// What a kernel may do to be faster. Today's kernels keep the order of f32 sums that the tiles fix, which is what
-/// `strict` asks for, so all three run the same code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Precision {
-    Strict,
-    Default,
-    Fast,
 }
 
 /// Runs before the measurement, and the time that a measurement without `--iterations` takes.
@@ -129,7 +120,7 @@ impl Bench {
         let names = self.graph_names(&module)?;
         module.keep_graphs(&names);
         let graphs: Vec<Graph> = names.iter().filter_map(|name| module.graph(name).cloned()).collect();
-        let program = script.compile(&module, &Options::default())?;
+        let program = script.compile(&module, &self.numerics.options())?;
         let threads = machine::threads(self.threads);
         let mut machine = Machine::new(&program, 0, self.weights.as_deref(), threads)?;
         let compile_ms = milliseconds(start) - machine.prepare_ms - read_ms;

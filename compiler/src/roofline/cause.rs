@@ -5,7 +5,8 @@ use kiln_rt::kernels::ContractPlan;
 use super::{LaunchSource, Roofline};
 use crate::codegen::emit::lane_use::LaneUse;
 use crate::loops::nest::{ExprNode, LoopNest};
-use crate::lower::{BufferUse, CONTRACT_REDUCE, CONTRACT_TILES};
+use crate::lower::BufferUse;
+use crate::lower::micro_kernel::{CONTRACT_REDUCE, CONTRACT_TILES};
 use kiln_ir::scalar::{BinaryFn, UnaryFn};
 
 /// A cause with its evidence.
@@ -67,7 +68,7 @@ pub fn cause(source: Option<LaunchSource<'_>>, measured: &Measured) -> Cause {
 fn contraction(source: LaunchSource<'_>) -> Option<Cause> {
     let [helper] = source.nest.helpers.as_slice() else { return None };
     let &BufferUse::Descriptor(phase) = source.uses.first()? else { return None };
-    let plan = source.lowered.contractions.get(phase)?;
+    let plan = source.lowered.contractions.get(phase)?.direct()?;
     match &*helper.name {
         CONTRACT_TILES => Some(micro_kernel(plan)),
         CONTRACT_REDUCE => {

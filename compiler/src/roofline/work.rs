@@ -7,7 +7,8 @@ use kiln_rt::kernels::{ContractPlan, Side};
 
 use crate::loops::nest::{BufferDecl, ExprNode, LoopNest, Place};
 use crate::loops::walk::{Visit, walk};
-use crate::lower::{BufferUse, CONTRACT_REDUCE, CONTRACT_TILES, Lowered};
+use crate::lower::micro_kernel::{CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_INPUT, WINOGRAD_PACK};
+use crate::lower::{BufferUse, Lowered};
 
 /// Work of one launch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +48,13 @@ pub fn of_launches(lowered: &Lowered) -> Vec<Work> {
 fn contraction(lowered: &Lowered, nest: &LoopNest, uses: &[BufferUse]) -> Option<Work> {
     let [helper] = nest.helpers.as_slice() else { return None };
     let &BufferUse::Descriptor(phase) = uses.first()? else { return None };
-    let plan = lowered.contractions.get(phase)?;
+    if matches!(&*helper.name, PACK_OPERAND | WINOGRAD_PACK | WINOGRAD_INPUT) {
+        let bytes = |(number, buffer): (usize, &BufferDecl)| {
+            if number == 0 { 0 } else { (buffer.elements * buffer.dtype.bytes()) as u64 }
+        };
+        return Some(Work { flops: 0, buffers: nest.buffers.iter().enumerate().map(bytes).collect() });
+    }
+    let plan = lowered.contractions.get(phase)?.direct()?;
     let splits = plan.tiling().k_splits as u64;
     match &*helper.name {
         CONTRACT_TILES => {
@@ -82,7 +89,7 @@ fn others<'a>(
 ) -> impl Iterator<Item = u64> + 'a {
     let outputs = plan.outputs() * plan.element_bytes() as u64;
     nest.buffers.iter().zip(uses).skip(3).map(move |(buffer, what)| match what {
-        BufferUse::Workspace => plan.partial_bytes() as u64,
+        BufferUse::Workspace(_) => plan.partial_bytes() as u64,
         _ if finishes => outputs.min((buffer.elements * buffer.dtype.bytes()) as u64),
         _ => 0,
     })
@@ -152,7 +159,7 @@ mod tests {
              {{a_contract = [1], b_contract = [0]}}\n  return %y\n}}\n"
         ));
         let [tiles, sum] = found.executable.launches.as_slice() else { panic!("one product in splits") };
-        let splits = found.lowered[0].contractions[0].tiling().k_splits as u64;
+        let splits = found.lowered[0].contractions[0].direct().unwrap().tiling().k_splits as u64;
         assert!(splits > 1);
         assert_eq!((tiles.flops, sum.flops), (2 * m * n * k, (splits - 1) * m * n));
         assert_eq!(tiles.bytes, 4 * (m * k + k * n + splits * m * n));
