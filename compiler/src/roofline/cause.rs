@@ -1,12 +1,30 @@
 //! Why a launch is far below its roofline, from what the compiler decided about it.
+//!
+//! | code | what is seen |
+//! |---|---|
+//! | `launch_overhead` | it is shorter than calling it, and waking the other threads |
+//! | `few_tiles` | there are fewer tiles than threads |
+//! | `packing`, `gathered_packing` | copying operands into panels costs as much as the arithmetic; the second, one by one |
+//! | `few_rows`, `idle_lanes`, `stores` | the register block is too low, too wide, or its sums too short |
+//! | `split_sums` | it adds partial sums |
+//! | `winograd`, `window_kernel` | it is one of these micro-kernels, whose plan is shown |
+//! | `scalar_loops` | most of its statements run one by one |
+//! | `narrow_loops`, `narrow_functions` | its loops have 128 bit; the second, with functions that take tens of operations |
+//! | `gathers` | it reads with a stride, one by one |
+//! | `functions` | its loops are wide, and compute functions |
+//! | `cache_misses` | nothing of the above: it waits for its data |
+//! | `copy` | it moves data only |
+//!
+//! The estimate is of one launch by itself: it does not know what the others leave in the caches.
 
 use kiln_rt::kernels::ContractPlan;
 
 use super::{LaunchSource, Roofline};
+use crate::codegen::Width;
 use crate::codegen::emit::lane_use::LaneUse;
 use crate::loops::nest::{ExprNode, LoopNest};
 use crate::lower::BufferUse;
-use crate::lower::micro_kernel::{CONTRACT_REDUCE, CONTRACT_TILES};
+use crate::lower::micro_kernel::{CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_INPUT, WINOGRAD_PACK};
 use kiln_ir::scalar::{BinaryFn, UnaryFn};
 
 /// A cause with its evidence.
@@ -56,7 +74,7 @@ pub fn cause(source: Option<LaunchSource<'_>>, measured: &Measured) -> Cause {
     }
     let mut found = match source {
         None => Cause { code: "copy", text: "moves data between layouts or buffers".to_owned() },
-        Some(source) => contraction(source).unwrap_or_else(|| loops(source.nest)),
+        Some(source) => micro_kernel(source).unwrap_or_else(|| loops(source)),
     };
     if busy < 1.0 {
         found.text = format!("{}; {few}", found.text);
@@ -65,22 +83,30 @@ pub fn cause(source: Option<LaunchSource<'_>>, measured: &Measured) -> Cause {
 }
 
 /// The cause if the launch calls a micro-kernel.
-fn contraction(source: LaunchSource<'_>) -> Option<Cause> {
+fn micro_kernel(source: LaunchSource<'_>) -> Option<Cause> {
+    if let Some(plan) = &source.lowered.window {
+        let text = format!("{}, {} planes a tile", plan.kernel(), plan.planes_per_tile());
+        return Some(Cause { code: "window_kernel", text });
+    }
     let [helper] = source.nest.helpers.as_slice() else { return None };
     let &BufferUse::Descriptor(phase) = source.uses.first()? else { return None };
-    let plan = source.lowered.contractions.get(phase)?.direct()?;
-    match &*helper.name {
-        CONTRACT_TILES => Some(micro_kernel(plan)),
-        CONTRACT_REDUCE => {
+    let kernel = source.lowered.contractions.get(phase)?;
+    match (&*helper.name, kernel.direct()) {
+        (CONTRACT_TILES, Some(plan)) => Some(contraction(plan)),
+        (CONTRACT_REDUCE, Some(plan)) => {
             let text = format!("adds {} partial sums of each of {} results", plan.tiling().k_splits, plan.outputs());
             Some(Cause { code: "split_sums", text })
         }
-        _ => None,
+        (PACK_OPERAND | WINOGRAD_PACK | WINOGRAD_INPUT, _) => {
+            let text = "writes panels of an operand that changes from run to run".to_owned();
+            Some(Cause { code: "packing", text })
+        }
+        _ => Some(Cause { code: "winograd", text: kernel.describe() }),
     }
 }
 
 /// The largest of the costs that the plan's estimate has beside useful multiply-adds.
-fn micro_kernel(plan: &ContractPlan) -> Cause {
+fn contraction(plan: &ContractPlan) -> Cause {
     let estimate = plan.estimate();
     let tiling = plan.tiling();
     let percent = |part: f64| format!("{:.0} % of its estimated cycles", 100.0 * part / estimate.total().max(1.0));
@@ -106,22 +132,37 @@ fn micro_kernel(plan: &ContractPlan) -> Cause {
 }
 
 /// The cause of a launch of loops.
-fn loops(nest: &LoopNest) -> Cause {
-    let found = LaneUse::of(nest);
+fn loops(source: LaunchSource<'_>) -> Cause {
+    let found = LaneUse::of(source.nest);
     let all = (found.lanes + found.single).max(1.0);
+    let functions = expensive(source.nest).join(", ");
+    let narrow = source.code.loops.iter().find_map(|one| match one.width {
+        Width::Narrow { reason } => Some(reason),
+        Width::Wide { .. } => None,
+    });
+    if let (None, false) = (narrow, source.code.loops.is_empty()) {
+        return match () {
+            () if !functions.is_empty() => Cause { code: "functions", text: format!("{functions} in 512-bit loops") },
+            () if found.gathering > MUCH * all => gathers("512-bit"),
+            () => Cause { code: "cache_misses", text: "512-bit loops, which wait for their data".to_owned() },
+        };
+    }
     if found.single > MUCH * all {
         let text = format!("{:.0} % of its statements run one by one: {}", 100.0 * found.single / all, found.reason);
         return Cause { code: "scalar_loops", text };
     }
-    let functions = expensive(nest);
     if !functions.is_empty() {
-        return Cause { code: "narrow_functions", text: format!("{} in 128-bit loops", functions.join(", ")) };
+        return Cause { code: "narrow_functions", text: format!("{functions} in 128-bit loops") };
     }
     if found.gathering > MUCH * all {
-        let text = "128-bit loops read an operand element by element, with a stride".to_owned();
-        return Cause { code: "gathers", text };
+        return gathers("128-bit");
     }
-    Cause { code: "narrow_loops", text: "128-bit loops".to_owned() }
+    let reason = narrow.map(|reason| format!(": {reason}")).unwrap_or_default();
+    Cause { code: "narrow_loops", text: format!("128-bit loops{reason}") }
+}
+
+fn gathers(width: &str) -> Cause {
+    Cause { code: "gathers", text: format!("{width} loops read an operand element by element, with a stride") }
 }
 
 /// Functions that cost tens of operations each.
@@ -193,8 +234,8 @@ mod tests {
                  return %y"
             ))
         };
-        // One row of sums in one register, where eight would hide the latency.
-        assert_eq!(dot(1, 512, 512), ["few_rows"]);
+        // One row gives each packed element and each register one use, whichever operand the vectors come from.
+        assert!(["few_rows", "idle_lanes", "packing"].contains(&dot(1, 512, 512)[0]));
         assert_eq!(dot(512, 512, 512), ["cache_misses"]);
         assert_eq!(dot(16, 65536, 32)[1..], ["split_sums"]);
     }
