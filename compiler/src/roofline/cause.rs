@@ -151,13 +151,13 @@ fn loops(source: LaunchSource<'_>) -> Cause {
         let text = format!("{:.0} % of its statements run one by one: {}", 100.0 * found.single / all, found.reason);
         return Cause { code: "scalar_loops", text };
     }
+    let reason = narrow.map(|reason| format!(": {reason}")).unwrap_or_default();
     if !functions.is_empty() {
-        return Cause { code: "narrow_functions", text: format!("{functions} in 128-bit loops") };
+        return Cause { code: "narrow_functions", text: format!("{functions} in 128-bit loops{reason}") };
     }
     if found.gathering > MUCH * all {
         return gathers("128-bit");
     }
-    let reason = narrow.map(|reason| format!(": {reason}")).unwrap_or_default();
     Cause { code: "narrow_loops", text: format!("128-bit loops{reason}") }
 }
 
