@@ -257,7 +257,7 @@ pub(crate) static F32: Table<f32> = Table {
     ],
     pack: super::pack_avx2::pack_f32,
     activate,
-    transpose: transpose,
+    transpose,
 };
 
 /// Double precision: 6 x 8.

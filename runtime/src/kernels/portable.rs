@@ -197,7 +197,7 @@ pub(crate) static F32: Table<f32> = Table {
     shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f32, 1>, rows::<f32, 2>, rows::<f32, 3>, rows::<f32, 4>] }],
     pack: pack_panel::<f32>,
     activate,
-    transpose: transpose,
+    transpose,
 };
 
 /// Double precision.
