@@ -1,22 +1,23 @@
 //! A tape as machine code.
 //!
-//! The function takes the address of its argument block in `rdi`: the number of elements of a row, the number of rows, a
-//! pointer per stream, the argument words, then a word per total, which it writes. Of every row it runs rounds of several
+//! The function takes the address of its argument block in `rdi`: the number of elements of a row, the number of rows and
+//! of those before the first turn, a pointer per stream, the argument words, then a word per total, which it writes. Of every row it runs rounds of several
 //! vectors, then single vectors under a mask of the elements that are left. It saves what the System V convention asks
 //! for.
 
-use super::allocate::{MOST_COPIES, Registers, SCRATCH, SCRATCH_MASK, TAIL, allocate};
-use super::encode::{self, Assembler, Condition, Evex, Gpr, Lanes, Memory, Rm};
+use super::allocate::{EVEN, MOST_COPIES, OTHER_SCRATCH, Registers, SCRATCH, SCRATCH_MASK, TAIL, allocate};
+use super::encode::{self, Assembler, Condition, Evex, Gpr, Lanes, MaskOp, Memory, Rm};
 use super::tape::{At, Combine, Compare, Element, Op, Source, StreamData, Tape, Word, WordData};
 
 /// Elements in a vector.
 pub(in crate::codegen) const LANES: i64 = 16;
 
 /// Registers for pointers and counters: those that a call may change come first.
-const POINTERS: [Gpr; 11] =
-    [Gpr(6), Gpr(8), Gpr(9), Gpr(10), Gpr(11), Gpr(3), Gpr(5), Gpr(12), Gpr(13), Gpr(14), Gpr(15)];
+const POINTERS: [Gpr; 10] = [Gpr(6), Gpr(8), Gpr(9), Gpr(10), Gpr(3), Gpr(5), Gpr(12), Gpr(13), Gpr(14), Gpr(15)];
 /// Of these, how many need not be saved.
-const VOLATILE: usize = 5;
+const VOLATILE: usize = 4;
+/// Beside `rcx`, for masks.
+const TEMPORARY: Gpr = Gpr(11);
 const BLOCK: Gpr = Gpr::RDI;
 /// Element that the round begins with.
 const POSITION: Gpr = Gpr::RAX;
@@ -38,9 +39,11 @@ pub(in crate::codegen) struct WideCode {
 impl Tape {
     /// Of the number of rows.
     pub(in crate::codegen) const ROWS_OFFSET: i32 = 8;
+    /// Of the number of rows until the first turn.
+    pub(in crate::codegen) const TURN_OFFSET: i32 = 16;
 
     pub(in crate::codegen) fn pointer_offset(stream: usize) -> i32 {
-        16 + 8 * stream as i32
+        24 + 8 * stream as i32
     }
 
     pub(in crate::codegen) fn argument_offset(&self, argument: u32) -> i32 {
@@ -81,6 +84,8 @@ struct Pointers {
     counters: Vec<Gpr>,
     /// Of the loops around the lanes.
     rows: Vec<Gpr>,
+    /// Rows until the next turn.
+    turn: Option<Gpr>,
     used: usize,
 }
 
@@ -92,13 +97,14 @@ impl Pointers {
         let counters = tape.repeats.iter().map(|_| take()).collect::<Option<Vec<_>>>()?;
         let levels = tape.streams.iter().map(|stream| stream.rows.len()).max().unwrap_or(0);
         let rows = (0..levels).map(|_| take()).collect::<Option<Vec<_>>>()?;
+        let turn = if tape.turn > 0 { Some(take()?) } else { None };
         let mut cursors = Vec::new();
         for stream in &tape.streams {
             let own = stream.strides.iter().map(|(number, _)| Some((*number, take()?)));
             cursors.push(own.collect::<Option<Vec<_>>>()?);
         }
         let used = POINTERS.len() - next.len();
-        Some(Pointers { streams, cursors, counters, rows, used })
+        Some(Pointers { streams, cursors, counters, rows, turn, used })
     }
 }
 
@@ -153,8 +159,24 @@ impl Writer<'_> {
                 self.a.add(self.pointers.streams[stream], step);
             }
         }
+        if level == 0 {
+            self.turn();
+        }
         self.a.subtract(counter, 1);
         self.a.jump_if(Condition::NotZero, head);
+    }
+
+    /// What streams advance in addition when a digit of the row's number is full.
+    fn turn(&mut self) {
+        let Some(left) = self.pointers.turn else { return };
+        let done = self.a.label();
+        self.a.subtract(left, 1);
+        self.a.jump_if(Condition::NotZero, done);
+        self.a.set(left, self.tape.turn);
+        for (stream, data) in self.tape.streams.iter().enumerate().filter(|(_, data)| data.turn != 0) {
+            self.a.add(self.pointers.streams[stream], data.turn);
+        }
+        self.a.bind(done);
     }
 
     /// Neutral elements of totals, and words that have a register.
@@ -162,6 +184,15 @@ impl Writer<'_> {
         let kept: Vec<_> = self.registers.kept().collect();
         for (word, register) in kept {
             self.broadcast(register, word);
+        }
+        if self.tape.has_steps_of_two() {
+            // Of two vectors, of which the second begins with element 15.
+            let evens: [u32; 16] = std::array::from_fn(|lane| if lane < 8 { 2 * lane } else { 2 * lane + 1 } as u32);
+            let memory = Rm::Memory(self.a.words(evens));
+            self.a.evex(encode::VMOVUPS, EVEN, 0, memory, Lanes::All, None);
+        }
+        if let Some(turn) = self.pointers.turn {
+            self.a.load(turn, block(Tape::TURN_OFFSET));
         }
         for total in &self.tape.totals {
             for copy in 0..self.registers.copies {
@@ -261,7 +292,7 @@ impl Writer<'_> {
             let cursor = self.pointers.cursors[stream][level].1;
             match level.checked_sub(1) {
                 Some(outer) => self.a.copy(cursor, self.pointers.cursors[stream][outer].1),
-                None if data.lanes => {
+                None if data.step > 0 => {
                     let memory = self.at_position(self.pointers.streams[stream], data, 0);
                     self.a.address(cursor, memory);
                 }
@@ -285,20 +316,20 @@ impl Writer<'_> {
     }
 
     fn at_position(&self, base: Gpr, data: &StreamData, displacement: i32) -> Memory {
-        let scale = if data.size == 4 { 2 } else { 0 };
+        let scale = (data.size * data.step).trailing_zeros() as u8;
         Memory::At { base, index: Some((POSITION, scale)), displacement }
     }
 
     /// Memory of an access of one copy.
     fn memory(&self, at: At, copy: usize) -> Memory {
         let data = &self.tape.streams[at.stream.0 as usize];
-        let ahead = if data.lanes { copy as i32 * LANES as i32 * i32::from(data.size) } else { 0 };
+        let ahead = copy as i32 * LANES as i32 * i32::from(data.size * data.step);
         let displacement = at.displacement + ahead;
         match self.pointers.cursors[at.stream.0 as usize].last() {
             Some((_, cursor)) => Memory::At { base: *cursor, index: None, displacement },
             None => {
                 let base = self.pointers.streams[at.stream.0 as usize];
-                if data.lanes {
+                if data.step > 0 {
                     self.at_position(base, data, displacement)
                 } else {
                     Memory::At { base, index: None, displacement }
@@ -346,6 +377,40 @@ impl Writer<'_> {
     fn op(&mut self, op: &Op, copy: usize) {
         match *op {
             Op::Load { to, at, element } => self.load(to, at, element, copy),
+            Op::LoadWhere { to, at, element, mask, otherwise } => {
+                let to = self.registers.vector(to, copy);
+                self.move_to(to, otherwise, copy);
+                let mut mask = self.registers.mask(mask, copy);
+                if self.tail {
+                    self.a.mask(MaskOp::And, SCRATCH_MASK, mask, TAIL);
+                    mask = SCRATCH_MASK;
+                }
+                let memory = Rm::Memory(self.memory(at, copy));
+                self.a.evex(load_instruction(element), to, 0, memory, Lanes::Where(mask), None);
+            }
+            Op::Position { to } => {
+                let to = self.registers.vector(to, copy);
+                self.a.evex(encode::VPBROADCASTD, to, 0, Rm::Register(POSITION.0), Lanes::All, None);
+                let numbers = std::array::from_fn(|lane| (lane + copy * LANES as usize) as u32);
+                let numbers = Rm::Memory(self.a.words(numbers));
+                self.a.evex(encode::VPADDD, to, to, numbers, Lanes::All, None);
+            }
+            Op::Row { to, level } => {
+                match level.checked_sub(1) {
+                    None => self.a.load(Gpr::RCX, block(Tape::ROWS_OFFSET)),
+                    Some(inner) => self.a.set(Gpr::RCX, self.tape.rows[inner]),
+                }
+                self.a.subtract_register(Gpr::RCX, self.pointers.rows[level]);
+                let to = self.registers.vector(to, copy);
+                self.a.evex(encode::VPBROADCASTD, to, 0, Rm::Register(Gpr::RCX.0), Lanes::All, None);
+            }
+            Op::Spread { to, mask } => {
+                let mask = Rm::Register(self.registers.mask(mask, copy));
+                self.a.evex(encode::VPMOVM2D, self.registers.vector(to, copy), 0, mask, Lanes::All, None);
+            }
+            Op::Store { at, value, .. } if self.tape.streams[at.stream.0 as usize].step == 2 => {
+                self.store_every_second(at, value, copy);
+            }
             Op::Store { at, element, value } => {
                 let from = self.register(value, copy);
                 let instruction = if element == Element::Word { encode::VMOVUPS_STORE } else { encode::VPMOVDB };
@@ -407,19 +472,51 @@ impl Writer<'_> {
     }
 
     fn load(&mut self, to: super::tape::Vector, at: At, element: Element, copy: usize) {
-        let data = &self.tape.streams[at.stream.0 as usize];
-        if !data.lanes && copy > 0 {
+        let step = self.tape.streams[at.stream.0 as usize].step;
+        if step == 0 && copy > 0 {
             return;
         }
-        let instruction = match (data.lanes, element) {
-            (false, _) => encode::VBROADCASTSS,
-            (true, Element::Word) => encode::VMOVUPS,
-            (true, Element::Signed) => encode::VPMOVSXBD,
-            (true, Element::Unsigned) => encode::VPMOVZXBD,
-        };
-        let lanes = self.tail_lanes().filter(|_| data.lanes).map_or(Lanes::All, Lanes::OrZero);
-        let memory = Rm::Memory(self.memory(at, copy));
-        self.a.evex(instruction, self.registers.vector(to, copy), 0, memory, lanes, None);
+        let to = self.registers.vector(to, copy);
+        let memory = self.memory(at, copy);
+        if step == 2 {
+            return self.load_every_second(to, memory);
+        }
+        let instruction = if step == 0 { encode::VBROADCASTSS } else { load_instruction(element) };
+        let lanes = self.tail_lanes().filter(|_| step > 0).map_or(Lanes::All, Lanes::OrZero);
+        self.a.evex(instruction, to, 0, Rm::Memory(memory), lanes, None);
+    }
+
+    /// Elements 0, 2, ... 30, without touching element 31: the second of the two loads begins with element 15.
+    fn load_every_second(&mut self, to: u8, memory: Memory) {
+        let second = ahead(memory, 15 * 4);
+        if !self.tail {
+            self.a.evex(encode::VMOVUPS, to, 0, Rm::Memory(memory), Lanes::All, None);
+            return self.a.evex(encode::VPERMT2PS, to, EVEN, Rm::Memory(second), Lanes::All, None);
+        }
+        self.a.mask_spread(SCRATCH_MASK, LIMIT, 0, false, TEMPORARY);
+        self.a.evex(encode::VMOVUPS, to, 0, Rm::Memory(memory), Lanes::OrZero(SCRATCH_MASK), None);
+        self.a.mask_spread(SCRATCH_MASK, LIMIT, 15, false, TEMPORARY);
+        self.a.evex(encode::VMOVUPS, SCRATCH, 0, Rm::Memory(second), Lanes::OrZero(SCRATCH_MASK), None);
+        self.a.evex(encode::VPERMT2PS, to, EVEN, Rm::Register(SCRATCH), Lanes::All, None);
+    }
+
+    fn store_every_second(&mut self, at: At, value: Source, copy: usize) {
+        let memory = self.memory(at, copy);
+        let value = self.register(value, copy);
+        for half in 0..2u8 {
+            // The expansion takes as many elements from the front as the mask has bits.
+            let from = if half == 0 { value } else { SCRATCH };
+            self.a.mask_bits(SCRATCH_MASK, 0x5555);
+            let (to, expanded) = (Rm::Memory(ahead(memory, 64 * i32::from(half))), OTHER_SCRATCH);
+            if half == 1 {
+                self.a.evex(encode::VALIGND, SCRATCH, value, Rm::Register(value), Lanes::All, Some(8));
+            }
+            self.a.evex(encode::VEXPANDPS, expanded, 0, Rm::Register(from), Lanes::OrZero(SCRATCH_MASK), None);
+            if self.tail {
+                self.a.mask_spread(SCRATCH_MASK, LIMIT, 16 * half, true, TEMPORARY);
+            }
+            self.a.evex(encode::VMOVUPS_STORE, expanded, 0, to, Lanes::Where(SCRATCH_MASK), None);
+        }
     }
 
     /// `a * b + c`, which overwrites one of the three.
@@ -480,6 +577,22 @@ impl Writer<'_> {
         let (compare, predicate) = Compare::ORDERED.instruction();
         self.a.evex(compare, SCRATCH_MASK, to, Rm::Register(to), lanes, Some(predicate));
         self.a.evex(instruction, to, to, value, Lanes::Where(SCRATCH_MASK), None);
+    }
+}
+
+fn load_instruction(element: Element) -> Evex {
+    match element {
+        Element::Word => encode::VMOVUPS,
+        Element::Signed => encode::VPMOVSXBD,
+        Element::Unsigned => encode::VPMOVZXBD,
+    }
+}
+
+/// The same memory, some bytes further.
+fn ahead(memory: Memory, bytes: i32) -> Memory {
+    match memory {
+        Memory::At { base, index, displacement } => Memory::At { base, index, displacement: displacement + bytes },
+        Memory::Pool(word) => Memory::Pool(word + bytes as usize / 4),
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) struct Gpr(pub(super) u8);
 
 impl Gpr {
     pub(super) const RAX: Gpr = Gpr(0);
+    pub(super) const RCX: Gpr = Gpr(1);
     pub(super) const RDX: Gpr = Gpr(2);
     pub(super) const RDI: Gpr = Gpr(7);
 
@@ -61,6 +62,10 @@ enum Form {
     Three,
     /// `to, rm`
     Two,
+    /// `to, rm` with a general register
+    FromGeneral,
+    /// `to, rm` with a mask
+    FromMask,
     /// `rm, from`
     Store,
     /// `k, a, rm, immediate`
@@ -109,6 +114,10 @@ instructions! {
     VFMADD231PS: "vfmadd231ps" 2 1 0 0xb8 Form::Three, 64;
     VBLENDMPS: "vblendmps" 2 1 0 0x65 Form::Three, 64;
     VALIGND: "valignd" 3 1 0 0x03 Form::ThreeImmediate, 64;
+    VPERMT2PS: "vpermt2ps" 2 1 0 0x7f Form::Three, 64;
+    VEXPANDPS: "vexpandps" 2 1 0 0x88 Form::Two, 4;
+    VPBROADCASTD: "vpbroadcastd" 2 1 0 0x7c Form::FromGeneral, 64;
+    VPMOVM2D: "vpmovm2d" 2 2 0 0x38 Form::FromMask, 64;
     VSQRTPS: "vsqrtps" 1 0 0 0x51 Form::Two, 64;
     VRNDSCALEPS: "vrndscaleps" 3 1 0 0x08 Form::TwoImmediate, 64;
     VCVTDQ2PS: "vcvtdq2ps" 1 0 0 0x5b Form::Two, 64;
@@ -146,6 +155,11 @@ impl Evex {
         self.form == Form::Store
     }
 
+    /// The general or mask registers that it reads, if not a vector's.
+    pub(super) fn reads_no_vector_for_test(self) -> bool {
+        matches!(self.form, Form::FromGeneral | Form::FromMask)
+    }
+
     /// One word may stand for all lanes.
     pub(super) fn takes_words_for_test(self) -> bool {
         self.unit == 64 && !matches!(self.name, "vmovaps" | "vmovups")
@@ -153,6 +167,7 @@ impl Evex {
 
     pub(super) fn lanes_for_test(self) -> Vec<Lanes> {
         match self.name {
+            "vpmovm2d" => vec![Lanes::All],
             "vblendmps" => vec![Lanes::All, Lanes::Where(3)],
             _ if self.writes_mask_for_test() => vec![Lanes::All, Lanes::Where(1)],
             _ => vec![Lanes::All, Lanes::Where(7), Lanes::OrZero(1)],
@@ -219,6 +234,15 @@ impl Assembler {
         }))
     }
 
+    /// Sixteen words in a row behind the code.
+    pub(super) fn words(&mut self, words: [u32; 16]) -> Memory {
+        let known = self.pool.windows(16).position(|window| window == words);
+        Memory::Pool(known.unwrap_or_else(|| {
+            self.pool.extend(words);
+            self.pool.len() - 16
+        }))
+    }
+
     pub(super) fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
@@ -234,7 +258,7 @@ impl Assembler {
         self.note(|| listed(op, to, a, rm, lanes, immediate));
         let (reg, second) = match op.form {
             Form::Shift(extension) => (extension, to),
-            Form::Two | Form::Store | Form::TwoImmediate => (to, 0),
+            Form::Two | Form::FromGeneral | Form::FromMask | Form::Store | Form::TwoImmediate => (to, 0),
             _ => (to, a),
         };
         let (x, b) = match rm {
@@ -314,6 +338,34 @@ impl Assembler {
         self.note(|| format!("mov ecx, -1\nbzhi ecx, ecx, e{}\nkmovw k{to}, ecx", &count.name()[1..]));
         self.bytes.extend([0xb9, 0xff, 0xff, 0xff, 0xff]);
         self.bytes.extend([0xc4, 0xe2, (!count.0 & 15) << 3, 0xf5, 0xc9]);
+        self.bytes.extend([0xc5, 0xf8, 0x92, 0xc0 | to << 3 | 1]);
+    }
+
+    /// A mask of constant bits.
+    pub(super) fn mask_bits(&mut self, to: u8, bits: u16) {
+        self.note(|| format!("mov ecx, {}\nkmovw k{to}, ecx", hex(i64::from(bits))));
+        self.bytes.push(0xb9);
+        self.bytes.extend(u32::from(bits).to_le_bytes());
+        self.bytes.extend([0xc5, 0xf8, 0x92, 0xc0 | to << 3 | 1]);
+    }
+
+    /// Of the elements that every second of `count` ones stretches over, 16 from the element `skip` on; with `even`, only
+    /// every second. Changes `rcx` and `temporary`.
+    pub(super) fn mask_spread(&mut self, to: u8, count: Gpr, skip: u8, even: bool, temporary: Gpr) {
+        self.address(temporary, Memory::At { base: count, index: Some((count, 0)), displacement: -1 });
+        self.set(Gpr(1), -1);
+        self.note(|| format!("bzhi rcx, rcx, {}", temporary.name()));
+        self.bytes.extend([0xc4, 0xe2, 0x80 | (!temporary.0 & 15) << 3, 0xf5, 0xc9]);
+        if skip > 0 {
+            self.note(|| format!("shr rcx, {}", hex(i64::from(skip))));
+            self.bytes.extend([0x48, 0xc1, 0xe9, skip]);
+        }
+        if even {
+            self.note(|| "and rcx, 0x5555".to_owned());
+            self.integer(0x81, 4, IntRm::Register(Gpr(1)));
+            self.bytes.extend(0x5555u32.to_le_bytes());
+        }
+        self.note(|| format!("kmovw k{to}, ecx"));
         self.bytes.extend([0xc5, 0xf8, 0x92, 0xc0 | to << 3 | 1]);
     }
 
@@ -496,6 +548,8 @@ fn memory_text(memory: Memory) -> String {
 
 fn listed(op: Evex, to: u8, a: u8, rm: Rm, lanes: Lanes, immediate: Option<u8>) -> String {
     let rm = match rm {
+        Rm::Register(number) if op.form == Form::FromMask => format!("k{number}"),
+        Rm::Register(number) if op.form == Form::FromGeneral => Gpr(number).name().replace('r', "e"),
         Rm::Register(number) => format!("zmm{number}"),
         Rm::Memory(memory) => memory_text(memory),
         Rm::Word(memory) => memory_text(memory) + "{1to16}",
@@ -507,7 +561,7 @@ fn listed(op: Evex, to: u8, a: u8, rm: Rm, lanes: Lanes, immediate: Option<u8>) 
     };
     let operands = match op.form {
         Form::Three | Form::ThreeImmediate => format!("zmm{to}{lanes}, zmm{a}, {rm}"),
-        Form::Two | Form::TwoImmediate | Form::Shift(_) => format!("zmm{to}{lanes}, {rm}"),
+        Form::Two | Form::FromGeneral | Form::FromMask | Form::TwoImmediate | Form::Shift(_) => format!("zmm{to}{lanes}, {rm}"),
         Form::Store => format!("{rm}{lanes}, zmm{to}"),
         Form::Compare | Form::Test => format!("k{to}{lanes}, zmm{a}, {rm}"),
     };

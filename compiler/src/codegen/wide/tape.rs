@@ -43,12 +43,14 @@ pub(in crate::codegen) struct Stream(pub(super) u32);
 pub(in crate::codegen) struct StreamData {
     /// Bytes of an element, 1 or 4.
     pub(in crate::codegen) size: u8,
-    /// Whether neighbouring lanes read neighbouring elements; else all lanes read the same.
-    pub(in crate::codegen) lanes: bool,
+    /// Elements from lane to lane: 0, 1 or 2.
+    pub(in crate::codegen) step: u8,
     /// Bytes per iteration of inner loops, outermost first.
     pub(in crate::codegen) strides: Vec<(usize, i32)>,
     /// Bytes per iteration of the loops around the lanes, outermost first.
     pub(in crate::codegen) rows: Vec<i32>,
+    /// Bytes in addition after every [`Tape::turn`] rows.
+    pub(in crate::codegen) turn: i32,
 }
 
 /// An element of a stream, some bytes off.
@@ -224,6 +226,28 @@ pub(in crate::codegen) enum Op {
         at: At,
         element: Element,
     },
+    /// The lanes of a mask, the others from elsewhere.
+    LoadWhere {
+        to: Vector,
+        at: At,
+        element: Element,
+        mask: Mask,
+        otherwise: Source,
+    },
+    /// Number of the element in its row.
+    Position {
+        to: Vector,
+    },
+    /// Number of the row in the loop at this level.
+    Row {
+        to: Vector,
+        level: usize,
+    },
+    /// All bits where the mask is set.
+    Spread {
+        to: Vector,
+        mask: Mask,
+    },
     Store {
         at: At,
         element: Element,
@@ -324,6 +348,8 @@ pub(in crate::codegen) struct Tape {
     pub(super) head: Vec<Op>,
     /// Whether operations go to the head.
     in_head: bool,
+    /// Rows of the outermost loop after which streams make another step, or 0.
+    pub(super) turn: i32,
     /// Iterations of the loops around the lanes but for the outermost, whose number is an argument; outermost first.
     pub(super) rows: Vec<i32>,
     pub(super) words: Vec<WordData>,
@@ -423,8 +449,12 @@ impl Tape {
         self.streams.iter().enumerate().map(|(number, data)| (Stream(number as u32), data))
     }
 
+    pub(in crate::codegen) fn step(&self, stream: Stream) -> u8 {
+        self.streams[stream.0 as usize].step
+    }
+
     pub(in crate::codegen) fn runs_along_lanes(&self, stream: Stream) -> bool {
-        self.streams[stream.0 as usize].lanes
+        self.streams[stream.0 as usize].step > 0
     }
 
     /// The vector is the same in all lanes and copies.
@@ -448,9 +478,18 @@ impl Tape {
         self.rows = rows;
     }
 
-    /// Whether something per row needs a mask, of which there are too few.
-    pub(in crate::codegen) fn has_masks_in_head(&self) -> bool {
-        self.head.iter().any(|op| op.mask_result().is_some())
+    /// Rows of the outermost loop after which streams make another step.
+    pub(in crate::codegen) fn set_turn(&mut self, turn: i32) {
+        self.turn = turn;
+    }
+
+    pub(in crate::codegen) fn turn(&self) -> i32 {
+        self.turn
+    }
+
+    /// Whether a stream takes every second element.
+    pub(super) fn has_steps_of_two(&self) -> bool {
+        self.streams.iter().any(|stream| stream.step == 2)
     }
 
     pub(in crate::codegen) fn binary(&mut self, f: Binary, a: Source, b: Source) -> Source {
@@ -496,7 +535,15 @@ impl Op {
     /// Operands; accumulators that are written in place are among them.
     pub(super) fn sources(&self) -> [Option<Source>; 3] {
         match *self {
-            Op::Load { .. } | Op::Logic { .. } | Op::Not { .. } | Op::Repeat { .. } | Op::End { .. } => [None; 3],
+            Op::Load { .. }
+            | Op::Position { .. }
+            | Op::Row { .. }
+            | Op::Spread { .. }
+            | Op::Logic { .. }
+            | Op::Not { .. }
+            | Op::Repeat { .. }
+            | Op::End { .. } => [None; 3],
+            Op::LoadWhere { otherwise, .. } => [Some(otherwise), None, None],
             Op::Store { value: x, .. } | Op::Unary { x, .. } | Op::Test { x, .. } | Op::Copy { from: x, .. } => {
                 [Some(x), None, None]
             }
@@ -513,7 +560,7 @@ impl Op {
         match *self {
             Op::Logic { a, b, .. } => [Some(a), Some(b)],
             Op::Not { a, .. } => [Some(a), None],
-            Op::Select { mask, .. } => [Some(mask), None],
+            Op::Select { mask, .. } | Op::LoadWhere { mask, .. } | Op::Spread { mask, .. } => [Some(mask), None],
             _ => [None; 2],
         }
     }
@@ -522,6 +569,10 @@ impl Op {
     pub(super) fn result(&self) -> Option<Vector> {
         match *self {
             Op::Load { to, .. }
+            | Op::LoadWhere { to, .. }
+            | Op::Position { to }
+            | Op::Row { to, .. }
+            | Op::Spread { to, .. }
             | Op::Unary { to, .. }
             | Op::Binary { to, .. }
             | Op::MulAdd { to, .. }

@@ -30,6 +30,8 @@ pub(super) struct WideLoop {
     pub(super) inner: Vec<(Var, i64)>,
     /// Words that the caller gives.
     pub(super) arguments: Vec<Expr>,
+    /// Rows since the last turn, at the beginning.
+    pub(super) turn: Option<Index>,
     /// Expressions of the body, a measure of its length.
     pub(super) size: usize,
 }
@@ -39,6 +41,8 @@ enum Value {
     Vector(Vector),
     Word(Word),
     Mask(Mask),
+    /// All bits or none, the same in all lanes.
+    Truth(Vector),
 }
 
 /// Lowers a loop that may run in lanes, with the loops around it, outermost first.
@@ -50,6 +54,8 @@ pub(super) fn lower(nest: &LoopNest, facts: &[Facts], rows: &[&Loop], node: &Loo
         facts,
         lane: node.var,
         rows: rows.iter().map(|row| (row.var, row.step)).collect(),
+        loops: rows.iter().chain([&node]).map(|node| (*node).clone()).collect(),
+        turn: None,
         varying: Facts::changed_by_loop(node),
         rows_vary,
         row_values: HashMap::new(),
@@ -58,6 +64,7 @@ pub(super) fn lower(nest: &LoopNest, facts: &[Facts], rows: &[&Loop], node: &Loo
             streams: Vec::new(),
             inner: Vec::new(),
             arguments: Vec::new(),
+            turn: None,
             size: 0,
         },
         open: Vec::new(),
@@ -70,8 +77,9 @@ pub(super) fn lower(nest: &LoopNest, facts: &[Facts], rows: &[&Loop], node: &Loo
         lowering.total(accumulator)?;
     }
     lowering.block(&node.body)?;
-    if lowering.wide.tape.has_masks_in_head() {
-        return Err("a comparison per row");
+    if let Some(turn) = lowering.turn {
+        lowering.wide.tape.set_turn(turn);
+        lowering.wide.turn = rows.first().map(|row| Index::var(row.var).modulo(i64::from(turn)));
     }
     Ok(lowering.wide)
 }
@@ -82,6 +90,10 @@ struct Lowering<'a> {
     lane: Var,
     /// Variables of the loops around the lanes, with their steps.
     rows: Vec<(Var, i64)>,
+    /// The same loops and, last, the one in lanes.
+    loops: Vec<Loop>,
+    /// Divisor of the outermost variable.
+    turn: Option<i32>,
     /// What the loop changes.
     varying: Facts,
     /// What the loops around it change beside.
@@ -181,6 +193,7 @@ impl Lowering<'_> {
         let dtype = self.nest.place(place).ok_or("an undeclared place")?.0;
         let element = element(dtype)?;
         let value = match self.eval(value)? {
+            Value::Truth(_) => return Err("a truth value that is the same in all lanes"),
             Value::Mask(mask) => {
                 let (one, zero) = (self.wide.tape.literal(1), self.wide.tape.literal(0));
                 self.wide.tape.select(mask, Source::Word(one), Source::Word(zero))
@@ -276,7 +289,7 @@ impl Lowering<'_> {
         match self.eval(expr)? {
             Value::Vector(vector) => Ok(Source::Vector(vector)),
             Value::Word(word) => Ok(Source::Word(word)),
-            Value::Mask(_) => Err("a truth value as a number"),
+            Value::Mask(_) | Value::Truth(_) => Err("a truth value as a number"),
         }
     }
 
@@ -284,12 +297,15 @@ impl Lowering<'_> {
         match self.eval(expr)? {
             Value::Mask(mask) => Ok(mask),
             Value::Vector(_) => Err("a number as a truth value"),
-            Value::Word(word) => {
-                let to = self.wide.tape.mask();
-                self.wide.tape.push(Op::Test { to, x: Source::Word(word) });
-                Ok(to)
-            }
+            Value::Word(word) => Ok(self.test(Source::Word(word))),
+            Value::Truth(vector) => Ok(self.test(Source::Vector(vector))),
         }
+    }
+
+    fn test(&mut self, x: Source) -> Mask {
+        let to = self.wide.tape.mask();
+        self.wide.tape.push(Op::Test { to, x });
+        to
     }
 
     fn eval(&mut self, expr: Expr) -> Lowered<Value> {
@@ -327,7 +343,15 @@ impl Lowering<'_> {
             return Ok(*value);
         }
         let around = self.wide.tape.set_head(true);
-        let value = self.fresh(expr, dtype);
+        let value = self.fresh(expr, dtype).map(|value| match value {
+            // Masks are few: what is kept for a row is kept in a vector.
+            Value::Mask(mask) => {
+                let to = self.wide.tape.vector();
+                self.wide.tape.push(Op::Spread { to, mask });
+                Value::Truth(to)
+            }
+            other => other,
+        });
         self.wide.tape.set_head(around);
         self.row_values.insert(expr, value?);
         value
@@ -351,8 +375,11 @@ impl Lowering<'_> {
         let nest = self.nest;
         match nest.node(expr) {
             ExprNode::Local(_) | ExprNode::Literal(_) => Err("a local without a value"),
-            ExprNode::Index(_) | ExprNode::InRange(..) => Err("arithmetic with positions"),
-            ExprNode::GuardedLoad { .. } => Err("a load that may be outside"),
+            ExprNode::Index(_) => Err("arithmetic with positions"),
+            ExprNode::InRange(index, limit) => self.in_range(index, *limit),
+            ExprNode::GuardedLoad { place, index, condition, otherwise } => {
+                self.guarded_load(*place, index, *condition, *otherwise, dtype)
+            }
             ExprNode::Philox { .. } => Err("random numbers"),
             ExprNode::Load(place, index) => self.load(*place, index, dtype),
             ExprNode::Unary(f, x) => self.unary(*f, *x, dtype),
@@ -398,13 +425,84 @@ impl Lowering<'_> {
         Ok(Value::Vector(to))
     }
 
+    /// Whether a quotient or remainder is a digit of the outermost variable, of which there is one divisor.
+    fn is_digit(&mut self, of: &Index, divisor: i64) -> bool {
+        let Some(&(row, 1)) = self.rows.first() else { return false };
+        let Ok(divisor) = i32::try_from(divisor) else { return false };
+        *of == Index::var(row) && *self.turn.get_or_insert(divisor) == divisor
+    }
+
+    /// Whether a position lies below a limit.
+    fn in_range(&mut self, index: &Index, limit: i64) -> Lowered<Value> {
+        let limit = u32::try_from(limit).ok().filter(|limit| *limit < 1 << 30).ok_or("a position of gigabytes")?;
+        let mut sum = None;
+        let mut constant = index.constant;
+        for (atom, coefficient) in &index.terms {
+            let Atom::Var(var) = atom else { return Err("a position that is not linear") };
+            let level = self.loops.iter().position(|node| node.var == *var);
+            let level = level.ok_or("a position of an inner or outer loop")?;
+            let node = &self.loops[level];
+            let (Some(begin), Some(end)) = (node.begin.as_constant(), node.end.as_constant()) else {
+                return Err("a position in a loop of unknown bounds");
+            };
+            let factor = coefficient * node.step;
+            if (end - begin).saturating_mul(factor).abs() > 1 << 24 {
+                return Err("a position of gigabytes");
+            }
+            constant += begin * coefficient;
+            let to = self.wide.tape.vector();
+            let lanes = level + 1 == self.loops.len();
+            self.wide.tape.push(if lanes { Op::Position { to } } else { Op::Row { to, level } });
+            let mut term = Source::Vector(to);
+            if factor != 1 {
+                let factor = Source::Word(self.wide.tape.literal(factor as u32));
+                term = self.wide.tape.binary(Binary::IntMul, term, factor);
+            }
+            sum = Some(match sum {
+                Some(sum) => self.wide.tape.binary(Binary::IntAdd, sum, term),
+                None => term,
+            });
+        }
+        let mut sum = sum.ok_or("a position that is known")?;
+        if constant != 0 {
+            let constant = i32::try_from(constant).map_err(|_| "a position of gigabytes")?;
+            let constant = Source::Word(self.wide.tape.literal(constant as u32));
+            sum = self.wide.tape.binary(Binary::IntAdd, sum, constant);
+        }
+        // Without sign, what is negative is large.
+        let limit = Source::Word(self.wide.tape.literal(limit));
+        Ok(Value::Mask(self.wide.tape.compare(Compare::Uint(1), sum, limit)))
+    }
+
+    /// A load of the lanes for which a condition holds; the others are not touched.
+    fn guarded_load(
+        &mut self,
+        place: Place,
+        index: &Index,
+        condition: Expr,
+        otherwise: Expr,
+        dtype: DType,
+    ) -> Lowered<Value> {
+        let element = element(dtype)?;
+        let otherwise = self.source(otherwise)?;
+        let at = self.at(place, index, dtype)?;
+        if self.wide.tape.step(at.stream) != 1 {
+            return Err("a guarded load that is not of neighbours");
+        }
+        let mask = self.mask(condition)?;
+        let to = self.wide.tape.vector();
+        self.wide.tape.push(Op::LoadWhere { to, at, element, mask, otherwise });
+        Ok(Value::Vector(to))
+    }
+
     /// The stream of an access, and how far from its beginning.
     fn at(&mut self, place: Place, index: &Index, dtype: DType) -> Lowered<At> {
         let size = dtype.bytes() as i64;
         let step = index.coefficient(self.lane);
-        if !matches!(step, 0 | 1) {
+        if !(matches!(step, 0 | 1) || step == 2 && size == 4) {
             return Err("neighbouring lanes are not neighbours in memory");
         }
+        let mut turn = 0;
         let mut strides = Vec::new();
         let mut rows = vec![0; self.rows.len()];
         for (atom, coefficient) in &index.terms {
@@ -413,7 +511,7 @@ impl Lowering<'_> {
                 Atom::Var(var) => {
                     if let Some(level) = self.rows.iter().position(|(own, _)| own == var) {
                         let stride = coefficient * size * self.rows[level].1;
-                        rows[level] = i32::try_from(stride).map_err(|_| "a stride of gigabytes")?;
+                        rows[level] += i32::try_from(stride).map_err(|_| "a stride of gigabytes")?;
                         continue;
                     }
                     if let Some((_, number)) = self.open.iter().find(|(own, _)| own == var) {
@@ -423,6 +521,12 @@ impl Lowering<'_> {
                         return Err("a variable of a loop that is over");
                     }
                 }
+                Atom::Floor(of, divisor) if self.is_digit(of, *divisor) => turn += coefficient * size,
+                Atom::Modulo(of, divisor) if self.is_digit(of, *divisor) => {
+                    let stride = i32::try_from(coefficient * size).map_err(|_| "a stride of gigabytes")?;
+                    rows[0] += stride;
+                    turn -= coefficient * size * divisor;
+                }
                 _ if Facts::atom(atom).meets(&self.varying) || Facts::atom(atom).meets(&self.rows_vary) => {
                     return Err("an index that is not linear");
                 }
@@ -431,9 +535,10 @@ impl Lowering<'_> {
         }
         strides.sort_unstable_by_key(|(number, _)| *number);
         let displacement = i32::try_from(index.constant * size).map_err(|_| "a displacement of gigabytes")?;
+        let turn = i32::try_from(turn).map_err(|_| "a stride of gigabytes")?;
         let start = Index { terms: index.terms.clone(), constant: 0 };
         let key = (place, start);
-        let data = StreamData { size: size as u8, lanes: step == 1, strides, rows };
+        let data = StreamData { size: size as u8, step: step as u8, strides, rows, turn };
         let same = |(own, (stream, own_data)): (&(Place, Index), (_, &StreamData))| {
             (*own == key && *own_data == data).then_some(stream)
         };
