@@ -19,6 +19,8 @@ use crate::codegen::wide::{self, WideCode};
 use crate::codegen::{LoopWidth, Width};
 use crate::loops::nest::{Expr, ExprNode, Local, Loop, Stmt, Var};
 
+mod access;
+mod functions;
 mod lower;
 
 use lower::WideLoop;

@@ -3,7 +3,8 @@
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
 
-use super::encode::{ALL, Assembler, Condition, Gpr, Lanes, MaskOp, Memory, Rm};
+use super::encode::{Assembler, Condition, Gpr, Lanes, MaskOp, Memory, Rm};
+use super::instructions::ALL;
 use super::tape::{Binary, Op, Source, Tape};
 use super::{LANES, assemble};
 
@@ -161,7 +162,7 @@ fn words_of_the_pool_are_found() {
     let mut assembler = Assembler::new(false);
     for bits in [1.5f32.to_bits(), 0x3f, 1.5f32.to_bits()] {
         let memory = assembler.word(bits);
-        assembler.evex(super::encode::VRNDSCALEPS, 3, 0, Rm::Word(memory), Lanes::All, Some(8));
+        assembler.evex(super::instructions::VRNDSCALEPS, 3, 0, Rm::Word(memory), Lanes::All, Some(8));
     }
     let (bytes, _) = assembler.finish();
     let mut decoder = Decoder::with_ip(64, &bytes, 0, DecoderOptions::NONE);

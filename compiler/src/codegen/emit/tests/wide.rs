@@ -466,7 +466,8 @@ fn max_pool(planes: usize, height: usize, width: usize, odd: usize) -> LoopNest 
     let lanes = Loop::over(i, width).vector().body(body);
     // Two tiles, the second of which begins in the middle of a plane.
     let half = (planes * height / 2 + 1) as i64;
-    let (begin, end) = (Index::var(Var::TILE) * half, (Index::var(Var::TILE) * half + half).at_most((planes * height) as i64));
+    let (begin, end) =
+        (Index::var(Var::TILE) * half, (Index::var(Var::TILE) * half + half).at_most((planes * height) as i64));
     n.finish(2, vec![Loop::range(row, begin, end).body(vec![lanes])])
 }
 
