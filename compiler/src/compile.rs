@@ -28,7 +28,7 @@ use crate::pass::Remarks;
 use crate::pass::hoist::PREPARE;
 use crate::pass::specialize::Mode;
 use crate::pipeline::{Pipeline, Step};
-use crate::placement::{Home, Placement, place};
+use crate::placement::{self, Home, Placement, place};
 use crate::schedule::{Schedule, schedule};
 
 /// How to compile.
@@ -261,18 +261,7 @@ fn draft<'a>(
     lasting: &Lasting,
     options: &Options,
 ) -> Result<Draft<'a>, CompileError> {
-    let schedule = schedule(graph);
-    let lasting = |value| lasting.holds(graph, &schedule, value);
-    let lowered: Vec<Lowered> = schedule
-        .kernels
-        .iter()
-        .map(|kernel| {
-            lower::lower(graph, kernel, kernels, &lasting).map_err(|declined| {
-                let name = graph.value_name(kernel.results[0]);
-                CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
-            })
-        })
-        .collect::<Result<_, _>>()?;
+    let (schedule, lowered) = ordered(graph, kernels, lasting)?;
     let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
     let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
     let copies = placement
@@ -285,6 +274,36 @@ fn draft<'a>(
         .collect();
     let packed = packed_states(graph, &schedule, &lowered);
     Ok(Draft { graph, schedule, lowered, placement, copies, packed, packs: Vec::new() })
+}
+
+/// The kernels as loops, in an order in which they need as little memory as was found.
+///
+/// # Errors
+/// A kernel without loops: a defect.
+pub(crate) fn ordered(
+    graph: &Graph,
+    kernels: Option<&Kernels>,
+    lasting: &Lasting,
+) -> Result<(Schedule, Vec<Lowered>), CompileError> {
+    let schedule = schedule(graph);
+    let lasts = |value| lasting.holds(graph, &schedule, value);
+    let mut lowered: Vec<Lowered> = Vec::with_capacity(schedule.kernels.len());
+    for kernel in &schedule.kernels {
+        let built = lower::lower(graph, kernel, kernels, &lasts).map_err(|declined| {
+            let name = graph.value_name(kernel.results[0]);
+            CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
+        })?;
+        lowered.push(built);
+    }
+    let flow = placement::flow(graph, &schedule, &lowered);
+    let base: Vec<usize> = (0..lowered.len()).collect();
+    let order = memory::order::improve(&flow, &base);
+    if order == base {
+        return Ok((schedule, lowered));
+    }
+    let mut by_step: Vec<Option<Lowered>> = lowered.into_iter().map(Some).collect();
+    let lowered = order.iter().filter_map(|&step| by_step[step].take()).collect();
+    Ok((schedule.reordered(graph, &order), lowered))
 }
 
 fn assemble(
