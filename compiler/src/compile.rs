@@ -26,6 +26,7 @@ use crate::memory;
 use crate::packing::{Lasting, PackedState, packed_states};
 use crate::pass::Remarks;
 use crate::pass::hoist::PREPARE;
+use crate::pass::rematerialize::{self, Rematerialize};
 use crate::pass::specialize::Mode;
 use crate::pipeline::{Pipeline, Step};
 use crate::placement::{self, Home, Placement, place};
@@ -46,6 +47,8 @@ pub struct Options {
     pub verify_each: bool,
     /// Budget of the exact memory search, in nodes.
     pub exact_nodes: u64,
+    /// Bytes that the arena of every graph may have: values are computed twice if it takes more.
+    pub memory_budget: Option<u64>,
     /// Texts to keep.
     pub texts: Texts,
 }
@@ -59,6 +62,7 @@ impl Default for Options {
             hoist: true,
             verify_each: cfg!(debug_assertions),
             exact_nodes: 2_000,
+            memory_budget: None,
             texts: Texts::default(),
         }
     }
@@ -139,7 +143,16 @@ pub fn compile_observed(
         None if options.hoist => Pipeline::standard(options.mode),
         None => Pipeline::standard(options.mode).without("hoist"),
     };
-    compile_with(module, &pipeline, options, observe)
+    compile_with(module, &budgeted(pipeline, options), options, observe)
+}
+
+/// The pipeline with what keeps it within the memory budget, if there is one.
+pub fn budgeted(pipeline: Pipeline, options: &Options) -> Pipeline {
+    match options.memory_budget {
+        // At the end: it repeats kernels.
+        Some(budget) => pipeline.with(Box::new(Rematerialize { budget, level: options.level }), ""),
+        None => pipeline,
+    }
 }
 
 /// As [`compile_observed`], by a pipeline of the caller's, who may have passes of their own. It ends with `fuse`: only
@@ -264,6 +277,9 @@ fn draft<'a>(
     let (schedule, lowered) = ordered(graph, kernels, lasting)?;
     let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
     let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
+    if let Some(budget) = options.memory_budget.filter(|&budget| placement.plan.peak > budget) {
+        return Err(CompileError::Program(vec![rematerialize::refusal(graph, budget, &placement)]));
+    }
     let copies = placement
         .copies
         .iter()
@@ -295,7 +311,7 @@ pub(crate) fn ordered(
         })?;
         lowered.push(built);
     }
-    let flow = placement::flow(graph, &schedule, &lowered);
+    let flow = placement::flow(graph, &schedule, &lowered).flow;
     let base: Vec<usize> = (0..lowered.len()).collect();
     let order = memory::order::improve(&flow, &base);
     if order == base {

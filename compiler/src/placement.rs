@@ -106,7 +106,7 @@ pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &
 }
 
 /// What the kernels need of the arena, whatever their order: homes are chosen as they are now.
-pub fn flow(graph: &Graph, schedule: &Schedule, lowered: &[Lowered]) -> Flow {
+pub fn flow(graph: &Graph, schedule: &Schedule, lowered: &[Lowered]) -> ArenaFlow {
     let cx = Placer::placed(graph, schedule, lowered);
     let reserved = |bytes: u64| bytes.next_multiple_of(ALIGNMENT);
     let mut kept = vec![false; cx.buffers.len()];
@@ -116,7 +116,25 @@ pub fn flow(graph: &Graph, schedule: &Schedule, lowered: &[Lowered]) -> Flow {
         }
     }
     let kernels = (0..schedule.kernels.len()).map(|step| cx.kernel(step, reserved)).collect();
-    Flow { sizes: cx.buffers.iter().map(|buffer| reserved(buffer.size)).collect(), kept, kernels }
+    let mut values = vec![None; cx.buffers.len()];
+    for (origin, home) in &cx.homes {
+        if let (Origin::Computed(value), Home::Buffer(buffer)) = (origin, home) {
+            values[*buffer] = Some(*value);
+        }
+    }
+    ArenaFlow {
+        flow: Flow { sizes: cx.buffers.iter().map(|buffer| reserved(buffer.size)).collect(), kept, kernels },
+        values,
+    }
+}
+
+/// The kernels of a schedule as numbers.
+#[derive(Debug)]
+pub struct ArenaFlow {
+    /// The kernels, by their places in the schedule.
+    pub flow: Flow,
+    /// The graph's value behind each value of the flow; none for scratch memory.
+    pub values: Vec<Option<Value>>,
 }
 
 struct Placer<'a> {

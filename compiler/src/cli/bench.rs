@@ -18,7 +18,7 @@ use kiln_rt::session::ProgramId;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::load::{Script, bindings, parse_binding};
+use super::load::{Script, bindings, parse_binding, parse_bytes};
 use super::machine::{self, Machine, NamedPath, milliseconds, parse_named_path, parse_threads};
 use super::output::{print, print_json};
 use super::run::{check_inputs, infer_bindings};
@@ -52,6 +52,9 @@ pub(crate) struct Bench {
     /// How far sums may be reordered and approximated.
     #[arg(long, value_enum, default_value = "default")]
     precision: Precision,
+    /// Bytes that the arena of a graph may have, `64MiB`; what does not fit is computed twice, to the same bits.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory_budget: Option<u64>,
     /// Prints the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -100,7 +103,7 @@ impl Bench {
         let graph_name = self.graph_name(&module)?;
         module.keep_graphs(std::slice::from_ref(&graph_name));
         let graph = module.graph(&graph_name).cloned().unwrap_or_default();
-        let program = script.compile(&module, &Options::default())?;
+        let program = script.compile(&module, &Options { memory_budget: self.memory_budget, ..Options::default() })?;
         let threads = machine::threads(self.threads);
         let mut machine = Machine::new(&program, 0, self.weights.as_deref(), threads)?;
         let compile_ms = milliseconds(start) - machine.prepare_ms - read_ms;

@@ -5,7 +5,7 @@ use kiln::{Options, explain};
 use kiln_ir::Name;
 
 use super::failure::Failure;
-use super::load::{Script, bindings, parse_binding};
+use super::load::{Script, bindings, parse_binding, parse_bytes};
 use super::output::print;
 
 /// Fusion verdicts, kernels, memory certificate; or everything about one value.
@@ -19,13 +19,16 @@ pub(crate) struct Explain {
     /// Binds a dimension's name.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
     bind: Vec<(Name, usize)>,
+    /// Bytes that the arena of a graph may have, `64MiB`; what does not fit is computed twice, to the same bits.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory_budget: Option<u64>,
 }
 
 impl Explain {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let script = Script::open(&self.model)?;
         let module = script.module(&script.outline()?.complete(&bindings(&self.bind))?)?;
-        let program = script.compile(&module, &Options::default())?;
+        let program = script.compile(&module, &Options { memory_budget: self.memory_budget, ..Options::default() })?;
         let Some(value) = &self.value else { return print(&explain::program(&program)) };
         let name = value.strip_prefix('%').unwrap_or(value);
         match explain::value(&program, name) {

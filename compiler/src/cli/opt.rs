@@ -14,7 +14,7 @@ use kiln_ir::text::{PrintOptions, print as print_module};
 use kiln_ir::{Module, Name};
 
 use super::failure::Failure;
-use super::load::{Script, bindings, parse_binding};
+use super::load::{Script, bindings, parse_binding, parse_bytes};
 use super::output;
 
 /// Runs the passes and shows the result at any level.
@@ -46,6 +46,9 @@ pub(crate) struct Opt {
     /// Binds a dimension's name.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
     bind: Vec<(Name, usize)>,
+    /// Bytes that the arena of a graph may have, `64MiB`; what does not fit is computed twice, to the same bits.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory_budget: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -124,6 +127,7 @@ impl Opt {
             Some(passes) => Pipeline::parse(passes, self.mode()).map_err(Failure::Usage)?,
             None => Pipeline::standard(self.mode()),
         };
+        let pipeline = kiln::compile::budgeted(pipeline, &self.options());
         let mut text = String::new();
         let mut observe = |step: &Step<'_>| self.observe(step, &mut text);
         let done = pipeline.run(&mut module, &mut Remarks::default(), true, &mut observe);
@@ -144,6 +148,10 @@ impl Opt {
         }
     }
 
+    fn options(&self) -> Options {
+        Options { memory_budget: self.memory_budget, ..Options::default() }
+    }
+
     fn print_options(&self) -> PrintOptions {
         PrintOptions { provenance: self.provenance }
     }
@@ -151,7 +159,7 @@ impl Opt {
     /// Compiles to machine code and shows a stage after the passes.
     fn compiled(&self, script: &Script, module: &Module) -> Result<String, Failure> {
         let texts = Texts { clif: self.emit == Emit::Clif, asm: self.emit == Emit::Asm };
-        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..Options::default() };
+        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..self.options() };
         let mut text = String::new();
         let compiled = kiln::compile::compile_observed(module, &options, &mut |step| self.observe(step, &mut text));
         let program = compiled.map_err(|error| match error {
