@@ -14,8 +14,9 @@ use kiln_ir::text::{PrintOptions, print as print_module};
 use kiln_ir::{Module, Name};
 
 use super::failure::Failure;
-use super::load::{Script, bindings, parse_binding, parse_bytes};
+use super::load::{Script, bindings, parse_binding};
 use super::output;
+use super::precision::Numerics;
 
 /// Runs the passes and shows the result at any level.
 #[derive(Debug, Args)]
@@ -46,9 +47,8 @@ pub(crate) struct Opt {
     /// Binds a dimension's name.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
     bind: Vec<(Name, usize)>,
-    /// Bytes that the arena of a graph may have, `64MiB`; what does not fit is computed twice, to the same bits.
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    memory_budget: Option<u64>,
+    #[command(flatten)]
+    numerics: Numerics,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -127,7 +127,7 @@ impl Opt {
             Some(passes) => Pipeline::parse(passes, self.mode()).map_err(Failure::Usage)?,
             None => Pipeline::standard(self.mode()),
         };
-        let pipeline = kiln::compile::budgeted(pipeline, &self.options());
+        let pipeline = kiln::compile::budgeted(pipeline, &self.numerics.options());
         let mut text = String::new();
         let mut observe = |step: &Step<'_>| self.observe(step, &mut text);
         let done = pipeline.run(&mut module, &mut Remarks::default(), true, &mut observe);
@@ -148,10 +148,6 @@ impl Opt {
         }
     }
 
-    fn options(&self) -> Options {
-        Options { memory_budget: self.memory_budget, ..Options::default() }
-    }
-
     fn print_options(&self) -> PrintOptions {
         PrintOptions { provenance: self.provenance }
     }
@@ -159,7 +155,7 @@ impl Opt {
     /// Compiles to machine code and shows a stage after the passes.
     fn compiled(&self, script: &Script, module: &Module) -> Result<String, Failure> {
         let texts = Texts { clif: self.emit == Emit::Clif, asm: self.emit == Emit::Asm };
-        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..self.options() };
+        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..self.numerics.options() };
         let mut text = String::new();
         let compiled = kiln::compile::compile_observed(module, &options, &mut |step| self.observe(step, &mut text));
         let program = compiled.map_err(|error| match error {
@@ -178,7 +174,8 @@ impl Opt {
         Ok(text)
     }
 
-    /// The graphs to show: a table for other programs, or a drawing, is of one graph, the one that decides the size of the arena.
+    /// The graphs to show: a table for other programs, or a drawing, is of one graph, the one that decides the size of
+    /// the arena.
     fn shown<'a>(&self, program: &'a Program) -> Vec<(&'a Name, &'a Compiled)> {
         let all = program.graphs.iter();
         if !matches!(self.emit, Emit::MemoryCsv | Emit::MemorySvg) {

@@ -21,7 +21,7 @@ use kiln_ir::{Diagnostic, Module};
 use kiln_rt::kernels::{Kernels, Level};
 
 use super::{Changed, Pass, Remark, Remarks, each_graph};
-use crate::compile::ordered;
+use crate::compile::{Precision, ordered};
 use crate::lower::Lowered;
 use crate::memory::recompute::{Recomputed, within};
 use crate::memory::{self, chart};
@@ -36,6 +36,8 @@ pub struct Rematerialize {
     pub budget: u64,
     /// Micro-kernels that may be called: they decide about scratch memory.
     pub level: Level,
+    /// How they may compute.
+    pub precision: Precision,
 }
 
 impl Pass for Rematerialize {
@@ -54,7 +56,7 @@ const ATTEMPTS: usize = 4;
 impl Rematerialize {
     /// The graph with second runs, if it does not fit without them.
     fn graph(&self, graph: &Graph, remarks: &mut Remarks) -> Result<Option<Graph>, Diagnostic> {
-        let now = Planned::of(graph, self.level)?;
+        let now = self.planned(graph)?;
         if now.placement.plan.peak <= self.budget {
             return Ok(None);
         }
@@ -65,7 +67,7 @@ impl Rematerialize {
         for _ in 0..ATTEMPTS {
             let found = within(&flow.flow, &order, &times, aim);
             let next = emit::graph(graph, &now.schedule, &flow.values, &found);
-            let planned = Planned::of(&next, self.level)?;
+            let planned = self.planned(&next)?;
             let peak = planned.placement.plan.peak;
             if peak <= self.budget {
                 report(graph, &now, &found, &times, peak, remarks);
@@ -79,6 +81,15 @@ impl Rematerialize {
         }
         Err(refusal(graph, self.budget, &now.placement))
     }
+
+    fn planned(&self, graph: &Graph) -> Result<Planned, Diagnostic> {
+        let defect = |message: String| Diagnostic::error("memory.B2", format!("{message}: a defect in Kiln"));
+        let kernels = Kernels::for_level(self.level);
+        let made = ordered(graph, kernels, &Lasting::nothing(), self.precision);
+        let (schedule, lowered) = made.map_err(|error| defect(error.to_string()))?;
+        let placement = placement::place(graph, &schedule, &lowered, &memory::Options::default()).map_err(defect)?;
+        Ok(Planned { schedule, lowered, placement })
+    }
 }
 
 /// A graph with its plan.
@@ -86,16 +97,6 @@ struct Planned {
     schedule: Schedule,
     lowered: Vec<Lowered>,
     placement: Placement,
-}
-
-impl Planned {
-    fn of(graph: &Graph, level: Level) -> Result<Planned, Diagnostic> {
-        let defect = |message: String| Diagnostic::error("memory.B2", format!("{message}: a defect in Kiln"));
-        let (schedule, lowered) = ordered(graph, Kernels::for_level(level), &Lasting::nothing())
-            .map_err(|error| defect(error.to_string()))?;
-        let placement = placement::place(graph, &schedule, &lowered, &memory::Options::default()).map_err(defect)?;
-        Ok(Planned { schedule, lowered, placement })
-    }
 }
 
 /// Nanoseconds of a kernel, roughly: 100 operations and 10 bytes each, and a microsecond to start it.
