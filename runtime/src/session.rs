@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use indexmap::IndexMap;
 use kiln_ir::{Module, Name};
 
 use crate::arena::{Arena, OutOfMemory};
@@ -73,12 +74,42 @@ impl Session {
     /// Gives every state of the module its initial value. States that the session already has are set anew.
     ///
     /// # Errors
-    /// [`LoadError::StateType`] if the session has a state of that name and another type.
+    /// [`LoadError::StateType`] if the session has a state of that name and another type; [`LoadError::OutOfMemory`].
+    /// No state has changed then.
     pub fn initialize(&mut self, module: &Module, seed: u64) -> Result<(), LoadError> {
+        self.initialize_with(module, seed, IndexMap::new())
+    }
+
+    /// [`Session::initialize`], but states in `given` get these tensors, which are not copied if the states are new.
+    ///
+    /// # Errors
+    /// As [`Session::initialize`]; [`LoadError::StateType`] also if a tensor is of another type than the module's state,
+    /// [`LoadError::UnknownState`] if the module has none of that name.
+    pub fn initialize_with(
+        &mut self,
+        module: &Module,
+        seed: u64,
+        mut given: IndexMap<Name, Tensor>,
+    ) -> Result<(), LoadError> {
+        let mut values = Vec::with_capacity(module.states.len());
         for (name, state) in &module.states {
-            self.states.put(name.clone(), init::initial(name, state, seed)?)?;
+            let tensor = match given.swap_remove(name) {
+                Some(tensor) => tensor,
+                None => init::initial(name, state, seed)?,
+            };
+            if *tensor.ty() != state.ty {
+                return Err(LoadError::StateType {
+                    state: name.clone(),
+                    found: Box::new(tensor.ty().clone()),
+                    wanted: Box::new(state.ty.clone()),
+                });
+            }
+            values.push((name.clone(), tensor));
         }
-        Ok(())
+        if let Some((state, _)) = given.pop() {
+            return Err(LoadError::UnknownState { state });
+        }
+        self.states.put(values)
     }
 
     /// Adds a state, or sets the one of that name.
@@ -86,7 +117,15 @@ impl Session {
     /// # Errors
     /// [`LoadError::StateType`] if a state of that name has another type.
     pub fn put_state(&mut self, name: impl Into<Name>, tensor: Tensor) -> Result<(), LoadError> {
-        self.states.put(name.into(), tensor)
+        self.states.put([(name.into(), tensor)])
+    }
+
+    /// Adds states, and sets those that are there.
+    ///
+    /// # Errors
+    /// [`LoadError::StateType`] if a state of that name has another type; no state has changed then.
+    pub fn put_states(&mut self, tensors: IndexMap<Name, Tensor>) -> Result<(), LoadError> {
+        self.states.put(tensors)
     }
 
     /// Copies a tensor into a state.

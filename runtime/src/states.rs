@@ -41,15 +41,23 @@ impl StateStore {
         self.tensors.values().map(|tensor| tensor.bytes().len()).sum()
     }
 
-    /// Adds a state, or sets the one of that name.
+    /// Adds states, and sets those that are there. On error none has changed.
     ///
     /// # Errors
     /// [`LoadError::StateType`] if a state of that name has another type.
-    pub(crate) fn put(&mut self, name: Name, tensor: Tensor) -> Result<(), LoadError> {
-        if self.tensors.contains_key(&name) {
-            return self.set(&name, &tensor);
+    pub(crate) fn put(&mut self, tensors: impl IntoIterator<Item = (Name, Tensor)>) -> Result<(), LoadError> {
+        let tensors: Vec<(Name, Tensor)> = tensors.into_iter().collect();
+        for (name, tensor) in &tensors {
+            if self.tensors.contains_key(name) {
+                self.typed(name, tensor.ty())?;
+            }
         }
-        self.tensors.insert(name, tensor);
+        for (name, tensor) in tensors {
+            match self.tensors.get_mut(&name) {
+                Some(state) => state.bytes_mut().copy_from_slice(tensor.bytes()),
+                None => _ = self.tensors.insert(name, tensor),
+            }
+        }
         Ok(())
     }
 
