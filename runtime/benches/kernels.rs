@@ -117,7 +117,7 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
 
 fn cases() -> Vec<(String, ContractSpec)> {
     let mut cases = Vec::new();
-    for n in [256, 512, 1024] {
+    for n in [256, 512, 1024, 2048] {
         cases.push((format!("dot {n}^3"), dot(n, n, n, false)));
         cases.push((format!("dot {n}^3 nt"), dot(n, n, n, true)));
     }

@@ -68,7 +68,7 @@ pub use drive::{contract_reduce, contract_tiles, pack_operand};
 pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };
-pub use tiling::{Tiling, plan_tiles};
+pub use tiling::{Product, Tiling};
 
 /// Instruction sets, each containing those before it on its architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

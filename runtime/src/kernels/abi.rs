@@ -155,6 +155,7 @@ pub(crate) struct TileCall<T: 'static> {
     pub(crate) activation: u32,
     pub(crate) alpha: T,
     pub(crate) activate: ActivateFn<T>,
+    pub(crate) transpose: TransposeFn<T>,
 }
 
 /// Packs free indices of `panel` and steps `k0..k1` into `to`, `[k1 - k0][stride]`; `valid` free indices exist.
@@ -175,6 +176,9 @@ pub(crate) type PackFn<T> = unsafe fn(&PackCall<'_, T>);
 /// In place over a strip: activation code, slope, data, length.
 pub(crate) type ActivateFn<T> = unsafe fn(u32, T, *mut T, usize);
 
+/// A block `[rows][width]` of at most [`GROUP`] rows, to `[width][GROUP]`: rows, width, block, result.
+pub(crate) type TransposeFn<T> = unsafe fn(usize, usize, *const T, *mut T);
+
 /// Micro-kernels of one width: `rows[r - 1]` handles `r` rows.
 pub(crate) struct Shape<T: 'static> {
     pub(crate) nr: usize,
@@ -188,4 +192,5 @@ pub(crate) struct Table<T: Real> {
     pub(crate) shapes: &'static [Shape<T>],
     pub(crate) pack: PackFn<T>,
     pub(crate) activate: ActivateFn<T>,
+    pub(crate) transpose: TransposeFn<T>,
 }

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
 use super::simd::{Simd, SimdMath};
-use super::tile::tile;
+use super::tile::{tile, transpose};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x8(__m256);
@@ -214,6 +214,7 @@ pub(crate) static F32: Table<f32> = Table {
     ],
     pack: super::pack_avx2::pack_f32,
     activate,
+    transpose: transpose,
 };
 
 /// Double precision: 6 x 8.
@@ -222,6 +223,7 @@ pub(crate) static F64: Table<f64> = Table {
     shapes: &[Shape { nr: 8, vectors: 2, rows: six!(f64_rows) }],
     pack: pack_f64,
     activate: math::activate_f64,
+    transpose,
 };
 
 math::strips!(F32x8, "avx2,fma");

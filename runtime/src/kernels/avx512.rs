@@ -11,7 +11,7 @@ use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
 use super::pack_avx512;
 use super::simd::{Simd, SimdMath};
-use super::tile::tile;
+use super::tile::{tile, transpose};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(__m512);
@@ -216,6 +216,7 @@ pub(crate) static F32: Table<f32> = Table {
     ],
     pack: pack_avx512::pack_f32,
     activate,
+    transpose: pack_avx512::transpose_block,
 };
 
 /// Double precision: 14 x 16.
@@ -224,6 +225,7 @@ pub(crate) static F64: Table<f64> = Table {
     shapes: &[Shape { nr: 16, vectors: 2, rows: fourteen!(f64_rows) }],
     pack: pack_f64,
     activate: math::activate_f64,
+    transpose,
 };
 
 math::strips!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");

@@ -7,8 +7,8 @@
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand};
 use super::drive::{contract_reduce, contract_tiles, pack_operand};
 use super::gather::{GatherTables, OutTables, Read, offsets_of};
-use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Side};
-use super::tiling::{Tiling, block_cost, plan_tiles};
+use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
+use super::tiling::{Product, Tiling, block_cost};
 use super::{Kernels, simd::Real};
 
 /// A compiled contraction: descriptor, its tables, and the sizes its caller must provide.
@@ -70,8 +70,9 @@ impl ContractPlan {
         let strides = |from: usize, count: usize| &spec.out_strides[from..from + count];
         let out_m = offsets_of(&spec.m, strides(b, m))?;
         let out_n = offsets_of(&spec.n, strides(b + m, n))?;
-        let direct = choose_shape(table, &out_m, &out_n, sizes[3]);
-        let turned = choose_shape(table, &out_n, &out_m, sizes[3]);
+        let Packed { left: left_packed, right: right_packed } = spec.packed;
+        let direct = choose_shape(table, (&out_m, left_packed), (&out_n, right_packed), sizes[3]);
+        let turned = choose_shape(table, (&out_n, right_packed), (&out_m, left_packed), sizes[3]);
         let swapped = turned.cycles < direct.cycles;
         let Choice { shape, mr, .. } = if swapped { turned } else { direct };
 
@@ -89,7 +90,7 @@ impl ContractPlan {
         let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), sizes[3]);
 
         let nr = table.shapes[shape].nr;
-        let tiling = plan_tiles(g, m, n, k, mr, nr);
+        let tiling = Product { g, m, n, k, mr, nr, rows_packed: rows.2, columns_packed: columns.2 }.tiling();
         let mut tables = Tables {
             rows: GatherTables::new(rows.0, &rows.1, mr)?,
             columns: GatherTables::new(columns.0, &columns.1, nr)?,
@@ -244,8 +245,13 @@ struct Choice {
     mr: usize,
 }
 
-/// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`.
-fn choose_shape<T: Real>(table: &super::abi::Table<T>, out_m: &[i32], out_n: &[i32], k: usize) -> Choice {
+/// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`; each with whether it comes packed.
+fn choose_shape<T: Real>(
+    table: &super::abi::Table<T>,
+    (out_m, rows_packed): (&[i32], bool),
+    (out_n, columns_packed): (&[i32], bool),
+    k: usize,
+) -> Choice {
     // Measured on Zen 5: packing sixteen lanes of one step, storing one run of one row.
     const PACK: f64 = 5.0;
     const STORE: f64 = 2.0;
@@ -258,7 +264,8 @@ fn choose_shape<T: Real>(table: &super::abi::Table<T>, out_m: &[i32], out_n: &[i
         let mr = m.div_ceil(panels);
         let sums = block_cost(m, n, mr, candidate.nr, candidate.vectors) as f64 / 2.0;
         let groups = |len: usize, width: usize| len.div_ceil(width) * width.div_ceil(GROUP);
-        let packs = PACK * (groups(m, mr) + groups(n, candidate.nr)) as f64;
+        let pack = |packed: bool, groups: usize| if packed { 0.0 } else { PACK * groups as f64 };
+        let packs = pack(rows_packed, groups(m, mr)) + pack(columns_packed, groups(n, candidate.nr));
         let cycles = k * (sums + packs) + stores;
         if cycles < best.cycles {
             best = Choice { cycles, shape, mr };

@@ -281,6 +281,7 @@ impl<'a, T: Real> Run<'a, T> {
             activation: d.epilogue.activation,
             alpha: T::from_f64(d.epilogue.alpha),
             activate: self.table.activate,
+            transpose: self.table.transpose,
         }
     }
 

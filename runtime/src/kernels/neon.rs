@@ -10,7 +10,7 @@ use std::arch::aarch64::*;
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
 use super::simd::{Simd, SimdMath};
-use super::tile::tile;
+use super::tile::{tile, transpose};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x4(float32x4_t);
@@ -145,6 +145,7 @@ pub(crate) static F32: Table<f32> = Table {
     shapes: &[Shape { nr: 16, vectors: 4, rows: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>] }],
     pack: pack_f32,
     activate,
+    transpose: transpose,
 };
 
 math::strips!(F32x4);

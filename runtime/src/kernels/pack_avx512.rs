@@ -365,6 +365,21 @@ unsafe fn load_rows_spread(call: &PackCall<'_, f32>, rows: &Rows, group: usize) 
     block
 }
 
+/// Sixteen columns at a time; the width is a multiple of sixteen.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+pub(crate) unsafe fn transpose_block(rows: usize, width: usize, from: *const f32, to: *mut f32) {
+    for column in (0..width).step_by(GROUP) {
+        let mut block = [_mm512_setzero_ps(); 16];
+        for row in 0..rows {
+            block[row] = _mm512_loadu_ps(from.add(row * width + column));
+        }
+        let turned = transpose(&block);
+        for i in 0..GROUP {
+            _mm512_storeu_ps(to.add((column + i) * GROUP), turned[i]);
+        }
+    }
+}
+
 /// 16 x 16 transpose: pairs, quadruples, then 128-bit blocks.
 #[inline(always)]
 unsafe fn transpose(r: &[__m512; 16]) -> [__m512; 16] {

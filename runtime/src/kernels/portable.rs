@@ -9,7 +9,7 @@ use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
 use super::pack;
 use super::simd::{Real, Simd, SimdMath};
-use super::tile::tile;
+use super::tile::{tile, transpose};
 
 /// Eight lanes as an array.
 #[derive(Clone, Copy)]
@@ -158,6 +158,7 @@ pub(crate) static F32: Table<f32> = Table {
     shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f32, 1>, rows::<f32, 2>, rows::<f32, 3>, rows::<f32, 4>] }],
     pack: pack_panel::<f32>,
     activate,
+    transpose: transpose,
 };
 
 /// Double precision.
@@ -166,6 +167,7 @@ pub(crate) static F64: Table<f64> = Table {
     shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f64, 1>, rows::<f64, 2>] }],
     pack: pack_panel::<f64>,
     activate: math::activate_f64,
+    transpose,
 };
 
 math::strips!(Array<f32>);

@@ -11,6 +11,8 @@ use super::simd::{Real, Simd};
 
 /// Largest block any shape has, in elements: bounds the spill buffer of [`finish`].
 pub(crate) const MAX_BLOCK: usize = 14 * 32;
+/// Largest width any shape has.
+const MAX_WIDTH: usize = 48;
 
 pub(crate) const RELU: u32 = 1;
 pub(crate) const LEAKY_RELU: u32 = 2;
@@ -193,19 +195,30 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
     }
 }
 
-/// The general end: residual, activation and store from a spilled block `[rows][width]`.
+/// The general end, from a spilled block `[rows][width]`. Where columns are scattered in memory and rows are not, the
+/// block is turned first, so that runs of rows are stored.
 #[inline(never)]
 unsafe fn finish<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
+    let groups = call.columns.div_ceil(GROUP);
+    let column_runs = *call.group_start.add(groups) - *call.group_start;
+    let row_runs = (1..rows).filter(|&r| *call.rows.add(r) != *call.rows.add(r - 1) + 1).count() + 1;
+    if call.columns / (column_runs as usize).max(1) < rows / row_runs {
+        let mut turned = [T::ZERO; MAX_WIDTH * GROUP];
+        (call.transpose)(rows, width, block, turned.as_mut_ptr());
+        finish_columns(turned.as_mut_ptr(), rows, width, call);
+    } else {
+        finish_rows(block, rows, width, call);
+    }
+}
+
+/// Residual, activation and store of a block `[rows][width]`, by runs of columns.
+unsafe fn finish_rows<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
     let groups = call.columns.div_ceil(GROUP);
     if !call.residual.is_null() {
         for r in 0..rows {
             let row = call.residual.wrapping_offset(*call.rows.add(r) as isize);
             for_each_run(call, groups, |lane, run| {
-                for i in 0..run.len as usize {
-                    let x = block.add(r * width + lane + i);
-                    let from = row.wrapping_offset((run.offset + i32::from(run.first)) as isize);
-                    *x = (*x).add(*from.add(i));
-                }
+                add_short(row.wrapping_offset(run.start()), block.add(r * width + lane), run.len as usize);
             });
         }
     }
@@ -215,9 +228,45 @@ unsafe fn finish<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileC
     for r in 0..rows {
         let row = call.out.wrapping_offset(*call.rows.add(r) as isize);
         for_each_run(call, groups, |lane, run| {
-            let to = row.wrapping_offset((run.offset + i32::from(run.first)) as isize);
-            copy_short(block.add(r * width + lane), to, run.len as usize);
+            copy_short(block.add(r * width + lane), row.wrapping_offset(run.start()), run.len as usize);
         });
+    }
+}
+
+/// The same of a block `[width][GROUP]`, by runs of rows.
+unsafe fn finish_columns<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
+    let groups = call.columns.div_ceil(GROUP);
+    let each = |tensor: *const T, body: &mut dyn FnMut(*mut T, *const T, usize)| {
+        let mut row = 0;
+        while row < rows {
+            let offset = *call.rows.add(row);
+            let follows = |r: &usize| *call.rows.add(*r) == offset + (*r - row) as i32;
+            let end = row + (row..rows).take_while(follows).count();
+            let start = tensor.wrapping_offset(offset as isize);
+            for_each_run(call, groups, |lane, run| {
+                for i in 0..run.len as usize {
+                    let at = block.add((lane + i) * GROUP + row);
+                    body(at, start.wrapping_offset(run.start()).wrapping_add(i), end - row);
+                }
+            });
+            row = end;
+        }
+    };
+    if !call.residual.is_null() {
+        each(call.residual, &mut |at, from, len| add_short(from, at, len));
+    }
+    if call.activation != 0 {
+        (call.activate)(call.activation, call.alpha, block, width * GROUP);
+    }
+    each(call.out, &mut |at, to, len| copy_short(at, to.cast_mut(), len));
+}
+
+/// A block `[rows][width]` to `[width][GROUP]`.
+pub(crate) unsafe fn transpose<T: Real>(rows: usize, width: usize, from: *const T, to: *mut T) {
+    for row in 0..rows {
+        for column in 0..width {
+            *to.add(column * GROUP + row) = *from.add(row * width + column);
+        }
     }
 }
 
@@ -229,6 +278,14 @@ unsafe fn for_each_run<T>(call: &TileCall<T>, groups: usize, mut body: impl FnMu
             let run = *call.segments.add(s as usize);
             body(g * GROUP + run.first as usize, run);
         }
+    }
+}
+
+/// `to += from` for up to [`GROUP`] elements.
+#[inline(always)]
+unsafe fn add_short<T: Real>(from: *const T, to: *mut T, len: usize) {
+    for i in 0..len {
+        *to.add(i) = (*to.add(i)).add(*from.add(i));
     }
 }
 
