@@ -295,8 +295,7 @@ fn assemble(
     options: &Options,
 ) -> Result<Executable, CompileError> {
     let graph = draft.graph;
-    let states = draft.placement.states.iter().cloned().collect();
-    let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new(), states };
+    let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new(), states: IndexSet::new() };
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
     let mut entries = first..;
@@ -373,13 +372,32 @@ fn assemble(
         inputs: graph.params().iter().map(|p| binding(p.value, p.below)).collect(),
         outputs: graph.returns().iter().map(|&v| binding(v, None)).collect(),
         states: states.iter().map(|name| state_binding(declared, name)).collect::<Result<_, _>>()?,
-        launches,
+        launches: interleaved(launches, draft.packs.len()),
         constants,
         arena_bytes: draft.placement.plan.peak as usize,
         code: jit.clone(),
         keep,
         fingerprint: fingerprint(draft, options),
     })
+}
+
+/// The launches, with each of the last `packs` moved behind the last kernel that has to do with the state it packs. A
+/// session that runs them for the last time can then free a state as soon as it is packed, instead of holding all.
+fn interleaved(launches: Vec<Launch>, packs: usize) -> Vec<Launch> {
+    let kernels = launches.len() - packs;
+    let mut last: IndexMap<Slot, usize> = IndexMap::new();
+    for (number, launch) in launches.iter().take(kernels).enumerate() {
+        last.extend(launch.slots.iter().filter(|slot| matches!(slot, Slot::State(_))).map(|slot| (*slot, number)));
+    }
+    // A pack of a state that no kernel touches comes before all of them.
+    let place = |number: usize, launch: &Launch| match number < kernels {
+        true => 2 * number + 1,
+        false => launch.slots.iter().filter_map(|slot| last.get(slot)).max().map_or(0, |kernel| 2 * kernel + 2),
+    };
+    let mut placed: Vec<(usize, Launch)> =
+        launches.into_iter().enumerate().map(|(number, launch)| (place(number, &launch), launch)).collect();
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, launch)| launch).collect()
 }
 
 fn site(check: &CheckSite) -> Site {
@@ -419,7 +437,7 @@ struct Linker<'a> {
     draft: &'a Draft<'a>,
     constants: Vec<u8>,
     offsets: IndexMap<Value, usize>,
-    /// States of the signature, in order.
+    /// States that launches use: not those that are only read as panels.
     states: IndexSet<Name>,
 }
 

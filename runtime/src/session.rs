@@ -17,6 +17,8 @@ use crate::profile::{LaunchTimes, Profile};
 use crate::states::StateStore;
 use crate::tensor::Tensor;
 
+mod last_run;
+
 /// A launch that one core finishes in less time than this runs on the caller's thread, in nanoseconds. Opening and
 /// closing the pool's gate takes 0.1 to 0.2 microseconds, until another core has taken tiles and returned its cache
 /// lines it is one to two.
@@ -36,7 +38,8 @@ pub struct ProgramId(usize);
 pub struct Session {
     pool: Pool,
     states: StateStore,
-    programs: Vec<Program>,
+    /// `None` where a program has been unloaded.
+    programs: Vec<Option<Program>>,
     arena: Arena,
     scratch: Vec<Arena>,
     statuses: Arena,
@@ -175,7 +178,7 @@ impl Session {
         let forked = executable.launches.iter().map(worth_forking).collect();
         let mut program = Program { tables: Tables::default(), constants, executable, forked };
         program.tables = self.tables(&mut program.constants, &program.executable)?;
-        self.programs.push(program);
+        self.programs.push(Some(program));
         Ok(ProgramId(self.programs.len() - 1))
     }
 
@@ -194,7 +197,7 @@ impl Session {
         }
         if moved {
             let mut programs = std::mem::take(&mut self.programs);
-            let renewed = programs.iter_mut().try_for_each(|program| {
+            let renewed = programs.iter_mut().flatten().try_for_each(|program| {
                 program.tables = self.tables(&mut program.constants, &program.executable)?;
                 Ok(())
             });
@@ -233,7 +236,7 @@ impl Session {
     /// [`RunError::UnknownProgram`].
     pub fn executable(&self, id: ProgramId) -> Result<&Arc<Executable>, RunError> {
         let unknown = RunError::UnknownProgram { id: id.0, programs: self.programs.len() };
-        self.programs.get(id.0).map(|program| &program.executable).ok_or(unknown)
+        self.programs.get(id.0).and_then(Option::as_ref).map(|program| &program.executable).ok_or(unknown)
     }
 
     /// Tensors for a program's results, to be given to [`Session::run`] again and again.
@@ -286,7 +289,7 @@ impl Session {
     /// Checks the tensors against the signature and enters their addresses.
     fn prepare(&mut self, id: ProgramId, inputs: &[&Tensor], outputs: &mut [Tensor]) -> Result<(), RunError> {
         let unknown = RunError::UnknownProgram { id: id.0, programs: self.programs.len() };
-        let program = self.programs.get_mut(id.0).ok_or(unknown)?;
+        let program = self.programs.get_mut(id.0).and_then(Option::as_mut).ok_or(unknown)?;
         let executable = &*program.executable;
         check_count(executable, Direction::Inputs, executable.inputs.len(), inputs.len())?;
         check_count(executable, Direction::Outputs, executable.outputs.len(), outputs.len())?;
@@ -304,7 +307,7 @@ impl Session {
     /// Runs one launch of a prepared program.
     fn launch(&mut self, id: ProgramId, index: usize) -> Result<(), RunError> {
         let unknown = RunError::UnknownProgram { id: id.0, programs: self.programs.len() };
-        let program = self.programs.get(id.0).ok_or(unknown)?;
+        let program = self.programs.get(id.0).and_then(Option::as_ref).ok_or(unknown)?;
         let Some(launch) = program.executable.launches.get(index) else { return Ok(()) };
         let entry = program.executable.code.entry(launch.entry);
         let task = |worker: usize, begin: u64, end: u64| {

@@ -1,15 +1,18 @@
 //! The states of a session: named tensors that outlive a run and are shared by all programs.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 use kiln_ir::{Name, TensorType};
 
+use crate::arena::OutOfMemory;
 use crate::error::LoadError;
 use crate::tensor::Tensor;
 
 /// Named tensors in order of declaration.
 ///
-/// A tensor that is in the store stays where it is: programs hold its address. So there is no way to remove or
-/// exchange one; a session sets a state by copying.
+/// A tensor that is in the store stays where it is: programs hold its address. So there is no way to exchange one; a
+/// session sets a state by copying, and removes one only when no program uses it.
 #[derive(Debug, Default)]
 pub struct StateStore {
     tensors: IndexMap<Name, Tensor>,
@@ -59,6 +62,19 @@ impl StateStore {
             }
         }
         Ok(())
+    }
+
+    /// Frees the memory of a state; its name stays until [`StateStore::forget`]. No loaded program may use it again.
+    pub(crate) fn free(&mut self, name: &str) -> Result<(), OutOfMemory> {
+        if let Some(state) = self.tensors.get_mut(name) {
+            *state = Tensor::zeros(TensorType::new(state.dtype(), [0]))?;
+        }
+        Ok(())
+    }
+
+    /// Removes freed states, all at once: each for itself would move those behind it.
+    pub(crate) fn forget(&mut self, freed: &HashSet<&Name>) {
+        self.tensors.retain(|name, _| !freed.contains(name));
     }
 
     /// Copies a tensor into a state.

@@ -37,6 +37,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Gives the states of `program` their weights, or initial values from `seed`, loads all graphs and runs `@prepare`.
+    /// States that only `@prepare` uses are gone then.
     pub(crate) fn new(
         program: &Program,
         seed: u64,
@@ -51,10 +52,10 @@ impl Machine {
         for (name, compiled) in &program.graphs {
             programs.insert(name.clone(), session.load(compiled.executable.clone())?);
         }
-        if let Some(&id) = programs.get(PREPARE) {
+        if let Some(id) = programs.shift_remove(PREPARE) {
             let start = Instant::now();
             let mut outputs = session.outputs(id)?;
-            session.run(id, &[], &mut outputs)?;
+            session.run_last(id, &[], &mut outputs)?;
             prepare_ms += milliseconds(start);
         }
         Ok(Machine { session, programs, prepare_ms })
