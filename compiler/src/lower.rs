@@ -3,25 +3,30 @@
 //! A contraction becomes calls of a micro-kernel, tile by tile, unless kernels are switched off; everything else, and
 //! then contractions too, becomes loops of its own.
 
+mod window;
+
 use std::sync::Arc;
 
-use kiln_ir::graph::{Graph, Provenance, Value};
+use kiln_ir::graph::{Graph, NodeData, Provenance, Value};
 use kiln_ir::types::{DType, TensorType};
-use kiln_rt::kernels::{ContractPlan, Kernels, Packed, Side};
+use kiln_rt::kernels::window::WindowPlan;
+use kiln_rt::kernels::{Kernels, Packed, Side};
 use smallvec::SmallVec;
 
+use crate::compile::Precision;
 use crate::loops::build::contract::{ContractForm, contract_form};
 use crate::loops::build::{self, CheckSite, Declined, region_of};
 use crate::loops::nest::{Access, Arg, Index, LoopNest, NestBuilder, Place, Var};
 use crate::schedule::Scheduled;
 
-/// Name by which nests call the contraction of one tile.
-pub const CONTRACT_TILES: &str = "contract_tiles";
-/// Name by which nests call the sum of partial results.
-pub const CONTRACT_REDUCE: &str = "contract_reduce";
+pub mod micro_kernel;
 
-/// Name by which nests of `@prepare` call the packing of an operand.
-pub const PACK_OPERAND: &str = "pack_operand";
+pub use micro_kernel::{MicroKernel, Stage};
+
+/// Address of a function that nests call by its name; 0 if there is none.
+pub fn helper_address(name: &str) -> usize {
+    micro_kernel::helper_address(name).or_else(|| window::helper_address(name)).unwrap_or(0)
+}
 
 /// A kernel as loops.
 #[derive(Debug)]
@@ -38,8 +43,10 @@ pub struct Lowered {
     pub checks: Vec<CheckSite>,
     /// Floating point operations.
     pub flops: u64,
-    /// The micro-kernel's plans, if one is called: one per phase of a strided transposed convolution.
-    pub contractions: Vec<Arc<ContractPlan>>,
+    /// The micro-kernels, if any is called: one, or one per phase of a strided transposed convolution.
+    pub contractions: Vec<Arc<MicroKernel>>,
+    /// The plan of a kernel that goes over windows of planes.
+    pub window: Option<Arc<WindowPlan>>,
     /// Operands that the kernel takes as panels.
     pub packs: Vec<Pack>,
     /// Script line.
@@ -53,11 +60,13 @@ pub enum BufferUse {
     Operand(usize),
     /// Result of the kernel.
     Result(usize),
-    /// The kernel's workspace.
-    Workspace,
+    /// The kernel's workspace, from this byte on.
+    Workspace(usize),
     /// Descriptor of the micro-kernel's plan with this number.
     Descriptor(usize),
-    /// Panels of an operand, packed ahead: number in [`Lowered::packs`].
+    /// Descriptor of [`Lowered::window`].
+    Window,
+    /// Panels of an operand that `@prepare` packs: number in [`Lowered::packs`].
     Packed(usize),
 }
 
@@ -69,7 +78,7 @@ pub struct Pack {
     /// Which operand of the plan it is.
     pub side: Side,
     /// The plan.
-    pub plan: Arc<ContractPlan>,
+    pub plan: Arc<MicroKernel>,
 }
 
 /// Lowers one kernel. `lasting` says which values stay the same from run to run: a micro-kernel takes them as panels,
@@ -81,18 +90,21 @@ pub fn lower(
     graph: &Graph,
     kernel: &Scheduled,
     kernels: Option<&Kernels>,
+    precision: Precision,
     lasting: &dyn Fn(Value) -> bool,
 ) -> Result<Lowered, Declined> {
     let data = graph.node(kernel.node);
-    let region = region_of(graph, kernel.node);
+    let region = wanted(region_of(graph, kernel.node), data, kernel);
     let name = graph.value_name(kernel.results[0]).to_string();
     let provenance = data.provenance.clone();
+    if let Some(lowered) = kernels.and_then(|kernels| window::lower(&name, &region, kernels, &provenance)) {
+        return Ok(lowered);
+    }
     if let (Some(kernels), Some(Ok(mut form))) = (kernels, contract_form(&region)) {
         let [left, right] = [form.left, form.right].map(|operand| lasting(kernel.operands[operand]));
         form.spec.packed = Packed { left, right };
-        let plans: Result<Vec<_>, _> =
-            form.spec.phases().iter().map(|phase| ContractPlan::new(phase, kernels)).collect();
-        if let Ok(plans) = plans {
+        form.spec.packs_ahead = true;
+        if let Ok(plans) = MicroKernel::of(&form.spec, kernels, precision) {
             return Ok(contraction(name, &region, &form, plans, provenance));
         }
     }
@@ -107,42 +119,62 @@ pub fn lower(
         checks: built.checks,
         flops: built.flops,
         contractions: Vec::new(),
+        window: None,
         packs: Vec::new(),
         provenance,
     })
+}
+
+/// The region with those results only that the kernel has: places of maxima that nobody reads are not computed.
+fn wanted(mut region: Graph, data: &NodeData, kernel: &Scheduled) -> Graph {
+    let pairs = data.results.iter().zip(region.returns().to_vec());
+    let returns: Vec<Value> = pairs.filter(|(v, _)| kernel.results.contains(v)).map(|(_, inner)| inner).collect();
+    region.set_returns(returns);
+    region
 }
 
 fn contraction(
     name: String,
     region: &Graph,
     form: &ContractForm,
-    plans: Vec<ContractPlan>,
+    plans: Vec<MicroKernel>,
     provenance: Provenance,
 ) -> Lowered {
-    let plans: Vec<Arc<ContractPlan>> = plans.into_iter().map(Arc::new).collect();
+    let plans: Vec<Arc<MicroKernel>> = plans.into_iter().map(Arc::new).collect();
     let mut launches = Vec::new();
     let mut packs = Vec::new();
+    let mut workspace_bytes = 0;
     for (phase, plan) in plans.iter().enumerate() {
-        let call = Call { region, form, phase, plan, first_pack: packs.len() };
-        launches.push(call.nest(&name, CONTRACT_TILES, plan.tiles()));
-        if plan.reduce_tiles() > 0 {
-            launches.push(call.nest(&format!("{name}.sum"), CONTRACT_REDUCE, plan.reduce_tiles()));
+        let mut call = Call { region, form, phase, plan, panels: [None; 2] };
+        let mut end = plan.partial_bytes().next_multiple_of(64);
+        for side in [Side::Left, Side::Right].into_iter().filter(|&side| plan.packed().side(side)) {
+            let pack = Pack { operand: call.operand(side), side, plan: plan.clone() };
+            call.panels[side.code() as usize] = Some(if form.spec.packed.side(side) {
+                packs.push(pack);
+                BufferUse::Packed(packs.len() - 1)
+            } else {
+                let panels = BufferUse::Workspace(end);
+                end += plan.packed_bytes(side).next_multiple_of(64);
+                let from = region.value(region.params()[pack.operand].value);
+                let nest = self::pack(&format!("{name}{}", plan.pack_stage(side).suffix), &pack, &from.ty);
+                launches.push((nest, vec![BufferUse::Descriptor(phase), BufferUse::Operand(pack.operand), panels]));
+                panels
+            });
         }
-        let packed = call.packed().map(|(side, operand)| Pack { operand, side, plan: plan.clone() });
-        packs.extend(packed);
+        // Phases run one after the other and share it.
+        workspace_bytes = workspace_bytes.max(end);
+        launches.extend(plan.stages().into_iter().map(|stage| call.nest(&name, stage)));
     }
-    let product = |extents: &[usize]| extents.iter().product::<usize>() as u64;
-    let spec = &form.spec;
-    let flops = 2 * product(&spec.batch) * product(&spec.m) * product(&spec.n) * product(&spec.k);
+    let flops = plans.iter().map(|plan| 2 * plan.multiply_adds()).sum();
     Lowered {
         name,
         launches,
-        // Phases run one after the other and share it.
-        workspace_bytes: plans.iter().map(|plan| plan.partial_bytes()).max().unwrap_or(0),
+        workspace_bytes,
         in_place: form.residual_in_place().map(|residual| (residual, 0)).into_iter().collect(),
         checks: Vec::new(),
         flops,
         contractions: plans,
+        window: None,
         packs,
         provenance,
     }
@@ -153,42 +185,41 @@ struct Call<'a> {
     region: &'a Graph,
     form: &'a ContractForm,
     phase: usize,
-    plan: &'a ContractPlan,
-    /// Number of the plan's first pack.
-    first_pack: usize,
+    plan: &'a MicroKernel,
+    /// Where the panels of packed operands are, by the code of the side.
+    panels: [Option<BufferUse>; 2],
 }
 
 impl Call<'_> {
-    /// The operands taken as panels.
-    fn packed(&self) -> impl Iterator<Item = (Side, usize)> {
-        let Packed { left, right } = self.form.spec.packed;
-        let sides = [(left, Side::Left, self.form.left), (right, Side::Right, self.form.right)];
-        sides.into_iter().filter(|(packed, ..)| *packed).map(|(_, side, operand)| (side, operand))
+    /// Operand of the kernel that is the plan's left or right one.
+    fn operand(&self, side: Side) -> usize {
+        match side {
+            Side::Left => self.form.left,
+            Side::Right => self.form.right,
+        }
     }
 
     /// A nest whose tiles are calls of the micro-kernel.
-    fn nest(&self, name: &str, helper: &str, tiles: u64) -> (LoopNest, Vec<BufferUse>) {
-        let Call { region, form, phase, plan, first_pack } = *self;
-        let nest = NestBuilder::new(name);
+    fn nest(&self, name: &str, stage: Stage) -> (LoopNest, Vec<BufferUse>) {
+        let Call { region, form, phase, plan, panels } = *self;
+        let nest = NestBuilder::new(&format!("{name}{}", stage.suffix));
         let mut uses = Vec::new();
         let mut declare = |name: &str, dtype, elements, access, what| {
             uses.push(what);
             nest.buffer(name, dtype, elements, access)
         };
         let descriptor = declare("descriptor", DType::U8, 64, Access::Read, BufferUse::Descriptor(phase));
-        let mut factor = |side: Side, param: usize| {
+        let mut factor = |side: Side| {
+            let param = self.operand(side);
             let data = region.value(region.params()[param].value);
-            match self.packed().position(|(packed, _)| packed == side) {
-                Some(number) => {
-                    let (name, what) = (format!("{}.panels", data.name), BufferUse::Packed(first_pack + number));
-                    declare(&name, DType::U8, plan.packed_bytes(side), Access::Read, what)
+            match panels[side.code() as usize] {
+                Some(what) => {
+                    declare(&format!("{}.panels", data.name), DType::U8, plan.packed_bytes(side), Access::Read, what)
                 }
-                None => {
-                    declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, BufferUse::Operand(param))
-                }
+                None => declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, BufferUse::Operand(param)),
             }
         };
-        let (left, right) = (factor(Side::Left, form.left), factor(Side::Right, form.right));
+        let (left, right) = (factor(Side::Left), factor(Side::Right));
         let mut operand = |param: usize| {
             let data = region.value(region.params()[param].value);
             declare(&data.name, data.ty.dtype, data.ty.elements(), Access::Read, BufferUse::Operand(param))
@@ -198,7 +229,7 @@ impl Call<'_> {
         let result = region.value(region.returns()[0]);
         let out = declare(&result.name, result.ty.dtype, result.ty.elements(), Access::ReadWrite, BufferUse::Result(0));
         let partials = (plan.partial_bytes() > 0)
-            .then(|| declare("partials", DType::U8, plan.partial_bytes(), Access::ReadWrite, BufferUse::Workspace));
+            .then(|| declare("partials", DType::U8, plan.partial_bytes(), Access::ReadWrite, BufferUse::Workspace(0)));
         let scratch = (plan.scratch_bytes() > 0).then(|| nest.scratch("panels", DType::U8, plan.scratch_bytes()));
         let or_null = |place: Option<Place>| place.map_or(Arg::Int(Index::constant(0)), start_of);
         let tile = Index::var(Var::TILE);
@@ -215,8 +246,8 @@ impl Call<'_> {
             Arg::Int(tile.clone()),
             Arg::Int(tile + 1i64),
         ];
-        let call = nest.call(nest.helper(helper), args);
-        (nest.finish(tiles, vec![call]), uses)
+        let call = nest.call(nest.helper(stage.helper), args);
+        (nest.finish(stage.tiles, vec![call]), uses)
     }
 }
 
@@ -239,8 +270,9 @@ pub fn pack(name: &str, pack: &Pack, from: &TensorType) -> LoopNest {
         Arg::Int(tile.clone()),
         Arg::Int(tile + 1i64),
     ];
-    let call = nest.call(nest.helper(PACK_OPERAND), args);
-    nest.finish(pack.plan.pack_tiles(pack.side), vec![call])
+    let stage = pack.plan.pack_stage(pack.side);
+    let call = nest.call(nest.helper(stage.helper), args);
+    nest.finish(stage.tiles, vec![call])
 }
 
 /// A nest that copies `bytes` from its first buffer to its second.

@@ -6,10 +6,10 @@
 
 use std::collections::HashSet;
 
+use kiln_ir::Module;
 use kiln_ir::graph::{Graph, Value};
 use kiln_ir::module::{Initializer, Role, State};
 use kiln_ir::types::{DType, Name, TensorType};
-use kiln_ir::Module;
 
 use crate::loops::nest::LoopNest;
 use crate::lower::{self, Lowered, Pack};

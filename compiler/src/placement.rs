@@ -316,12 +316,13 @@ impl<'a> Placer<'a> {
             }
             let lowered = &self.lowered[step as usize];
             let uses = lowered.launches.iter().flat_map(|(_, uses)| uses);
-            let workspace =
-                (lowered.workspace_bytes > 0 && uses.into_iter().any(|u| *u == BufferUse::Workspace)).then(|| {
-                    let name = format!("{}.partials", lowered.name);
-                    self.buffers.push(Buffer::new(name, lowered.workspace_bytes as u64, step, step + 1));
-                    self.buffers.len() - 1
-                });
+            let workspace = (lowered.workspace_bytes > 0
+                && uses.into_iter().any(|u| matches!(u, BufferUse::Workspace(_))))
+            .then(|| {
+                let name = format!("{}.partials", lowered.name);
+                self.buffers.push(Buffer::new(name, lowered.workspace_bytes as u64, step, step + 1));
+                self.buffers.len() - 1
+            });
             self.workspaces.push(workspace);
             self.record(step, workspace);
         }

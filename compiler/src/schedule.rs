@@ -32,7 +32,7 @@ pub struct Scheduled {
     pub node: Node,
     /// Values read, in the order of the region's parameters.
     pub operands: SmallVec<[Value; 4]>,
-    /// Values defined.
+    /// Values defined, without those that nobody reads.
     pub results: SmallVec<[Value; 3]>,
 }
 
@@ -68,10 +68,17 @@ pub fn schedule(graph: &Graph) -> Schedule {
         };
         origins.push(origin);
     }
+    let mut read = vec![false; graph.value_count()];
+    graph.roots().for_each(|v| read[v.index()] = true);
+    graph.nodes().flat_map(|(_, data)| &data.operands).for_each(|v| read[v.index()] = true);
     for (node, data) in graph.nodes() {
         let computes = data.results.iter().any(|v| origins[v.index()] == Origin::Computed(*v));
         if computes {
-            kernels.push(Scheduled { node, operands: kernel_operands(data), results: data.results.clone() });
+            let mut results = data.results.clone();
+            results.retain(|v| read[v.index()]);
+            // A node that nobody reads is still a kernel, if no pass has removed it.
+            let results = if results.is_empty() { data.results.clone() } else { results };
+            kernels.push(Scheduled { node, operands: kernel_operands(data), results });
         }
     }
     let text = render(graph, &kernels);

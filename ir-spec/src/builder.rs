@@ -19,6 +19,10 @@ use crate::op::{self, Elementwise, Op};
 use crate::scalar::{BinaryFn, CompareFn, Number, ScalarExpr, ScalarNode, UnaryFn};
 use crate::types::{DType, Name, Shape, TensorType};
 
+mod naming;
+
+use naming::Naming;
+
 /// Builds one graph.
 #[derive(Clone, Debug)]
 pub struct GraphBuilder(Rc<RefCell<Inner>>);
@@ -39,10 +43,8 @@ struct Inner {
     provenance: Option<Provenance>,
     /// What names of nodes begin with, for nodes that no author names.
     prefix: Option<Name>,
-    /// Prefix of state names.
-    scope: Vec<Name>,
-    /// How many instances of a kind each scope has.
-    counters: BTreeMap<String, usize>,
+    /// What states and instances are called.
+    naming: Naming,
     /// States that every layer shares, and their reads.
     shared: BTreeMap<Name, Value>,
     /// Next values of states, which a step graph writes and an evaluation drops.
@@ -84,28 +86,6 @@ impl GraphBuilder {
     /// Results of nodes appended from now on are called `prefix.mnemonic`.
     pub fn set_prefix(&self, prefix: Option<Name>) {
         self.0.borrow_mut().prefix = prefix;
-    }
-
-    /// States created by `build` are named `name.*`.
-    pub fn scope<R>(&self, name: &str, build: impl FnOnce() -> R) -> R {
-        self.0.borrow_mut().scope.push(name.into());
-        let result = build();
-        self.0.borrow_mut().scope.pop();
-        result
-    }
-
-    /// Next name of an instance of `kind` in the current scope: `conv1`, `conv2`.
-    pub fn next_instance(&self, kind: &str) -> Name {
-        let mut inner = self.0.borrow_mut();
-        let path = inner.scoped(kind);
-        let counter = inner.counters.entry(path).or_insert(0);
-        *counter += 1;
-        format!("{kind}{counter}").into()
-    }
-
-    /// `name` with the current scope before it: `residual1.conv1`.
-    pub fn scoped(&self, name: &str) -> Name {
-        self.0.borrow().scoped(name).into()
     }
 
     /// Nodes that `build` appends belong to `caller`, unless a provenance is set.
@@ -163,28 +143,6 @@ impl GraphBuilder {
     /// What [`GraphBuilder::pend_update`] noted, in order.
     pub fn pending_updates(&self) -> Vec<Update> {
         self.0.borrow().pending.clone()
-    }
-
-    /// Declares a state under the current scope and reads it. The name is made unique.
-    #[track_caller]
-    pub fn new_state(&self, name: &str, mut state: State) -> Tensor {
-        let name = {
-            let inner = self.0.borrow();
-            let full = inner.scoped(name);
-            let mut unique = Name::from(full.as_str());
-            let mut counter = 1;
-            while inner.states.contains_key(&unique) {
-                unique = format!("{full}_{counter}").into();
-                counter += 1;
-            }
-            unique
-        };
-        if state.source.is_none() {
-            state.source = self.0.borrow().provenance.as_ref().and_then(|p| p.source.clone());
-        }
-        let ty = state.ty.clone();
-        self.0.borrow_mut().states.insert(name.clone(), state);
-        self.read_state(&name, ty)
     }
 
     /// Reads a state that is declared elsewhere.
@@ -283,11 +241,6 @@ impl GraphBuilder {
 }
 
 impl Inner {
-    fn scoped(&self, name: &str) -> String {
-        let path: Vec<&str> = self.scope.iter().map(|s| &**s).chain([name]).collect();
-        path.join(".")
-    }
-
     fn push(&mut self, op: Op, operands: &[Value], names: &[&str], caller: &CallSite<'_>) -> Vec<Value> {
         let entry = op.entry();
         let count = match op {

@@ -13,7 +13,9 @@ use crate::graph::Value;
 use crate::module::{Initializer, Role, State};
 use crate::types::{DType, Name, Shape, TensorType};
 
+mod attention;
 mod attribute;
+mod conv_transpose;
 mod dense;
 mod methods;
 mod normalization;
@@ -174,6 +176,13 @@ layers! {
         strides: Spatial = Spatial::all(1) => "1", padding: Padding = Padding::Valid => "valid",
         dilation: Spatial = Spatial::all(1) => "1", groups: i64 = 1 => "1", bias: bool = true => "true",
         activation: Activation = Activation::none() => "none", init: Init = Init::Glorot => "glorot" };
+    /// Transposed convolution of `x: [N, C, spatial...]` with `weight: [C, filters / groups, kernel...]`, plus `bias`: what
+    /// `conv` does to a gradient on its way back, so that strides make the extents larger.
+    conv_transpose ConvTranspose("x") { filters: i64, kernel: Spatial;
+        strides: Spatial = Spatial::all(1) => "1", padding: Padding = Padding::Valid => "valid",
+        output_padding: Spatial = Spatial::all(0) => "0", dilation: Spatial = Spatial::all(1) => "1",
+        groups: i64 = 1 => "1", bias: bool = true => "true", activation: Activation = Activation::none() => "none",
+        init: Init = Init::Glorot => "glorot" };
     /// Lookup: row `index` of `weight: [vocabulary, units]` for `index: [I...]`, giving `[I..., units]`.
     embedding Embedding("index") { vocabulary: i64, units: i64; init: Init = Init::Uniform(-0.05, 0.05) => "uniform" };
 
@@ -190,6 +199,15 @@ layers! {
     global_max_pool GlobalMaxPool("x") { ; };
     /// All dimensions but the first in one: `[N, D...]` to `[N, product of D]`.
     flatten Flatten("x") { ; };
+
+    /// Attention of `q: [N, H, S, D]` to keys and values `[N, H, T, D]` with the usual scale, `D^-0.5`.
+    attention Attention("q", "k", "v") { ; causal: bool = false => "false" };
+    /// Attention of `x: [N, S, E]` to itself in `heads` heads: a dense layer `qkv`, whose columns are queries, keys and
+    /// values, each by head; `attention`; a dense layer `out`.
+    multi_head_attention MultiHeadAttention("x") { heads: i64;
+        causal: bool = false => "false", bias: bool = true => "true", init: Init = Init::Glorot => "glorot" };
+    /// `x: [N, S, E]` plus a learned vector per position: the first S rows of `weight: [length, E]`.
+    position_embedding PositionEmbedding("x") { length: i64; init: Init = Init::Uniform(-0.05, 0.05) => "uniform" };
 
     /// Normalises `x: [N, C, spatial...]` per channel; running `mean` and `variance` are updated by the training step.
     batch_norm BatchNorm("x") { ; epsilon: f64 = 1e-5 => "1e-5", momentum: f64 = 0.9 => "0.9" };
@@ -234,6 +252,14 @@ impl Layer {
             })
         })
     }
+
+    /// Appends the layer with the states of the layer called `instance`, which stands before.
+    /// `None` if there is no such layer.
+    #[track_caller]
+    pub fn apply_shared(&self, builder: &GraphBuilder, operands: &[&Tensor], instance: &str) -> Option<Tensor> {
+        let caller = CallSite::caller();
+        builder.located(caller, || builder.share(instance, || self.apply(builder, operands, Some(instance))))
+    }
 }
 
 /// One use of a layer: what `expand` sees.
@@ -269,6 +295,7 @@ impl Call {
 }
 
 /// - layer.L1: a state has at most 2^40 bytes.
+/// - layer.L2: what `share` names has the states that are asked for, of the same types.
 ///
 /// A layer with states: what they and its values are named after.
 struct Instance {

@@ -17,27 +17,35 @@
 //!
 //! Faults are reported under these labels:
 //!
-//! - model.C1: `predict`, `loss` and `train` are given at most once.
+//! - model.C1: `predict` and `train` are given at most once.
 //! - model.C2: a model has a result: `predict` or `loss`.
 //! - model.C3: what is trained has a `loss`.
 //! - model.C4: a loss or metric is a float scalar.
 //! - model.C5: every loss or metric has its own name.
 //! - model.C6: the loss depends on a parameter.
+//! - model.C7: every step of a training has its own name, and there is one.
+//! - model.C8: the loss of a step is one of the model's; only where the model has one, a step need not name it.
+//! - model.C9: what a step trains are instances or parameters that its loss depends on.
+//! - model.C10: what [`Model::share`] names was built before.
+//!
+//! Names of weights made elsewhere are checked as in scripts, under script.S5, script.S10 and script.S13.
 
 use std::cell::RefCell;
 use std::panic::Location as CallSite;
 
-use crate::attribute::AttrValue;
 use crate::builder::{GraphBuilder, Tensor, call_location};
 use crate::diagnostic::Diagnostic;
 use crate::module::Module;
 use crate::types::{Bindings, DType, Name, Shape, TensorType};
 
 pub(crate) mod assemble;
+pub(crate) mod foreign;
+mod step;
 mod training;
 
 use assemble::{Program, Root, assemble};
-pub use training::{OPTIMIZERS, Optimizer, RECIPE_KEYS, RecipeKey, STEP_KEYS, StepKey, Train};
+use foreign::ForeignWeight;
+pub use training::{OPTIMIZERS, Optimizer, RECIPE_KEYS, RecipeKey, STEP_KEYS, Step, StepKey, Train};
 
 /// Extents of a shape, numbers and names mixed: `dims!["batch", 3, 32, 32]`.
 #[macro_export]
@@ -58,10 +66,10 @@ pub struct Model {
 #[derive(Debug, Default)]
 struct Roots {
     predict: Option<Root>,
-    loss: Option<Root>,
+    losses: Vec<Root>,
     metrics: Vec<Root>,
     training: Option<Train>,
-    weights: Vec<(Name, AttrValue)>,
+    weights: Vec<ForeignWeight>,
 }
 
 impl Model {
@@ -92,6 +100,18 @@ impl Model {
         self.builder.scope(&instance, build)
     }
 
+    /// `build` once more with the states of `instance`, a name that [`Model::scope`] gave: what it makes has the same
+    /// weights.
+    #[track_caller]
+    pub fn share<R>(&self, instance: &str, build: impl FnOnce() -> R) -> Option<R> {
+        let shared = self.builder.share(instance, || self.builder.scope(instance, build));
+        if shared.is_none() {
+            self.builder
+                .fault("model.C10", format!("nothing is called `{instance}` yet, so nothing can share its states"));
+        }
+        shared
+    }
+
     /// The builder, for ops that have no method.
     pub fn builder(&self) -> &GraphBuilder {
         &self.builder
@@ -106,13 +126,17 @@ impl Model {
         }
     }
 
-    /// The scalar to make small.
+    /// The scalar to make small, called `loss`.
     #[track_caller]
     pub fn loss(&self, value: &Tensor) {
-        let root = self.root("loss", value);
-        if self.roots.borrow_mut().loss.replace(root).is_some() {
-            self.builder.fault("model.C1", "`loss` is given twice");
-        }
+        self.loss_named("loss", value);
+    }
+
+    /// One of several scalars to make small: a [`Step`] names it.
+    #[track_caller]
+    pub fn loss_named(&self, name: &str, value: &Tensor) {
+        let root = self.root(name, value);
+        self.roots.borrow_mut().losses.push(root);
     }
 
     /// A scalar to report under a name, the mean over the batch.
@@ -131,9 +155,13 @@ impl Model {
         }
     }
 
-    /// A state's name in weights made elsewhere, `transposed` if the matrix there is `[units, features]`.
+    /// A state's name in weights made elsewhere, `transposed` if the matrix there is `[units, features]`; or a pattern of
+    /// names, `"encoder{i}.dense1.bias"` and `"layers.{i - 1}.fc.bias"`.
+    #[track_caller]
     pub fn foreign_weight(&self, state: &str, foreign: &str, transposed: bool) {
-        self.roots.borrow_mut().weights.push(assemble::foreign_weight(&state.into(), &foreign.into(), transposed));
+        let at = Some(call_location(CallSite::caller()));
+        let entry = ForeignWeight { state: state.into(), foreign: foreign.into(), transposed, at, width: 1 };
+        self.roots.borrow_mut().weights.push(entry);
     }
 
     /// The module: states, `@predict`, `@eval`, `@step0` and the recipe.
@@ -145,7 +173,7 @@ impl Model {
         assemble(Program {
             builder: self.builder,
             predict: roots.predict,
-            loss: roots.loss,
+            losses: roots.losses,
             metrics: roots.metrics,
             training: roots.training,
             weights: roots.weights,
@@ -165,3 +193,6 @@ impl Model {
 fn name_of(graph: &crate::graph::Graph, value: &Tensor) -> Name {
     if value.is_invalid() { "predict".into() } else { graph.value_name(value.value()).clone() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@
 //! - script.S12: a declared type is that of the value; typed ops have one.
 //! - script.S13: a state of this name is declared.
 //! - script.S14: the shapes of an elementwise op's operands repeat to one of them.
+//! - script.S15: what `share` names stands above and has states; it excludes `name`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -28,9 +29,10 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::{Location, Provenance, Value};
 use crate::model::Train;
 use crate::model::assemble::{self, Program, Root};
+use crate::model::foreign::ForeignWeight;
 use crate::module::Module;
 use crate::text::ast::{self, ExprKind, Ident, Item, ItemKind, Span};
-use crate::text::suggest::{did_you_mean, nearest};
+use crate::text::suggest::nearest;
 use crate::types::{Bindings, Name};
 
 mod application;
@@ -122,7 +124,7 @@ struct Expander<'a> {
     names: BTreeMap<Name, usize>,
     faults: Vec<Diagnostic>,
     predict: Option<Root>,
-    loss: Option<Root>,
+    losses: Vec<Root>,
     metrics: Vec<Root>,
 }
 
@@ -143,7 +145,7 @@ impl<'a> Expander<'a> {
             names: BTreeMap::new(),
             faults: Vec::new(),
             predict: None,
-            loss: None,
+            losses: Vec::new(),
             metrics: Vec::new(),
         }
     }
@@ -180,7 +182,8 @@ impl<'a> Expander<'a> {
             }
         }
         // A broken recipe and a broken model are both reported; the rest needs a whole model.
-        if let (Some(model), None, None, true) = (model, &self.predict, &self.loss, self.faults.is_empty()) {
+        if let (Some(model), None, true, true) = (model, &self.predict, self.losses.is_empty(), self.faults.is_empty())
+        {
             self.fault(model.name.span, "model.C2", "the model has no result")
                 .help("say what it computes: `predict %y`, `loss cross_entropy %y, %label`".to_owned());
         }
@@ -188,7 +191,7 @@ impl<'a> Expander<'a> {
         let program = Program {
             builder: self.builder.clone(),
             predict: self.predict.take(),
-            loss: self.loss.take(),
+            losses: std::mem::take(&mut self.losses),
             metrics: std::mem::take(&mut self.metrics),
             training: training.flatten(),
             weights: weights.map(|record| self.weights(record)).unwrap_or_default(),
@@ -196,17 +199,13 @@ impl<'a> Expander<'a> {
         if !fine || !self.faults.is_empty() {
             return None;
         }
-        let module = match assemble::assemble(program) {
-            Ok(module) => module,
+        match assemble::assemble(program) {
+            Ok(module) => Some(module),
             Err(faults) => {
                 self.faults.extend(faults);
-                return None;
+                None
             }
-        };
-        if let Some(record) = weights {
-            self.check_weights(record, &module);
         }
-        self.faults.is_empty().then_some(module)
     }
 
     fn declare_block(&mut self, block: &'a ast::BlockItem) {
@@ -272,8 +271,8 @@ impl<'a> Expander<'a> {
         self.poison()
     }
 
-    /// `weights {state = "foreign", state = "foreign" transposed}`.
-    fn weights(&mut self, record: &ast::Record) -> Vec<(Name, AttrValue)> {
+    /// `weights {state = "foreign", "block{i}.state" = "foreign.{i}" transposed}`.
+    fn weights(&mut self, record: &ast::Record) -> Vec<ForeignWeight> {
         let mut entries = Vec::new();
         for field in &record.fields {
             let state = &field.key.name;
@@ -290,9 +289,13 @@ impl<'a> Expander<'a> {
                 _ => None,
             };
             match entry {
-                Some((foreign, transposed)) => {
-                    entries.push(assemble::foreign_weight(state, foreign, transposed));
-                }
+                Some((foreign, transposed)) => entries.push(ForeignWeight {
+                    state: state.clone(),
+                    foreign: foreign.clone(),
+                    transposed,
+                    at: self.location(field.key.span),
+                    width: field.key.span.width,
+                }),
                 None => {
                     self.fault(field.value.span, "script.S5", format!("`{state}` takes a name in quotes")).help(
                         format!("write `{state} = \"net.0.weight\"`, with `transposed` behind it if the matrix is"),
@@ -301,16 +304,6 @@ impl<'a> Expander<'a> {
             }
         }
         entries
-    }
-
-    fn check_weights(&mut self, record: &ast::Record, module: &Module) {
-        for field in &record.fields {
-            if !module.states.contains_key(&field.key.name) {
-                let help = did_you_mean(&field.key.name, module.states.keys().map(|name| &**name));
-                let message = format!("the model has no state `@{}`", field.key.name);
-                self.fault(field.key.span, "script.S13", message).help_if(help);
-            }
-        }
     }
 }
 

@@ -38,7 +38,9 @@ mod abi;
 mod contract;
 mod drive;
 pub mod entry;
+mod estimate;
 mod gather;
+pub mod limits;
 mod math;
 mod pack;
 mod phases;
@@ -47,6 +49,8 @@ mod simd;
 mod spec;
 mod tile;
 mod tiling;
+pub mod window;
+mod winograd;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -65,10 +69,15 @@ mod tests;
 pub use abi::{Arguments, Descriptor};
 pub use contract::ContractPlan;
 pub use drive::{contract_reduce, contract_tiles, pack_operand};
+pub use estimate::Estimate;
 pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };
 pub use tiling::{Product, Tiling};
+pub use winograd::{
+    WinogradDescriptor, WinogradError, WinogradEstimate, WinogradPlan, WinogradTile, winograd_input, winograd_pack,
+    winograd_tiles,
+};
 
 /// Instruction sets, each containing those before it on its architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,6 +174,7 @@ pub struct Kernels {
     pub strips: &'static Strips,
     pub(crate) f32: &'static abi::Table<f32>,
     pub(crate) f64: &'static abi::Table<f64>,
+    pub(crate) window: &'static window::WindowTable,
 }
 
 impl fmt::Debug for Kernels {
@@ -190,15 +200,27 @@ impl Kernels {
     }
 }
 
-static PORTABLE: Kernels =
-    Kernels { level: Level::Portable, strips: &portable::STRIPS, f32: &portable::F32, f64: &portable::F64 };
+static PORTABLE: Kernels = Kernels {
+    level: Level::Portable,
+    strips: &portable::STRIPS,
+    f32: &portable::F32,
+    f64: &portable::F64,
+    window: &portable::WINDOW,
+};
 
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels { level: Level::Avx2, strips: &avx2::STRIPS, f32: &avx2::F32, f64: &avx2::F64 };
+static AVX2: Kernels =
+    Kernels { level: Level::Avx2, strips: &avx2::STRIPS, f32: &avx2::F32, f64: &avx2::F64, window: &avx2::WINDOW };
 
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels =
-    Kernels { level: Level::Avx512, strips: &avx512::STRIPS, f32: &avx512::F32, f64: &avx512::F64 };
+static AVX512: Kernels = Kernels {
+    level: Level::Avx512,
+    strips: &avx512::STRIPS,
+    f32: &avx512::F32,
+    f64: &avx512::F64,
+    window: &avx512::WINDOW,
+};
 
 #[cfg(target_arch = "aarch64")]
-static NEON: Kernels = Kernels { level: Level::Neon, strips: &neon::STRIPS, f32: &neon::F32, f64: &portable::F64 };
+static NEON: Kernels =
+    Kernels { level: Level::Neon, strips: &neon::STRIPS, f32: &neon::F32, f64: &portable::F64, window: &neon::WINDOW };

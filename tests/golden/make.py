@@ -62,6 +62,19 @@ def text():
     train("text", Text(), data, batch=16, optimizer=optimizer, clip=0.5, safetensors=True)
 
 
+def gpt():
+    """A decoder of two layers: learned positions, causal attention, tanh GELU, AdamW with decay of everything."""
+    rng = np.random.default_rng(9)
+    tokens = rng.integers(0, 24, [22, 11])
+    # Most tokens follow from the two before them, so that there is something to learn.
+    for t in range(2, 11):
+        tokens[:, t] = np.where(tokens[:, t] < 18, (tokens[:, t - 1] + 3 * tokens[:, t - 2]) % 24, tokens[:, t])
+    data = {"x": tokens[:, :-1].copy(), "y": tokens[:, 1:].copy()}
+    # The bias of the keys has a gradient of rounding errors: it moves all scores of a row alike.
+    optimizer = lambda p: torch.optim.AdamW(p, lr=0.002, betas=(0.9, 0.95), eps=1e-3, weight_decay=0.1)
+    train("gpt", Gpt(), data, batch=4, optimizer=optimizer, loss=token_entropy, safetensors=True)
+
+
 def activations():
     """Smooth activations, mean squared error, RMSprop with weight decay, cosine schedule."""
     rng = np.random.default_rng(8)
@@ -84,6 +97,78 @@ def digits():
     data = {"x": file["x"].astype(np.float32), "label": file["y"].astype(np.int64)}
     optimizer = lambda p: torch.optim.Adam(p, lr=0.001)
     train("digits", Wrapped(net), data, batch=32, optimizer=optimizer, hold_out=5, keep_data=False)
+
+
+def gan():
+    """Transposed convolutions; a discriminator applied three times, batch_norm in it; two optimizers in turn."""
+    rng = np.random.default_rng(9)
+    file = np.load(HERE / "../../examples/data/digits.npz")
+    x = file["x"][:45].astype(np.float32)
+    z = (rng.integers(-64, 65, [45, 6, 1, 1]) / 32).astype(np.float32)
+    np.savez_compressed(HERE / "gan.npz", x=x, z=z)
+    model = Gan()
+    initial("gan", model)
+    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    np.savez_compressed(HERE / "gan.weights.npz", **{k: v.numpy() for k, v in weights.items() if v.is_floating_point()})
+    golden = {"torch": torch.__version__, "steps": STEPS}
+    for suffix, dtype in [("", torch.float32), ("64", torch.float64)]:
+        torch.set_default_dtype(dtype)
+        model.load_state_dict(weights)
+        outcome = alternate(model.to(dtype), torch.tensor(x).to(dtype), torch.tensor(z).to(dtype), batch=16)
+        golden.update({key + suffix: outcome.pop(key) for key in ["losses", "d_loss", "g_loss"]})
+        if dtype == torch.float32:
+            golden.update(outcome)
+    torch.set_default_dtype(torch.float32)
+    write_json("gan", golden)
+
+
+def alternate(model, x, z, batch):
+    """Steps of the discriminator and the generator in turn, on the same noise."""
+    # A large epsilon: see `cnn`.
+    d_optimizer = torch.optim.Adam(model.d.parameters(), lr=0.002, betas=(0.5, 0.999), eps=1e-3)
+    g_optimizer = torch.optim.RMSprop(model.g.parameters(), lr=0.001, alpha=0.9, eps=1e-2)
+    batches = [slice(i, i + batch) for i in range(0, len(x), batch)]
+    losses = {"losses": [], "d_loss": [], "g_loss": []}
+    bce = F.binary_cross_entropy_with_logits
+    model.train()
+    for step in range(STEPS):
+        chosen = batches[step % len(batches)]
+        fake = model.g(z[chosen])
+        real_logit, fake_logit = model.d(x[chosen]), model.d(fake.detach())
+        one, zero = torch.ones_like(real_logit), torch.zeros_like(real_logit)
+        d_loss = bce(real_logit, one) + bce(fake_logit, zero)
+        d_optimizer.zero_grad()
+        d_loss.backward()
+        d_optimizer.step()
+        g_loss = bce(model.d(fake), one)
+        g_optimizer.zero_grad()
+        g_loss.backward()
+        nn.utils.clip_grad_norm_(model.g.parameters(), 0.2)
+        g_optimizer.step()
+        for key, value in [("d_loss", d_loss.item()), ("g_loss", g_loss.item())]:
+            losses[key].append(value)
+        losses["losses"].append(d_loss.item() + g_loss.item())
+    model.eval()
+    with torch.no_grad():
+        states = {k: v for k, v in model.state_dict().items() if v.is_floating_point() and v.dim() == 1}
+        return {**losses, "predict": flat(model.g(z[:batch])), "states": {k: flat(v) for k, v in states.items()}}
+
+
+class Gan(nn.Module):
+    """Eight by eight pixels of six numbers, and whether pixels are a digit."""
+
+    def __init__(self):
+        super().__init__()
+        self.g = nn.Sequential(
+            nn.ConvTranspose2d(6, 12, 2, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
+            nn.ConvTranspose2d(12, 8, 4, stride=2, padding=1, groups=2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.ConvTranspose2d(8, 1, 3, stride=2, padding=1, output_padding=1), nn.Sigmoid(),
+        )
+        self.d = nn.Sequential(
+            nn.Conv2d(1, 8, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv2d(8, 12, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(12), nn.LeakyReLU(0.2),
+            nn.Conv2d(12, 1, 2),
+        )
 
 
 class Wrapped(nn.Module):
@@ -143,6 +228,34 @@ class Text(nn.Module):
         return self.head(self.norm2(h.mean(dim=1)))
 
 
+class Decoder(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1))
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class Gpt(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.position = nn.Embedding(24, 16), nn.Embedding(10, 16)
+        self.layers = nn.ModuleList(Decoder(16, 4) for _ in range(2))
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 24, bias=False)
+
+    def forward(self, x):
+        h = self.embedding(x) + self.position.weight
+        for layer in self.layers:
+            h = layer(h)
+        return self.head(self.norm(h))
+
+
 class Activations(nn.Module):
     def __init__(self):
         super().__init__()
@@ -154,6 +267,10 @@ class Activations(nn.Module):
         for layer, activation in zip(self.layers, [*a, lambda h: h]):
             x = activation(layer(x))
         return x
+
+
+def token_entropy(logits, label):
+    return F.cross_entropy(logits.flatten(0, -2), label.flatten())
 
 
 def classes(shape, count):
@@ -246,7 +363,7 @@ def run(model, data, batch, optimizer, loss, schedule, clip, hold_out, dtype):
 
 def model_output(model, inputs, loss):
     y = model(inputs)
-    return y.softmax(dim=1) if loss is F.cross_entropy else y
+    return y.softmax(dim=-1) if loss in (F.cross_entropy, token_entropy) else y
 
 
 # Files.
@@ -337,8 +454,8 @@ class Ops:
 
 def ops():
     """Ops in odd configurations, in float64 on numbers that float32 holds."""
-    for name, families in [("windows.json", [convolutions, pools]),
-                           ("ops.json", [normalisations, losses, pointwise, movement])]:
+    for name, families in [("windows.json", [convolutions, pools, transposed]),
+                           ("ops.json", [normalisations, losses, pointwise, movement, attention])]:
         o = Ops()
         for family in families:
             family(o)
@@ -366,6 +483,27 @@ def convolutions(o):
     conv("conv_one_dimension", [2, 3, 11], [4, 3, 4], [2], [2, 1], [1])
     conv("conv_three_dimensions", [1, 2, 4, 5, 3], [3, 2, 2, 3, 2], [2, 1, 1], [0, 1, 1, 1, 0, 0], [1, 2, 1])
     conv("conv_whole_image", [2, 2, 4, 4], [3, 2, 4, 4], [1, 1], [0, 0, 0, 0], [1, 1])
+
+
+def transposed(o):
+    def conv(name, x, w, stride, padding, output_padding=0, dilation=1, groups=1):
+        rank = len(x) - 2
+        each = lambda value: list(value) if isinstance(value, tuple) else [value] * rank
+        op = [F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d][rank - 1]
+        function = lambda x, w: op(x, w, None, stride, padding, output_padding, groups, dilation)
+        # Kiln's op declares the type that PyTorch's has by its formula.
+        shape = list(function(torch.zeros(x), torch.zeros(w)).shape)
+        pads = [p for p in each(padding) for _ in range(2)]
+        attributes = f"strides = {each(stride)}, padding = {pads}, dilation = {each(dilation)}, groups = {groups}"
+        line = f"%y: f32{shape} = conv_grad_input %x, %w {{{attributes}}}"
+        o.add(name, {"x": o.random(*x), "w": o.random(*w)}, line, function)
+
+    conv("transposed_from_one_pixel", [2, 3, 1, 1], [3, 4, 4, 4], 1, 0)
+    conv("transposed_doubling", [1, 3, 3, 4], [3, 2, 4, 4], 2, 1)
+    conv("transposed_output_padding", [1, 2, 3, 4], [2, 3, 3, 2], (2, 3), (1, 0), (1, 1))
+    conv("transposed_grouped_dilated", [1, 4, 4, 3], [4, 3, 2, 3], (1, 2), 0, 0, (2, 2), 2)
+    conv("transposed_one_dimension", [2, 3, 5], [3, 2, 3], 3, 1)
+    conv("transposed_three_dimensions", [1, 2, 2, 3, 2], [2, 2, 2, 2, 3], (2, 1, 1), 0)
 
 
 def pools(o):
@@ -501,8 +639,30 @@ def movement(o):
           "%y = dot %a, %b {a_contract = [0, 2], b_contract = [2, 0]}", lambda a, b: torch.einsum("aib,bja->ij", a, b))
 
 
+def attention(o):
+    def add(name, q, keys, features, causal=False, scale=None, factor=1.0):
+        n, h, s, d = q
+        scale = d**-0.5 if scale is None else scale
+        inputs = {"q": factor * o.random(*q), "k": o.random(n, h, keys, d), "v": o.random(n, h, keys, features)}
+        line = f"%y, %y1 = attention %q, %k, %v {{scale = {scale!r}, causal = {str(causal).lower()}}}"
+
+        def function(q, k, v):
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+            scores = scale * q @ k.transpose(2, 3)
+            if causal:
+                scores = scores.masked_fill(~torch.ones(s, s, dtype=torch.bool).tril(), -torch.inf)
+            return y, scores.logsumexp(3).detach()
+
+        o.add(name, inputs, line, function, 2)
+
+    add("attention_two_heads", [2, 2, 3, 4], 5, 4)
+    add("attention_causal", [1, 2, 6, 3], 6, 3, causal=True)
+    add("attention_one_query", [1, 3, 1, 8], 4, 2, scale=0.25)
+    add("attention_extreme", [1, 1, 4, 2], 4, 3, causal=True, factor=500.0)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for case in [mlp, nesterov, cnn, text, activations, digits, ops]:
+    for case in [mlp, nesterov, cnn, text, gpt, activations, digits, gan, ops]:
         torch.manual_seed(0)
         case()

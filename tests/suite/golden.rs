@@ -60,10 +60,16 @@ fn trajectory(name: &str) {
         let steps = golden["steps"].as_u64().unwrap();
         let (session, report) = training.train(&data, Some(weights), steps).unwrap();
 
-        assert_eq!(report.losses.len() as u64, steps);
-        for (step, (found, expected)) in report.losses.iter().zip(numbers(&golden["losses"])).enumerate() {
+        assert_eq!(report.losses().len() as u64, steps);
+        for (step, (found, expected)) in report.losses().iter().zip(numbers(&golden["losses"])).enumerate() {
             let error = (found - expected).abs() / expected.abs();
             assert!(error <= TOLERANCE, "{name} {level:?}: loss {found} of step {step}, PyTorch has {expected}");
+        }
+        for (name, found) in report.step_losses.iter().filter(|_| report.step_losses.len() > 1) {
+            let expected = numbers(&golden[&**name]);
+            assert_eq!(found.len(), expected.len(), "{name}");
+            let most = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, f64::max);
+            assert!(most <= TOLERANCE, "{name} {level:?}: {found:?}, PyTorch has {expected:?}");
         }
         let foreign = foreign_names(Some(&recipe)).unwrap();
         for (torch, expected) in golden["states"].as_object().unwrap() {
@@ -102,6 +108,11 @@ fn text_classifier_with_adam_and_clipping() {
 }
 
 #[test]
+fn decoder_with_causal_attention() {
+    trajectory("gpt");
+}
+
+#[test]
 fn smooth_activations_with_rmsprop_and_cosine() {
     trajectory("activations");
 }
@@ -109,6 +120,11 @@ fn smooth_activations_with_rmsprop_and_cosine() {
 #[test]
 fn digits_with_adam() {
     trajectory("digits");
+}
+
+#[test]
+fn generator_and_discriminator_in_alternating_steps() {
+    trajectory("gan");
 }
 
 /// The graph of a case, its gradients derived, and its inputs.

@@ -56,7 +56,7 @@ fn trains(name: &str) {
         let data = data(&training.inputs("step0", 8).unwrap_or_else(|error| panic!("{error}")));
         let (session, report) = training.train(&data, None, STEPS).unwrap_or_else(|error| panic!("{error}"));
         let prediction = training.predict(&session, &data, &[3, 1, 4]).unwrap_or_else(|error| panic!("{error}"));
-        (report.losses, elements(&prediction))
+        (report.losses(), elements(&prediction))
     };
     let (losses, prediction) = run(detect(), 2);
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;

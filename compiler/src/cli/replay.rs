@@ -1,11 +1,13 @@
 //! Replay of a step whose loss is not finite, in the reference evaluator: which op went wrong first?
 
+use std::collections::BTreeMap;
+
 use kiln::pass::Remarks;
 use kiln::pipeline::Pipeline;
 use kiln_ir::graph::{Graph, NodeData, Provenance};
-use kiln_ir::reference::{Array, Evaluator};
+use kiln_ir::reference::{Array, Evaluator, States};
 use kiln_ir::scalar::Number;
-use kiln_ir::{Diagnostic, Module};
+use kiln_ir::{Diagnostic, Module, Name};
 use kiln_rt::data::Dataset;
 use kiln_rt::data::convert::{decode, decode_integer};
 use kiln_rt::{Session, Tensor};
@@ -43,16 +45,25 @@ pub(crate) fn first_fault(
     let pipeline = Pipeline::parse(PASSES, None)?;
     let ran = pipeline.run(&mut module, &mut Remarks::default(), false, &mut |_| {});
     ran.map_err(|found| found.into_iter().map(|d| d.message).collect::<Vec<_>>().join("; "))?;
+    // A step reads what those before it have written.
+    let mut written: BTreeMap<Name, Array> = BTreeMap::new();
     for graph in module.graphs.values() {
-        let found = replay(graph, session, data, indices)?;
-        if found.is_some() {
-            return Ok(found);
+        let states = |name: &str| written.get(name).cloned().or_else(|| session.states().get(name).and_then(array));
+        match replay(graph, &states, data, indices)? {
+            Replayed::Fault(fault) => return Ok(Some(fault)),
+            Replayed::Updates(updates) => written.extend(updates),
         }
     }
     Ok(None)
 }
 
-fn replay(graph: &Graph, session: &Session, data: &Dataset, indices: &[usize]) -> Result<Option<Fault>, String> {
+/// What came of one graph.
+enum Replayed {
+    Fault(Fault),
+    Updates(Vec<(Name, Array)>),
+}
+
+fn replay(graph: &Graph, states: States<'_>, data: &Dataset, indices: &[usize]) -> Result<Replayed, String> {
     let mut inputs = Vec::new();
     for param in graph.params() {
         let name = graph.value_name(param.value);
@@ -63,21 +74,20 @@ fn replay(graph: &Graph, session: &Session, data: &Dataset, indices: &[usize]) -
             let example = indices.get(position / (tensor.len() / indices.len().max(1)).max(1)).copied();
             let example = example.map(|example| format!(", example {example} of {}", data.file())).unwrap_or_default();
             let what = format!("the input %{name} is not finite at position {position}{example}");
-            return Ok(Some(Fault { what, provenance: Provenance::default() }));
+            return Ok(Replayed::Fault(Fault { what, provenance: Provenance::default() }));
         }
         inputs.push(array);
     }
-    let states = |name: &str| session.states().get(name).and_then(array);
     let mut first: Option<Fault> = None;
     let mut observe = |node, results: &[Array]| {
         if first.is_none() {
             first = fault(graph, graph.node(node), results);
         }
     };
-    let outcome = Evaluator::native().evaluate_observed(graph, &inputs, &states, &mut observe);
+    let outcome = Evaluator::native().evaluate_observed(graph, &inputs, states, &mut observe);
     match (first, outcome) {
-        (Some(fault), _) => Ok(Some(fault)),
-        (None, Ok(_)) => Ok(None),
+        (Some(fault), _) => Ok(Replayed::Fault(fault)),
+        (None, Ok(outcome)) => Ok(Replayed::Updates(outcome.updates)),
         (None, Err(error)) => Err(error.to_string()),
     }
 }

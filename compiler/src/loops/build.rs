@@ -9,15 +9,19 @@
 //! reduced dimensions, and results are per row or per element. [`row_form`] finds that form or says why there is none.
 
 pub mod contract;
+pub mod depthwise;
+mod epilogue;
 mod evaluate;
 mod form;
 mod in_place;
 mod keep;
 mod plan;
+pub mod pool;
 mod reduce;
 mod rows;
 mod scatter;
 mod shape;
+mod window;
 
 use std::fmt;
 

@@ -19,7 +19,7 @@
 //! }
 //! ```
 //! Groups grow in program order: a node joins the groups of its producers, one after the other, if the union is one
-//! kernel: a contraction with an epilogue that the micro-kernels have, or a row program. Constants, positions and
+//! kernel: a contraction or a pool with an epilogue that the micro-kernels have, or a row program. Constants, positions and
 //! broadcasts cost nothing and are copied into every group that reads them. Every edge that was considered leaves a
 //! remark with a code of [`Verdict`].
 
@@ -50,7 +50,7 @@ pub enum Verdict {
     Size,
     /// Another kernel would have to run in the middle of this one.
     Cycle,
-    /// A contraction reads its operands from memory.
+    /// A contraction or a pool reads its operands from memory.
     ContractionOperand,
     /// The micro-kernels have no such epilogue; the text says which rule it breaks.
     Epilogue(&'static str),
@@ -102,7 +102,7 @@ impl Verdict {
             Verdict::Fused => "one kernel".into(),
             Verdict::Size => "the kernel would have too many members".into(),
             Verdict::Cycle => "another kernel has to run in between".into(),
-            Verdict::ContractionOperand => "a contraction reads its operands from memory".into(),
+            Verdict::ContractionOperand => "a micro-kernel reads its operands from memory".into(),
             Verdict::Epilogue(reason) => reason.into(),
             Verdict::Scatter => "a scatter runs alone".into(),
             Verdict::Recompute => "an expensive value would be computed once per reader".into(),
@@ -151,8 +151,7 @@ fn rewrite(facts: &Facts<'_>, groups: &Groups) -> Graph {
         let results: Vec<(Name, _)> =
             kernel.results.iter().map(|&v| (graph.value_name(v).clone(), graph.ty(v).clone())).collect();
         let provenance = graph.node(members[members.len() - 1]).provenance.clone();
-        let kind = if kernel.is_contraction(facts) { "contraction" } else { "map" };
-        let op = op::Fused { kind: kind.into() };
+        let op = op::Fused { kind: kernel.kind(facts).into() };
         let node = next.push(op.into(), operands, results, vec![kernel.region], provenance);
         let new = next.node(node).results.clone();
         kernel.results.iter().zip(new).for_each(|(&old, new)| map.set(old, new));

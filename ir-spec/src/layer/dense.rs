@@ -106,8 +106,8 @@ impl LayerSpec for Embedding {
 }
 
 /// Bias along dimension `dim` and activation.
-#[allow(clippy::too_many_arguments, reason = "the tail that dense and conv share, nothing else")]
-fn finish(
+#[allow(clippy::too_many_arguments, reason = "the tail that layers with a weight share, nothing else")]
+pub(super) fn finish(
     call: &Call,
     mut y: Tensor,
     dim: usize,
@@ -133,7 +133,8 @@ fn finish(
     }
 }
 
-fn positive(size: i64) -> Option<usize> {
+/// A size as a number of elements, if it is one.
+pub(super) fn positive(size: i64) -> Option<usize> {
     usize::try_from(size).ok().filter(|&n| n >= 1)
 }
 

@@ -63,7 +63,7 @@ impl LayerSpec for Dropout {
         }
         let instance = call.instance().path;
         let counter = draw_counter(&call.builder);
-        let op = op::Dropout { rate: self.rate, stream: instance.clone() };
+        let op = op::Dropout { rate: self.rate, stream: call.builder.next_stream(&instance) };
         call.builder.apply_named(op, &[call.operand(0), &counter], &instance)
     }
 }

@@ -117,8 +117,14 @@ pub struct StepKey {
     pub doc: &'static str,
 }
 
-/// Keys of `train` that become part of the step graph.
-pub const STEP_KEYS: [StepKey; 3] = [
+/// Keys of `train` that become part of the step graphs. All but the first may stand in a step, for it alone.
+pub const STEP_KEYS: [StepKey; 4] = [
+    StepKey {
+        name: "steps",
+        kind: "a list of steps, `name {loss = d_loss, trains = d, ...}`",
+        default: Some("one"),
+        doc: "what each batch runs, in order; below",
+    },
     StepKey {
         name: "optimizer",
         kind: "the name of an update rule, with its attributes",
@@ -193,14 +199,74 @@ pub const RECIPE_KEYS: [RecipeKey; 6] = [
     },
 ];
 
-/// How a model is trained.
+/// One step of a training: what an optimizer changes to make which loss small.
 #[derive(Clone, Debug)]
-pub struct Train {
+pub struct Step {
+    /// `None` for the only step of a training that does not list its steps.
+    pub(crate) name: Option<Name>,
+    /// `None` for the model's only one.
+    pub(crate) loss: Option<Name>,
+    /// Instances and parameters; every parameter that the loss depends on if empty.
+    pub(crate) trains: Vec<Name>,
     pub(crate) optimizer: Optimizer,
     /// Steps and floor of a cosine schedule.
     pub(crate) cosine: Option<(i64, f64)>,
     /// Bound of the norm of all gradients together.
     pub(crate) clip: Option<f64>,
+    pub(crate) at: Option<Location>,
+}
+
+impl Step {
+    /// A step called `name`; its counter and moments are named after it.
+    pub fn new(name: &str, optimizer: Optimizer) -> Step {
+        Step { name: Some(name.into()), ..Step::only(optimizer) }
+    }
+
+    /// The step of a training that has one.
+    pub(crate) fn only(optimizer: Optimizer) -> Step {
+        Step { name: None, loss: None, trains: Vec::new(), optimizer, cosine: None, clip: None, at: None }
+    }
+
+    /// Makes the loss of this name small; the model's only one by default.
+    pub fn loss(mut self, name: &str) -> Step {
+        self.loss = Some(name.into());
+        self
+    }
+
+    /// Changes the parameters of the instance, or the parameter, of this name; all by default.
+    pub fn trains(mut self, instance: &str) -> Step {
+        self.trains.push(instance.into());
+        self
+    }
+
+    /// As [`Train::cosine`].
+    pub fn cosine(mut self, steps: u32, floor: f64) -> Step {
+        self.cosine = Some((steps.max(1).into(), floor));
+        self
+    }
+
+    /// As [`Train::clip`].
+    pub fn clip(mut self, norm: f64) -> Step {
+        self.clip = Some(norm);
+        self
+    }
+
+    /// What messages call it.
+    pub(crate) fn title(&self) -> String {
+        self.name.as_ref().map_or("the training".to_owned(), |name| format!("step `{name}`"))
+    }
+
+    /// The name of a state that is this step's own.
+    pub(crate) fn state(&self, name: &str) -> Name {
+        self.name.as_ref().map_or_else(|| name.into(), |step| format!("{step}.{name}").into())
+    }
+}
+
+/// How a model is trained.
+#[derive(Clone, Debug)]
+pub struct Train {
+    /// In the order in which each batch runs them.
+    pub(crate) steps: Vec<Step>,
     /// What the fit loop reads.
     pub(crate) entries: IndexMap<Name, AttrValue>,
     pub(crate) at: Option<Location>,
@@ -214,7 +280,13 @@ impl Train {
 
     /// Trains with an optimizer on data that is given at the start.
     pub fn with(optimizer: Optimizer) -> Train {
-        Train { optimizer, cosine: None, clip: None, entries: IndexMap::new(), at: None }
+        Train { steps: vec![Step::only(optimizer)], entries: IndexMap::new(), at: None }
+    }
+
+    /// Trains on a file in several steps, which each batch runs in order: each sees what those before it changed.
+    pub fn alternating(data: &str, steps: impl IntoIterator<Item = Step>) -> Train {
+        let train = Train { steps: steps.into_iter().collect(), entries: IndexMap::new(), at: None };
+        train.entry("data", AttrValue::Text(data.into()))
     }
 
     /// Examples per step.
@@ -242,19 +314,23 @@ impl Train {
         self.entry("test_every", AttrValue::Int(n.into()))
     }
 
-    /// The rate falls from the optimizer's to `floor` along half a cosine of `steps` steps.
+    /// The rate falls from the optimizer's to `floor` along half a cosine of `steps` steps; in every step of a batch.
     pub fn cosine(mut self, steps: u32, floor: f64) -> Train {
-        self.cosine = Some((steps.max(1).into(), floor));
+        self.steps = self.steps.into_iter().map(|step| step.cosine(steps, floor)).collect();
         self
     }
 
-    /// Scales all gradients down together where their norm is above `norm`.
+    /// Scales all gradients down together where their norm is above `norm`; in every step of a batch.
     pub fn clip(mut self, norm: f64) -> Train {
-        self.clip = Some(norm);
+        self.steps = self.steps.into_iter().map(|step| step.clip(norm)).collect();
         self
     }
 
+    /// Gives the training, and those of its steps that have none, a place.
     pub(crate) fn at(mut self, at: Location) -> Train {
+        for step in &mut self.steps {
+            step.at.get_or_insert_with(|| at.clone());
+        }
         self.at = Some(at);
         self
     }

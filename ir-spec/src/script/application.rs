@@ -11,6 +11,19 @@ use crate::types::{DType, Name, Shape, TensorType};
 
 type Attributes = Vec<(Name, AttrValue)>;
 
+/// Attributes that say which instance a layer or a block is.
+pub(super) const INSTANCE_KEYS: [&str; 2] = ["name", "share"];
+
+/// Which instance a layer or a block is.
+pub(super) enum InstanceName {
+    /// The next of its kind.
+    Counted,
+    /// One of that name.
+    New(Name),
+    /// That one, once more.
+    Shared(Name),
+}
+
 /// An operand: a value, or a number that takes the type of the others.
 enum Operator {
     Value(Tensor),
@@ -34,13 +47,40 @@ impl Expander<'_> {
         attributes
     }
 
-    /// `name = stem` of a layer or a block: how its states are called.
-    pub(super) fn instance_name(&mut self, scope: &Scope, call: &Call) -> Option<Name> {
-        let field = call.attributes.as_ref()?.get("name")?;
+    /// Which instance a layer or a block is: `name = stem` calls its states, `share = stem` takes those of one above.
+    pub(super) fn instance(&mut self, scope: &Scope, call: &Call) -> InstanceName {
+        let name = self.instance_word(scope, call, "name");
+        let shared = self.instance_word(scope, call, "share");
+        match (name, shared) {
+            (None, None) => InstanceName::Counted,
+            (Some((name, span)), None) if self.builder.has_instance(&name) => {
+                self.fault(span, "script.S10", format!("`{name}` is the name of another use already"))
+                    .help(format!("give this one another name, or let it have the same states: `share = {name}`"));
+                InstanceName::Counted
+            }
+            (Some((name, _)), None) => InstanceName::New(name),
+            (None, Some((name, span))) if !self.builder.has_instance(&name) => {
+                let known = self.builder.instances();
+                let help = did_you_mean(&name, known.iter().map(|name| &**name));
+                self.fault(span, "script.S15", format!("nothing above is called `{name}` and has states"))
+                    .help_if(help.or_else(|| Some("name the first use: `{name = ...}`".to_owned())));
+                InstanceName::Counted
+            }
+            (None, Some((name, _))) => InstanceName::Shared(name),
+            (Some(_), Some((_, span))) => {
+                self.fault(span, "script.S15", "`share` and `name` exclude each other")
+                    .help("what is shared has the name of its first use".to_owned());
+                InstanceName::Counted
+            }
+        }
+    }
+
+    fn instance_word(&mut self, scope: &Scope, call: &Call, key: &str) -> Option<(Name, Span)> {
+        let field = call.attributes.as_ref()?.get(key)?;
         match self.evaluate(scope, &field.value)? {
-            AttrValue::Word(name) | AttrValue::Text(name) => Some(name),
+            AttrValue::Word(name) | AttrValue::Text(name) => Some((name, field.value.span)),
             _ => {
-                self.fault(field.value.span, "script.S5", "`name` takes a word");
+                self.fault(field.value.span, "script.S5", format!("`{key}` takes a word"));
                 None
             }
         }
@@ -104,9 +144,9 @@ impl Expander<'_> {
             let message = format!("`{}` takes ({wanted}), {} operands were given", entry.mnemonic, operands.len());
             self.fault(span, "script.S6", message);
         }
-        let name = self.instance_name(scope, call);
+        let instance = self.instance(scope, call);
         let mut attributes = self.attributes(scope, call);
-        attributes.retain(|(key, _)| &**key != "name");
+        attributes.retain(|(key, _)| !INSTANCE_KEYS.contains(&&**key));
         let layer = match Layer::parse(entry.mnemonic, &attributes) {
             Ok(layer) => Some(layer),
             Err(errors) => {
@@ -117,7 +157,14 @@ impl Expander<'_> {
         match layer {
             Some(layer) if self.faults.len() == faults => {
                 let operands: Vec<&Tensor> = operands.iter().collect();
-                vec![layer.apply(&self.builder, &operands, name.as_deref())]
+                let builder = &self.builder;
+                vec![match &instance {
+                    InstanceName::Counted => layer.apply(builder, &operands, None),
+                    InstanceName::New(name) => layer.apply(builder, &operands, Some(name)),
+                    InstanceName::Shared(name) => {
+                        layer.apply_shared(builder, &operands, name).unwrap_or_else(|| self.poison())
+                    }
+                }]
             }
             _ => vec![self.poison()],
         }
@@ -361,7 +408,8 @@ impl Expander<'_> {
             operands.push(layer::draw_counter(&self.builder));
         }
         if !attributes.iter().any(|(name, _)| &**name == "stream") {
-            let stream = self.builder.scoped(&self.builder.next_instance(entry.mnemonic));
+            let instance = self.builder.scoped(&self.builder.next_instance(entry.mnemonic));
+            let stream = self.builder.next_stream(&instance);
             attributes.push(("stream".into(), AttrValue::Text(stream)));
         }
     }

@@ -1,5 +1,6 @@
 //! Statements of models and blocks.
 
+use super::application::{INSTANCE_KEYS, InstanceName};
 use super::{Expander, Root, Scope};
 use crate::builder::Tensor;
 use crate::model::assemble::not_reportable;
@@ -32,6 +33,8 @@ impl Expander<'_> {
             };
             scope.values.insert(name.clone(), value);
         }
+        // One loss is called so, several have the names of their values.
+        let losses = model.body.statements.iter().filter(|s| matches!(s.kind, StatementKind::Loss(_))).count();
         for statement in &model.body.statements {
             if !self.budget(statement.span) {
                 return;
@@ -46,13 +49,9 @@ impl Expander<'_> {
                     self.predict = root.or(self.predict.take());
                 }
                 StatementKind::Loss(value) => {
-                    let root = self.root(&scope, value, Some("loss"));
-                    if self.loss.is_some() {
-                        self.fault(statement.span, "script.S10", "`loss` is given twice")
-                            .help("add the terms up and give one".to_owned());
-                    }
+                    let root = self.root(&scope, value, (losses == 1).then_some("loss"));
                     self.reportable(value, root.as_ref());
-                    self.loss = root.or(self.loss.take());
+                    self.losses.extend(root);
                 }
                 StatementKind::Metric(value) => {
                     let root = self.root(&scope, value, None);
@@ -156,10 +155,15 @@ impl Expander<'_> {
             return poisoned;
         }
         let Some(mut scope) = self.block_scope(outer, call, block) else { return poisoned };
-        let instance = self.instance_name(outer, call).unwrap_or_else(|| self.builder.next_instance(name));
+        let instance = self.instance(outer, call);
         let builder = self.builder.clone();
         self.uses.push((name.clone(), span.line));
-        let results = builder.scope(&instance, || self.block_body(&mut scope, block));
+        let mut body = || self.block_body(&mut scope, block);
+        let results = match &instance {
+            InstanceName::Counted => builder.scope(&builder.next_instance(name), body),
+            InstanceName::New(name) => builder.scope(name, body),
+            InstanceName::Shared(name) => builder.share(name, || builder.scope(name, &mut body)).flatten(),
+        };
         self.uses.pop();
         results.unwrap_or(poisoned)
     }
@@ -196,7 +200,7 @@ impl Expander<'_> {
                 scope.attributes.insert(key.clone(), value);
             }
         }
-        for (key, _) in given.iter().filter(|(key, _)| &**key != "name") {
+        for (key, _) in given.iter().filter(|(key, _)| !INSTANCE_KEYS.contains(&&**key)) {
             let field = call.attributes.as_ref().and_then(|record| record.get(key));
             let help = did_you_mean(key, block.attributes.iter().map(|a| &*a.name.name));
             let message = format!("block `{name}` has no attribute `{key}`");

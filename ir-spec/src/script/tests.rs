@@ -293,6 +293,46 @@ fn foreign_weight_names_are_kept_and_checked() {
 }
 
 #[test]
+fn a_pattern_of_foreign_names_stands_for_every_number() {
+    let text = "\
+block layer(%x) {
+  %y = dense %x {units = 4, name = fc}
+  yield %y
+}
+model @m(%x: f32[batch, 4]) {
+  %h = layer %x
+  %h = layer %h
+  predict dense %h {units = 2, bias = false, name = head}
+}
+weights {
+  \"layer{i}.fc.weight\" = \"net.{i - 1}.w\" transposed,
+  \"layer{i}.fc.bias\" = \"net.{i + 8}.{i}\",
+  head.weight = \"head.{i}\",
+}
+";
+    let shown = print(&model(text).unwrap(), &PrintOptions::default());
+    let wanted = "weights {
+  layer1.fc.weight = \"net.0.w\" transposed,
+  layer2.fc.weight = \"net.1.w\" transposed,
+  layer1.fc.bias = \"net.9.1\",
+  layer2.fc.bias = \"net.10.2\",
+  head.weight = \"head.{i}\",
+}
+";
+    assert!(shown.ends_with(wanted), "{shown}");
+    for (old, new, found) in [
+        ("layer{i}.fc.w", "layer{i}.fd.w", "script.S13 11:3"),
+        ("layer{i}.fc.w", "layer{i.fc.w", "script.S5 11:3"),
+        ("layer{i}.fc.w", "layer{i + 1}.fc.w", "script.S5 11:3"),
+        ("net.{i - 1}", "net.{j}", "script.S5 11:3"),
+        ("net.{i - 1}", "net.{i - 2}", "script.S5 11:3"),
+        ("head.weight =", "layer1.fc.bias =", "script.S10 13:3"),
+    ] {
+        assert_eq!(findings(&text.replace(old, new)), [found], "{new}");
+    }
+}
+
+#[test]
 fn all_findings_come_in_one_run() {
     let text = "\
 model @m(%x: f32[batch, 4], %label: i64[batch] below 3) {
@@ -446,4 +486,47 @@ fn mutated_scripts_are_findings_or_modules_that_read_back() {
             }
         }
     }
+}
+
+#[test]
+fn steps_are_checked_where_they_are_written() {
+    let text = |train: &str| {
+        let head =
+            "model @m(%x: f32[batch, 4], %y: f32[batch, 1]) {\n  %h = dense %x {units = 1}\n  loss mse %h, %y\n}\n";
+        format!("{head}{train}")
+    };
+    assert!(model(&text("train {steps = [a {optimizer = adam}], clip = 1.0}")).is_ok());
+    assert!(model(&text("train {steps = [a {trains = dense1}], optimizer = adam}")).is_ok());
+    let with = |train: &str| findings(&text(train));
+    assert_eq!(with("train {steps = [a {trains = dense1, loss = loss}]}"), ["script.S4 5:17"]);
+    assert_eq!(with("train {steps = a, optimizer = adam}"), ["script.S5 5:16"]);
+    assert_eq!(with("train {steps = [], optimizer = adam}"), ["script.S5 5:16"]);
+    assert_eq!(with("train {steps = [a, {loss = b}], optimizer = adam}"), ["script.S5 5:17", "script.S5 5:20"]);
+    assert_eq!(
+        with("train {steps = [a {lose = b, loss = 3, trains = [1]}], optimizer = adam}"),
+        ["script.S3 5:20", "script.S5 5:37", "script.S5 5:50",]
+    );
+    assert_eq!(
+        with("train {steps = [a {clip = 0, clip = 1, optimizer = sgdd}]}"),
+        ["script.S5 5:27", "script.S10 5:30", "script.S2 5:52",]
+    );
+}
+
+#[test]
+fn a_layer_shares_the_weights_of_another_use() {
+    let text = "\
+model @m(%x: f32[batch, 4]) {
+  %a = dense %x {units = 4, name = tied}
+  %b = dense %a {units = 4, share = tied, activation = relu}
+  %c = dense %b {units = 4}
+  predict %c
+}
+";
+    let module = model(text).unwrap();
+    assert_eq!(
+        states(&module, Role::Param),
+        ["tied.weight: f32[4, 4]", "tied.bias: f32[4]", "dense1.weight: f32[4, 4]", "dense1.bias: f32[4]"]
+    );
+    let twice = text.replace("share = tied", "name = tied");
+    assert_eq!(findings(&twice), ["script.S10 3:36"]);
 }

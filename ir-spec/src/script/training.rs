@@ -1,43 +1,147 @@
-//! `train {...}`: optimizer and schedule, which become part of the step graph, and the recipe's entries.
+//! `train {...}`: steps with their optimizers and schedules, which become graphs, and the recipe's entries.
+
+use indexmap::IndexMap;
 
 use super::{Expander, Scope};
 use crate::attribute::{AttrValue, Attribute};
 use crate::layer::LayerError;
-use crate::model::{OPTIMIZERS, Optimizer, RECIPE_KEYS, STEP_KEYS, Train};
+use crate::model::{OPTIMIZERS, Optimizer, RECIPE_KEYS, STEP_KEYS, Step, Train};
 use crate::op;
 use crate::text::ast::{Expr, ExprKind, Field, Record, Span};
 use crate::text::suggest::did_you_mean;
 use crate::types::Name;
 
+/// How gradients change parameters.
+#[derive(Clone, Debug, Default)]
+struct Rules {
+    optimizer: Option<Optimizer>,
+    cosine: Option<(i64, f64)>,
+    clip: Option<f64>,
+}
+
+impl Rules {
+    const KEYS: [&str; 3] = ["optimizer", "schedule", "clip"];
+
+    /// A step that follows them, if they have an optimizer.
+    fn step(self, name: Option<Name>) -> Option<Step> {
+        let Rules { optimizer, cosine, clip } = self;
+        Some(Step { name, cosine, clip, ..Step::only(optimizer?) })
+    }
+}
+
 impl Expander<'_> {
     /// How to train; `None` with faults recorded.
     pub(super) fn train(&mut self, span: Span, record: &Record) -> Option<Train> {
         let faults = self.faults.len();
-        let mut optimizer = None;
-        let (mut cosine, mut clip) = (None, None);
+        let mut rules = Rules::default();
         let mut entries: Vec<(Name, AttrValue)> = Vec::new();
         for (i, field) in record.fields.iter().enumerate() {
-            let key = &*field.key.name;
-            if record.fields.iter().take(i).any(|other| other.key.name == field.key.name) {
-                self.fault(field.key.span, "script.S10", format!("`{key}` is given twice"));
+            if self.is_repeated(record, i) {
                 continue;
             }
-            match key {
-                "optimizer" => optimizer = self.optimizer(field),
-                "schedule" => cosine = self.schedule(field),
-                "clip" => clip = self.clip(field),
+            match &*field.key.name {
+                "steps" => {}
+                key if Rules::KEYS.contains(&key) => self.rule(field, &mut rules),
                 _ => entries.extend(self.recipe_entry(field)),
             }
         }
-        if record.get("optimizer").is_none() {
-            self.fault(span, "script.S4", "`train` needs an optimizer")
-                .help("add it: `optimizer = adam {rate = 0.001}`".to_owned());
-        }
-        let mut train = Train::with(optimizer?).at(span.location(&self.file));
-        train.cosine = cosine;
-        train.clip = clip;
+        let steps = match record.get("steps") {
+            Some(field) => self.steps(field, &rules),
+            None if record.get("optimizer").is_none() => {
+                self.fault(span, "script.S4", "`train` needs an optimizer")
+                    .help("add it: `optimizer = adam {rate = 0.001}`".to_owned());
+                None
+            }
+            None => rules.step(None).map(|step| vec![step]),
+        };
+        let mut train = Train { steps: steps?, entries: IndexMap::new(), at: None }.at(span.location(&self.file));
         train.entries.extend(entries);
         (self.faults.len() == faults).then_some(train)
+    }
+
+    /// `[d {loss = d_loss, trains = d, optimizer = adam}, g {...}]`; what a step does not say is as in `train`.
+    fn steps(&mut self, field: &Field, rules: &Rules) -> Option<Vec<Step>> {
+        let items = match &field.value.kind {
+            ExprKind::List(items) if !items.is_empty() => items,
+            _ => {
+                self.fault(field.value.span, "script.S5", "`steps` takes a list of steps")
+                    .help("write `steps = [first {loss = first_loss, trains = block1}, second {...}]`".to_owned());
+                return None;
+            }
+        };
+        let steps: Vec<Option<Step>> = items.iter().map(|item| self.step(item, rules)).collect();
+        steps.into_iter().collect()
+    }
+
+    fn step(&mut self, item: &Expr, rules: &Rules) -> Option<Step> {
+        let ExprKind::Record(Some(name), record) = &item.kind else {
+            self.fault(item.span, "script.S5", "a step is its name with what it does")
+                .help("write `name {loss = ..., trains = ..., optimizer = ...}`".to_owned());
+            return None;
+        };
+        let faults = self.faults.len();
+        let mut rules = rules.clone();
+        let (mut loss, mut trains) = (None, Vec::new());
+        for (i, field) in record.fields.iter().enumerate() {
+            if self.is_repeated(record, i) {
+                continue;
+            }
+            match &*field.key.name {
+                "loss" => loss = self.word(&field.value, "loss", "the name of a loss"),
+                "trains" => {
+                    trains = self.words(&field.value, "trains", "the name of a block's use, or a list of names")
+                }
+                key if Rules::KEYS.contains(&key) => self.rule(field, &mut rules),
+                key => {
+                    let known = || ["loss", "trains"].into_iter().chain(Rules::KEYS);
+                    let list = known().collect::<Vec<_>>().join(", ");
+                    let help = did_you_mean(key, known()).unwrap_or_else(|| format!("it has {list}"));
+                    self.fault(field.key.span, "script.S3", format!("a step has no key `{key}`")).help(help);
+                }
+            }
+        }
+        if rules.optimizer.is_none() && self.faults.len() == faults {
+            self.fault(name.span, "script.S4", format!("step `{}` needs an optimizer", name.name)).help(
+                "add it: `optimizer = adam {rate = 0.001}`; one in `train` itself is that of all steps".to_owned(),
+            );
+        }
+        let step = rules.step(Some(name.name.clone()))?;
+        Some(Step { loss, trains, at: Some(name.span.location(&self.file)), ..step })
+    }
+
+    /// Reports a key that stands in the record twice.
+    fn is_repeated(&mut self, record: &Record, i: usize) -> bool {
+        let Some(field) = record.fields.get(i) else { return false };
+        let repeated = record.fields.iter().take(i).any(|other| other.key.name == field.key.name);
+        if repeated {
+            self.fault(field.key.span, "script.S10", format!("`{}` is given twice", field.key.name));
+        }
+        repeated
+    }
+
+    fn rule(&mut self, field: &Field, rules: &mut Rules) {
+        match &*field.key.name {
+            "optimizer" => rules.optimizer = self.optimizer(field),
+            "schedule" => rules.cosine = self.schedule(field),
+            _ => rules.clip = self.clip(field),
+        }
+    }
+
+    fn words(&mut self, value: &Expr, key: &str, kind: &str) -> Vec<Name> {
+        match &value.kind {
+            ExprKind::List(items) => items.iter().filter_map(|item| self.word(item, key, kind)).collect(),
+            _ => self.word(value, key, kind).into_iter().collect(),
+        }
+    }
+
+    fn word(&mut self, value: &Expr, key: &str, kind: &str) -> Option<Name> {
+        match &value.kind {
+            ExprKind::Word(word) | ExprKind::Text(word) => Some(word.clone()),
+            _ => {
+                self.fault(value.span, "script.S5", format!("`{key}` takes {kind}"));
+                None
+            }
+        }
     }
 
     fn recipe_entry(&mut self, field: &Field) -> Option<(Name, AttrValue)> {

@@ -67,7 +67,8 @@ pub(crate) struct EpilogueCode {
     pub(crate) scale: u32,
     pub(crate) residual: u32,
     pub(crate) activation: u32,
-    pub(crate) alpha: f64,
+    /// Slope, or bounds.
+    pub(crate) alpha: [f64; 2],
 }
 
 /// A compiled contraction. Opaque to callers, who hold a pointer to it; see [`super::ContractPlan`].
@@ -104,6 +105,15 @@ pub struct Descriptor {
     /// Elements from the start of scratch to the column panel and to the partial tile.
     pub(crate) scratch_columns: usize,
     pub(crate) scratch_partial: usize,
+    /// Registers that one row of the register block takes.
+    pub(crate) vectors: usize,
+}
+
+impl Descriptor {
+    /// Elements in one register.
+    pub(crate) fn lanes(&self) -> usize {
+        self.nr / self.vectors.max(1)
+    }
 }
 
 /// The buffers of one run of a contraction. Null where the plan asks for none.
@@ -153,7 +163,7 @@ pub(crate) struct TileCall<T: 'static> {
     pub(crate) scale_m: *const T,
     pub(crate) scale_n: *const T,
     pub(crate) activation: u32,
-    pub(crate) alpha: T,
+    pub(crate) alpha: [T; 2],
     pub(crate) activate: ActivateFn<T>,
     pub(crate) transpose: TransposeFn<T>,
 }
@@ -173,8 +183,8 @@ pub(crate) struct PackCall<'a, T> {
 
 pub(crate) type TileFn<T> = unsafe fn(&TileCall<T>);
 pub(crate) type PackFn<T> = unsafe fn(&PackCall<'_, T>);
-/// In place over a strip: activation code, slope, data, length.
-pub(crate) type ActivateFn<T> = unsafe fn(u32, T, *mut T, usize);
+/// In place over a strip: activation code, its constants, data, length.
+pub(crate) type ActivateFn<T> = unsafe fn(u32, [T; 2], *mut T, usize);
 
 /// A block `[rows][width]` of at most [`GROUP`] rows, to `[width][GROUP]`: rows, width, block, result.
 pub(crate) type TransposeFn<T> = unsafe fn(usize, usize, *const T, *mut T);

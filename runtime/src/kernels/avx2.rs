@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
-use super::simd::{Simd, SimdMath};
+use super::simd::{Simd, SimdMath, SimdWindow};
 use super::tile::{tile, transpose};
 
 #[derive(Clone, Copy)]
@@ -71,6 +71,10 @@ impl Simd for F32x8 {
         Self(_mm256_max_ps(self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm256_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, _mm256_setzero_ps());
         Self(_mm256_blendv_ps(_mm256_mul_ps(self.0, alpha.0), self.0, positive))
@@ -86,10 +90,6 @@ impl SimdMath for F32x8 {
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
         Self(_mm256_div_ps(self.0, other.0))
-    }
-    #[inline(always)]
-    unsafe fn min_or_other(self, other: Self) -> Self {
-        Self(_mm256_min_ps(self.0, other.0))
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
@@ -127,6 +127,38 @@ impl SimdMath for F32x8 {
     #[inline(always)]
     unsafe fn select(mask: __m256, yes: Self, no: Self) -> Self {
         Self(_mm256_blendv_ps(no.0, yes.0, mask))
+    }
+}
+
+impl SimdWindow for F32x8 {
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        // The 128-bit halves keep their order within a shuffle; the quarters are put right after it.
+        let order = |x: __m256| {
+            // SAFETY: the level's instructions, as for every method.
+            unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(x))) }
+        };
+        let (a, b) = (self.0, next.0);
+        (Self(order(_mm256_shuffle_ps::<0b10_00_10_00>(a, b))), Self(order(_mm256_shuffle_ps::<0b11_01_11_01>(a, b))))
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, next: Self) -> (Self, Self) {
+        let (low, high) = (_mm256_unpacklo_ps(self.0, next.0), _mm256_unpackhi_ps(self.0, next.0));
+        (Self(_mm256_permute2f128_ps::<0x20>(low, high)), Self(_mm256_permute2f128_ps::<0x31>(low, high)))
+    }
+    #[inline(always)]
+    unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {
+        let lanes = lanes32(mask);
+        Self(_mm256_blendv_ps(other.0, _mm256_maskload_ps(at, lanes), _mm256_castsi256_ps(lanes)))
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self) -> __m256 {
+        let number = _mm256_cmp_ps::<_CMP_ORD_Q>(best.0, best.0);
+        _mm256_and_ps(number, _mm256_cmp_ps::<_CMP_NLE_UQ>(self.0, best.0))
+    }
+    #[inline(always)]
+    unsafe fn same_bits(self, other: Self) -> __m256 {
+        _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_castps_si256(self.0), _mm256_castps_si256(other.0)))
     }
 }
 
@@ -170,6 +202,10 @@ impl Simd for F64x4 {
         Self(_mm256_max_pd(self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm256_min_pd(self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm256_cmp_pd::<_CMP_GT_OQ>(self.0, _mm256_setzero_pd());
         Self(_mm256_blendv_pd(_mm256_mul_pd(self.0, alpha.0), self.0, positive))
@@ -192,7 +228,7 @@ unsafe fn pack_f64(call: &PackCall<'_, f64>) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<F32x8>(code, alpha, data, len);
 }
 
@@ -227,3 +263,5 @@ pub(crate) static F64: Table<f64> = Table {
 };
 
 math::strips!(F32x8, "avx2,fma");
+
+super::window::window_table!("avx2", F32x8, 4, "avx2,fma");

@@ -10,11 +10,11 @@ use std::arch::x86_64::*;
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
 use super::pack_avx512;
-use super::simd::{Simd, SimdMath};
+use super::simd::{Simd, SimdMath, SimdWindow};
 use super::tile::{tile, transpose};
 
 #[derive(Clone, Copy)]
-pub(crate) struct F32x16(__m512);
+pub(crate) struct F32x16(pub(super) __m512);
 #[derive(Clone, Copy)]
 pub(crate) struct F64x8(__m512d);
 
@@ -58,6 +58,10 @@ impl Simd for F32x16 {
         Self(_mm512_max_ps(self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm512_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps());
         Self(_mm512_mask_mov_ps(_mm512_mul_ps(self.0, alpha.0), positive, self.0))
@@ -73,10 +77,6 @@ impl SimdMath for F32x16 {
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
         Self(_mm512_div_ps(self.0, other.0))
-    }
-    #[inline(always)]
-    unsafe fn min_or_other(self, other: Self) -> Self {
-        Self(_mm512_min_ps(self.0, other.0))
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
@@ -114,6 +114,34 @@ impl SimdMath for F32x16 {
     #[inline(always)]
     unsafe fn select(mask: __mmask16, yes: Self, no: Self) -> Self {
         Self(_mm512_mask_mov_ps(no.0, mask, yes.0))
+    }
+}
+
+impl SimdWindow for F32x16 {
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        (Self(_mm512_permutex2var_ps(self.0, even, next.0)), Self(_mm512_permutex2var_ps(self.0, odd, next.0)))
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, next: Self) -> (Self, Self) {
+        let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        (Self(_mm512_permutex2var_ps(self.0, low, next.0)), Self(_mm512_permutex2var_ps(self.0, high, next.0)))
+    }
+    #[inline(always)]
+    unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {
+        Self(_mm512_mask_loadu_ps(other.0, mask, at))
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self) -> __mmask16 {
+        let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(best.0, best.0);
+        _mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(number, self.0, best.0)
+    }
+    #[inline(always)]
+    unsafe fn same_bits(self, other: Self) -> __mmask16 {
+        _mm512_cmpeq_epi32_mask(_mm512_castps_si512(self.0), _mm512_castps_si512(other.0))
     }
 }
 
@@ -157,6 +185,10 @@ impl Simd for F64x8 {
         Self(_mm512_max_pd(self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(_mm512_min_pd(self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         let positive = _mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_pd());
         Self(_mm512_mask_mov_pd(_mm512_mul_pd(self.0, alpha.0), positive, self.0))
@@ -179,7 +211,7 @@ unsafe fn pack_f64(call: &PackCall<'_, f64>) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
-unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<F32x16>(code, alpha, data, len);
 }
 
@@ -229,3 +261,5 @@ pub(crate) static F64: Table<f64> = Table {
 };
 
 math::strips!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");
+
+super::window::window_table!("avx512", F32x16, 7, "avx512f,avx512dq,avx512bw,avx512vl,fma");

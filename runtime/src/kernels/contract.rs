@@ -6,6 +6,7 @@
 
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand};
 use super::drive::{contract_reduce, contract_tiles, pack_operand};
+use super::estimate::Estimate;
 use super::gather::{GatherTables, OutTables, Read, offsets_of};
 use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
 use super::tiling::{Product, Tiling, block_cost};
@@ -17,6 +18,7 @@ pub struct ContractPlan {
     descriptor: Box<Descriptor>,
     tiling: Tiling,
     kernel: String,
+    packed: Packed,
     element_bytes: usize,
     scratch_elements: usize,
     tables: Tables,
@@ -90,18 +92,27 @@ impl ContractPlan {
         let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), sizes[3]);
 
         let nr = table.shapes[shape].nr;
-        let tiling = Product { g, m, n, k, mr, nr, rows_packed: rows.2, columns_packed: columns.2 }.tiling();
         let mut tables = Tables {
             rows: GatherTables::new(rows.0, &rows.1, mr)?,
             columns: GatherTables::new(columns.0, &columns.1, nr)?,
             out: OutTables::new(offsets_of(&spec.batch, strides(0, b))?, spec.out_offset, out_rows, &out_columns, nr),
         };
-        tables.rows.packed = rows.2;
-        tables.columns.packed = columns.2;
+        let mut product = Product { g, m, n, k, mr, nr, rows_packed: rows.2, columns_packed: columns.2 };
+        let mut tiling = product.tiling();
+        if spec.packs_ahead {
+            product.rows_packed |= tables.rows.is_dense(rows.0) && product.pays_to_pack(true);
+            product.columns_packed |= tables.columns.is_dense(columns.0) && product.pays_to_pack(false);
+            tiling = product.tiling();
+        }
+        let Product { rows_packed, columns_packed, .. } = product;
+        tables.rows.packed = rows_packed;
+        tables.columns.packed = columns_packed;
+        let (left, right) = if swapped { (columns_packed, rows_packed) } else { (rows_packed, columns_packed) };
+        let packed = Packed { left, right };
 
         let align = |elements: usize| elements.next_multiple_of(64 / element_bytes);
-        let row_block = if rows.2 { 0 } else { tiling.mc.min(m) * tiling.kc };
-        let column_block = if columns.2 { 0 } else { nr * tiling.kc };
+        let row_block = if rows_packed { 0 } else { tiling.mc.min(m) * tiling.kc };
+        let column_block = if columns_packed { 0 } else { nr * tiling.kc };
         let keeps_partial = tiling.k_splits == 1 && tiling.kc < k;
         let partial = if keeps_partial { tiling.mc.min(m) * tiling.nc } else { 0 };
         let scratch_columns = align(row_block);
@@ -133,11 +144,13 @@ impl ContractPlan {
             shape,
             scratch_columns,
             scratch_partial,
+            vectors: table.shapes[shape].vectors,
         });
         Ok(Self {
             descriptor,
             tiling,
             kernel: format!("{}-{mr}x{nr}", table.name),
+            packed,
             element_bytes,
             scratch_elements: scratch_partial + align(partial),
             tables,
@@ -175,6 +188,11 @@ impl ContractPlan {
         d.k_splits * d.g * d.m * d.n.next_multiple_of(d.nr) * self.element_bytes
     }
 
+    /// The operands that the caller passes as panels.
+    pub fn packed(&self) -> Packed {
+        self.packed
+    }
+
     /// Bytes of one operand's panels.
     pub fn packed_bytes(&self, side: Side) -> usize {
         let rows = (side == Side::Left) != self.descriptor.swapped;
@@ -191,6 +209,34 @@ impl ContractPlan {
     /// The cut of the loop nest, in the micro-kernel's orientation.
     pub fn tiling(&self) -> &Tiling {
         &self.tiling
+    }
+
+    /// Elements of the output.
+    pub fn outputs(&self) -> u64 {
+        let d = &self.descriptor;
+        (d.g * d.m * d.n) as u64
+    }
+
+    /// Multiply-adds of all tiles together.
+    pub fn multiply_adds(&self) -> u64 {
+        self.outputs() * self.descriptor.k as u64
+    }
+
+    /// Bytes of one element.
+    pub fn element_bytes(&self) -> usize {
+        self.element_bytes
+    }
+
+    /// Elements that an operand contributes if none is read twice: rows or columns by terms of the sum, in each batch.
+    pub fn read_elements(&self, side: Side) -> u64 {
+        let d = &self.descriptor;
+        let rows = (side == Side::Left) != d.swapped;
+        (d.g * if rows { d.m } else { d.n } * d.k) as u64
+    }
+
+    /// What the plan spends its time on, by estimate.
+    pub fn estimate(&self) -> Estimate {
+        Estimate::of(&self.descriptor, &self.tables.rows, &self.tables.columns, &self.tables.out)
     }
 
     /// Whether the micro-kernel takes its rows from the right operand.

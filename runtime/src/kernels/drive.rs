@@ -279,7 +279,7 @@ impl<'a, T: Real> Run<'a, T> {
             scale_m: pick(d.epilogue.scale, 1, self.scale, m),
             scale_n: pick(d.epilogue.scale, 2, self.scale, n),
             activation: d.epilogue.activation,
-            alpha: T::from_f64(d.epilogue.alpha),
+            alpha: d.epilogue.alpha.map(T::from_f64),
             activate: self.table.activate,
             transpose: self.table.transpose,
         }

@@ -176,6 +176,20 @@ impl GatherTables {
         self.packed_batch.iter().max().map_or(0, |last| *last as usize + 1)
     }
 
+    /// Whether panels of the whole operand are hardly larger than the operand. Those of a convolution's image hold every
+    /// element once for each tap.
+    pub(crate) fn is_dense(&self, read: &AffineRead) -> bool {
+        let elements: usize = read.dims.iter().map(|dim| dim.extent).product();
+        let panels = self.packed_copies() * self.free.len() * self.k.len();
+        !self.checked && panels <= elements + elements / 4
+    }
+
+    /// Runs in a group of lanes, on average: loads that fill one register.
+    pub(crate) fn runs_per_group(&self) -> f64 {
+        let groups = self.group_start.windows(2).filter(|group| group[0] != group[1]).count();
+        self.segments.len() as f64 / groups.max(1) as f64
+    }
+
     /// How packing reads this operand.
     pub(crate) fn describe(&self) -> String {
         let lanes = if self.lanes_along_k { self.k.len() } else { self.free.len() };

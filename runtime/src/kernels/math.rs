@@ -16,11 +16,11 @@
 
 use super::simd::{Simd, SimdMath};
 
-pub(crate) const GELU_TANH: u32 = 3;
-pub(crate) const GELU_ERF: u32 = 4;
-pub(crate) const SILU: u32 = 5;
-pub(crate) const SIGMOID: u32 = 6;
-pub(crate) const TANH: u32 = 7;
+pub(crate) const GELU_TANH: u32 = 4;
+pub(crate) const GELU_ERF: u32 = 5;
+pub(crate) const SILU: u32 = 6;
+pub(crate) const SIGMOID: u32 = 7;
+pub(crate) const TANH: u32 = 8;
 
 /// `C0 x^(n-1) + ... + C(n-1)`
 #[inline(always)]
@@ -148,6 +148,12 @@ unsafe fn gelu_erf<S: SimdMath>(x: S) -> S {
     x.mul(S::splat(0.5)).mul(S::splat(1.0).add(erf(inner)))
 }
 
+/// `x` between two bounds; a NaN stays.
+#[inline(always)]
+pub(crate) unsafe fn clamp<S: Simd>(x: S, low: S, high: S) -> S {
+    high.min_or_other(low.max_or_other(x))
+}
+
 /// Applies `f` to `len` elements; `src` may equal `dst`.
 ///
 /// # Safety
@@ -167,10 +173,11 @@ pub(crate) unsafe fn map<S: Simd<Elem = f32>>(src: *const f32, dst: *mut f32, le
 
 /// In-place activation of an epilogue.
 #[inline(always)]
-pub(crate) unsafe fn activate<S: SimdMath>(code: u32, alpha: f32, data: *mut f32, len: usize) {
+pub(crate) unsafe fn activate<S: SimdMath>(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     match code {
         super::tile::RELU => map::<S>(data, data, len, |x| S::splat(0.0).max_or_other(x)),
-        super::tile::LEAKY_RELU => map::<S>(data, data, len, |x| x.leaky(S::splat(alpha))),
+        super::tile::LEAKY_RELU => map::<S>(data, data, len, |x| x.leaky(S::splat(alpha[0]))),
+        super::tile::CLAMP => map::<S>(data, data, len, |x| clamp(x, S::splat(alpha[0]), S::splat(alpha[1]))),
         GELU_TANH => map::<S>(data, data, len, |x| gelu_tanh(x)),
         GELU_ERF => map::<S>(data, data, len, |x| gelu_erf(x)),
         SILU => map::<S>(data, data, len, |x| silu(x)),
@@ -181,17 +188,19 @@ pub(crate) unsafe fn activate<S: SimdMath>(code: u32, alpha: f32, data: *mut f32
 }
 
 /// In-place activation in double precision, one element at a time.
-pub(crate) unsafe fn activate_f64(code: u32, alpha: f64, data: *mut f64, len: usize) {
+pub(crate) unsafe fn activate_f64(code: u32, alpha: [f64; 2], data: *mut f64, len: usize) {
     for x in std::slice::from_raw_parts_mut(data, len) {
         *x = activation_f64(code, alpha, *x);
     }
 }
 
 /// The exact activation that every level approximates.
-pub(crate) fn activation_f64(code: u32, alpha: f64, x: f64) -> f64 {
+pub(crate) fn activation_f64(code: u32, alpha: [f64; 2], x: f64) -> f64 {
     match code {
         super::tile::RELU if x < 0.0 => 0.0,
-        super::tile::LEAKY_RELU if x <= 0.0 => x * alpha,
+        super::tile::LEAKY_RELU if x <= 0.0 => x * alpha[0],
+        super::tile::CLAMP if x < alpha[0] => alpha[0],
+        super::tile::CLAMP if x > alpha[1] => alpha[1],
         GELU_TANH => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())

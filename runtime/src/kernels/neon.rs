@@ -9,7 +9,7 @@ use std::arch::aarch64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
-use super::simd::{Simd, SimdMath};
+use super::simd::{Simd, SimdMath, SimdWindow};
 use super::tile::{tile, transpose};
 
 #[derive(Clone, Copy)]
@@ -68,6 +68,10 @@ impl Simd for F32x4 {
         Self(vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0))
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        Self(vbslq_f32(vcltq_f32(self.0, other.0), self.0, other.0))
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         Self(vbslq_f32(vcgtzq_f32(self.0), self.0, vmulq_f32(self.0, alpha.0)))
     }
@@ -82,10 +86,6 @@ impl SimdMath for F32x4 {
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
         Self(vdivq_f32(self.0, other.0))
-    }
-    #[inline(always)]
-    unsafe fn min_or_other(self, other: Self) -> Self {
-        Self(vbslq_f32(vcltq_f32(self.0, other.0), self.0, other.0))
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
@@ -127,6 +127,36 @@ impl SimdMath for F32x4 {
     }
 }
 
+impl SimdWindow for F32x4 {
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        (Self(vuzp1q_f32(self.0, next.0)), Self(vuzp2q_f32(self.0, next.0)))
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, next: Self) -> (Self, Self) {
+        (Self(vzip1q_f32(self.0, next.0)), Self(vzip2q_f32(self.0, next.0)))
+    }
+    #[inline(always)]
+    unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {
+        let mut lanes = [0.0f32; 4];
+        vst1q_f32(lanes.as_mut_ptr(), other.0);
+        for (lane, x) in lanes.iter_mut().enumerate() {
+            if mask >> lane & 1 == 1 {
+                *x = *at.wrapping_add(lane);
+            }
+        }
+        Self(vld1q_f32(lanes.as_ptr()))
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self) -> uint32x4_t {
+        vbicq_u32(vceqq_f32(best.0, best.0), vcleq_f32(self.0, best.0))
+    }
+    #[inline(always)]
+    unsafe fn same_bits(self, other: Self) -> uint32x4_t {
+        vceqq_u32(vreinterpretq_u32_f32(self.0), vreinterpretq_u32_f32(other.0))
+    }
+}
+
 unsafe fn rows<const R: usize>(call: &TileCall<f32>) {
     tile::<F32x4, R, 4>(call);
 }
@@ -135,7 +165,7 @@ unsafe fn pack_f32(call: &PackCall<'_, f32>) {
     super::pack::pack(call);
 }
 
-unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<F32x4>(code, alpha, data, len);
 }
 
@@ -149,3 +179,5 @@ pub(crate) static F32: Table<f32> = Table {
 };
 
 math::strips!(F32x4);
+
+super::window::window_table!("neon", F32x4, 4);

@@ -8,7 +8,7 @@
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::math;
 use super::pack;
-use super::simd::{Real, Simd, SimdMath};
+use super::simd::{Real, Simd, SimdMath, SimdWindow};
 use super::tile::{tile, transpose};
 
 /// Eight lanes as an array.
@@ -80,6 +80,10 @@ impl<T: Real> Simd for Array<T> {
         self.map2(other, |x, y| if x > y { x } else { y })
     }
     #[inline(always)]
+    unsafe fn min_or_other(self, other: Self) -> Self {
+        self.map2(other, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
         self.map2(alpha, |x, slope| if x > T::ZERO { x } else { x.mul(slope) })
     }
@@ -94,10 +98,6 @@ impl SimdMath for Array<f32> {
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
         self.map2(other, |x, y| x / y)
-    }
-    #[inline(always)]
-    unsafe fn min_or_other(self, other: Self) -> Self {
-        self.map2(other, |x, y| if x < y { x } else { y })
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
@@ -140,6 +140,38 @@ impl SimdMath for Array<f32> {
     }
 }
 
+impl SimdWindow for Array<f32> {
+    #[inline(always)]
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
+        let at = |i: usize| if i < 8 { self.0[i] } else { next.0[i - 8] };
+        (Self(std::array::from_fn(|i| at(2 * i))), Self(std::array::from_fn(|i| at(2 * i + 1))))
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, next: Self) -> (Self, Self) {
+        let at = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { next.0[i / 2] };
+        (Self(std::array::from_fn(at)), Self(std::array::from_fn(|i| at(8 + i))))
+    }
+    #[inline(always)]
+    unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {
+        let mut out = other.0;
+        for (lane, x) in out.iter_mut().enumerate() {
+            if mask >> lane & 1 == 1 {
+                *x = *at.wrapping_add(lane);
+            }
+        }
+        Self(out)
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self) -> [bool; 8] {
+        // Not `!(new <= best)` alone: the best may be the NaN.
+        std::array::from_fn(|i| self.0[i] > best.0[i] || self.0[i].is_nan() && !best.0[i].is_nan())
+    }
+    #[inline(always)]
+    unsafe fn same_bits(self, other: Self) -> [bool; 8] {
+        std::array::from_fn(|i| self.0[i].to_bits() == other.0[i].to_bits())
+    }
+}
+
 unsafe fn rows<T: Real, const R: usize>(call: &TileCall<T>) {
     tile::<Array<T>, R, 1>(call);
 }
@@ -148,7 +180,7 @@ unsafe fn pack_panel<T: Real>(call: &PackCall<'_, T>) {
     pack::pack(call);
 }
 
-unsafe fn activate(code: u32, alpha: f32, data: *mut f32, len: usize) {
+unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<Array<f32>>(code, alpha, data, len);
 }
 
@@ -171,3 +203,5 @@ pub(crate) static F64: Table<f64> = Table {
 };
 
 math::strips!(Array<f32>);
+
+super::window::window_table!("portable", Array<f32>, 2);

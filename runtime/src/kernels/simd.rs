@@ -52,6 +52,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn mul(self, other: Self) -> Self;
     /// `self > other ? self : other`: the second operand wins when either is NaN.
     unsafe fn max_or_other(self, other: Self) -> Self;
+    /// `self < other ? self : other`: the second operand wins when either is NaN.
+    unsafe fn min_or_other(self, other: Self) -> Self;
     /// `self > 0 ? self : alpha * self`.
     unsafe fn leaky(self, alpha: Self) -> Self;
 }
@@ -61,8 +63,6 @@ pub(crate) trait SimdMath: Simd<Elem = f32> {
     type Mask: Copy;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;
-    /// `self < other ? self : other`: the second operand wins when either is NaN.
-    unsafe fn min_or_other(self, other: Self) -> Self;
     /// Nearest integer, ties to even.
     unsafe fn round(self) -> Self;
     /// `2^self` for integral lanes in -126..=127.
@@ -77,4 +77,18 @@ pub(crate) trait SimdMath: Simd<Elem = f32> {
     unsafe fn less(self, other: Self) -> Self::Mask;
     unsafe fn is_nan(self) -> Self::Mask;
     unsafe fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
+}
+
+/// What windows over planes need beyond [`SimdMath`].
+pub(crate) trait SimdWindow: SimdMath {
+    /// Elements 0, 2, 4, ... and elements 1, 3, 5, ... of `self` followed by `next`.
+    unsafe fn deinterleave(self, next: Self) -> (Self, Self);
+    /// The two registers whose elements alternate between `self` and `next`: the inverse of `deinterleave`.
+    unsafe fn interleave(self, next: Self) -> (Self, Self);
+    /// As `load_mask`, but lanes whose bit is clear are those of `other`.
+    unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self;
+    /// Where `self` replaces `best` as the maximum: it is larger, or the first NaN.
+    unsafe fn wins(self, best: Self) -> Self::Mask;
+    /// Where the bits are equal.
+    unsafe fn same_bits(self, other: Self) -> Self::Mask;
 }

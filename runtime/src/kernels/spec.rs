@@ -27,6 +27,8 @@ pub struct ContractSpec {
     pub epilogue: Epilogue,
     /// Operands that the caller passes as panels written by `pack_operand`.
     pub packed: Packed,
+    /// Whether the plan may ask for more of them: those that several tiles would pack each for itself.
+    pub packs_ahead: bool,
 }
 
 /// Element type.
@@ -63,12 +65,22 @@ pub struct AffineDim {
 }
 
 /// Which operands are prepacked.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
     /// The left one.
     pub left: bool,
     /// The right one.
     pub right: bool,
+}
+
+impl Packed {
+    /// Whether the operand is.
+    pub fn side(self, side: Side) -> bool {
+        match side {
+            Side::Left => self.left,
+            Side::Right => self.right,
+        }
+    }
 }
 
 /// One of the operands.
@@ -132,19 +144,28 @@ pub enum Activation {
     Sigmoid,
     /// Hyperbolic tangent.
     Tanh,
+    /// `min(max(x, low), high)`
+    Clamp {
+        /// Smallest result.
+        low: f64,
+        /// Largest result, at least `low`.
+        high: f64,
+    },
 }
 
 impl Activation {
-    pub(crate) fn code(self) -> (u32, f64) {
+    /// Code of the kernels, and its constants: a slope, or two bounds.
+    pub(crate) fn code(self) -> (u32, [f64; 2]) {
         match self {
-            Self::None => (0, 0.0),
-            Self::Relu => (super::tile::RELU, 0.0),
-            Self::LeakyRelu(alpha) => (super::tile::LEAKY_RELU, alpha),
-            Self::GeluTanh => (super::math::GELU_TANH, 0.0),
-            Self::GeluErf => (super::math::GELU_ERF, 0.0),
-            Self::Silu => (super::math::SILU, 0.0),
-            Self::Sigmoid => (super::math::SIGMOID, 0.0),
-            Self::Tanh => (super::math::TANH, 0.0),
+            Self::None => (0, [0.0; 2]),
+            Self::Relu => (super::tile::RELU, [0.0; 2]),
+            Self::LeakyRelu(alpha) => (super::tile::LEAKY_RELU, [alpha, 0.0]),
+            Self::GeluTanh => (super::math::GELU_TANH, [0.0; 2]),
+            Self::GeluErf => (super::math::GELU_ERF, [0.0; 2]),
+            Self::Silu => (super::math::SILU, [0.0; 2]),
+            Self::Sigmoid => (super::math::SIGMOID, [0.0; 2]),
+            Self::Tanh => (super::math::TANH, [0.0; 2]),
+            Self::Clamp { low, high } => (super::tile::CLAMP, [low, high]),
         }
     }
 }

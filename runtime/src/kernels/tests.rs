@@ -3,5 +3,8 @@
 
 mod cases;
 mod contract;
+mod depthwise;
+mod pool;
 mod strips;
 mod tiling;
+mod winograd;

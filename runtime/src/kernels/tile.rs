@@ -7,6 +7,7 @@
 //! The micro-kernel: one `R x nr` block of the output, accumulated in registers.
 
 use super::abi::{GROUP, Segment, TileCall};
+use super::math::clamp;
 use super::simd::{Real, Simd};
 
 /// Largest block any shape has, in elements: bounds the spill buffer of [`finish`].
@@ -16,6 +17,7 @@ const MAX_WIDTH: usize = 48;
 
 pub(crate) const RELU: u32 = 1;
 pub(crate) const LEAKY_RELU: u32 = 2;
+pub(crate) const CLAMP: u32 = 3;
 
 /// Lane mask of vector `v` (of `lanes` lanes) when the first `columns` columns are valid.
 #[inline(always)]
@@ -65,7 +67,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
     }
     scale_and_shift::<S, R, V>(&mut acc, call);
     let groups = (V * S::LANES).div_ceil(GROUP);
-    let mut one_run_each = call.activation <= LEAKY_RELU;
+    let mut one_run_each = call.activation <= CLAMP;
     for g in 0..groups {
         one_run_each &= *call.group_start.add(g + 1) - *call.group_start.add(g) <= 1 || g * GROUP >= call.columns;
     }
@@ -169,10 +171,18 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
             }
         }
         LEAKY_RELU => {
-            let alpha = S::splat(call.alpha);
+            let alpha = S::splat(call.alpha[0]);
             for r in 0..R {
                 for v in 0..V {
                     acc[r][v] = acc[r][v].leaky(alpha);
+                }
+            }
+        }
+        CLAMP => {
+            let [low, high] = call.alpha.map(|bound| S::splat(bound));
+            for r in 0..R {
+                for v in 0..V {
+                    acc[r][v] = clamp(acc[r][v], low, high);
                 }
             }
         }

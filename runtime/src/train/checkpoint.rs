@@ -127,7 +127,7 @@ pub struct Position {
     pub examples: u64,
     /// Sums over those examples, one per training series.
     pub sums: Vec<f64>,
-    /// Losses of the first steps.
+    /// Losses of the first steps, for each batch one of every step program.
     pub losses: Vec<f64>,
     /// Means of the complete epochs.
     pub history: History,

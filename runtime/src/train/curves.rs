@@ -65,7 +65,7 @@ fn charts(report: &Report) -> Vec<Chart> {
         points.filter(|(_, value)| value.is_finite()).collect::<Vec<_>>()
     };
     if history.epochs.is_empty() {
-        let points = numbered(report.losses.clone());
+        let points = numbered(report.losses());
         let series = vec![Series { name: "train", color: TRAIN, points }];
         return vec![Chart { title: "loss".into(), horizontal: "step", series }];
     }
@@ -179,7 +179,7 @@ mod tests {
             seconds: 0.0,
             train: Vec::new(),
             test: Vec::new(),
-            losses: vec![3.0, 2.0, 1.0],
+            step_losses: vec![("loss".into(), vec![3.0, 2.0, 1.0])],
             history: History { train_names: names(), test_names: names(), epochs },
         }
     }
@@ -208,7 +208,7 @@ mod tests {
             assert_eq!(svg.contains("\nstep\n"), epochs == 0);
         }
         let mut empty = report(0);
-        empty.losses.clear();
+        empty.step_losses.clear();
         assert!(draw(&empty).is_ok());
     }
 }

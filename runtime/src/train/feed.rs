@@ -25,6 +25,8 @@ struct Buffers {
 
 struct Runner {
     id: ProgramId,
+    /// Name of the program.
+    program: Name,
     /// Indices into the batch, in the order of the program's inputs.
     inputs: Vec<usize>,
     outputs: Vec<Tensor>,
@@ -43,10 +45,10 @@ impl Feed {
         let mut by_batch = BTreeMap::new();
         for (&size, programs) in &programs.by_batch {
             let mut batch = Vec::new();
-            let several = programs.steps.len() > 1;
-            let steps = programs.steps.iter().map(|&id| Runner::new(session, id, size, &mut batch, several));
-            let steps = steps.collect::<Result<_, _>>()?;
-            let eval = programs.eval.map(|id| Runner::new(session, id, size, &mut batch, false)).transpose()?;
+            let steps = programs.steps.iter().map(|&id| Runner::new(session, id, size, &mut batch));
+            let mut steps: Vec<Runner> = steps.collect::<Result<_, _>>()?;
+            tell_apart(&mut steps);
+            let eval = programs.eval.map(|id| Runner::new(session, id, size, &mut batch)).transpose()?;
             by_batch.insert(size, Buffers { batch, steps, eval });
         }
         Ok(Feed { by_batch, prepare: programs.prepare })
@@ -59,8 +61,21 @@ impl Feed {
 
     /// Names of the results, in the order of [`Feed::run`]'s values.
     pub(crate) fn names(&self, kind: Kind) -> Vec<Name> {
+        self.runners(kind).iter().flat_map(|runner| runner.names.iter().cloned()).collect()
+    }
+
+    /// Where the loss of each step stands among the values of [`Kind::Step`]: it is the first result of its program.
+    pub(crate) fn losses(&self) -> Vec<usize> {
+        let starts = self.runners(Kind::Step).iter().scan(0, |end, runner| {
+            *end += runner.names.len();
+            Some(*end - runner.names.len())
+        });
+        starts.collect()
+    }
+
+    fn runners(&self, kind: Kind) -> &[Runner] {
         let runners = self.by_batch.values().map(|buffers| buffers.runners(kind)).find(|runners| !runners.is_empty());
-        runners.unwrap_or_default().iter().flat_map(|runner| runner.names.iter().cloned()).collect()
+        runners.unwrap_or_default()
     }
 
     /// Runs the programs of a kind on the examples `indices`, and stores their results in `values`.
@@ -109,14 +124,12 @@ impl Buffers {
 }
 
 impl Runner {
-    /// Prepares a program, adding tensors to `batch` for inputs that it has not yet. If there are `several` step
-    /// programs, each result is named after its program too.
+    /// Prepares a program, adding tensors to `batch` for inputs that it has not yet.
     fn new(
         session: &Session,
         id: ProgramId,
         size: usize,
         batch: &mut Vec<(Name, Tensor)>,
-        several: bool,
     ) -> Result<Runner, TrainError> {
         let executable = session.executable(id)?;
         let signature = |value: &Name, ty: &TensorType, wanted: String| TrainError::Signature {
@@ -142,11 +155,20 @@ impl Runner {
                 let wanted = "loss and metrics are scalars, means over the batch".into();
                 return Err(signature(&output.name, &output.ty, wanted));
             }
-            names.push(match several {
-                true => format!("{}.{}", executable.name, output.name).into(),
-                false => output.name.clone(),
-            });
+            names.push(output.name.clone());
         }
-        Ok(Runner { id, inputs, outputs: session.outputs(id)?, names })
+        Ok(Runner { id, program: executable.name.clone(), inputs, outputs: session.outputs(id)?, names })
+    }
+}
+
+/// Results of several programs under one name are called after their programs too.
+fn tell_apart(runners: &mut [Runner]) {
+    let all: Vec<Name> = runners.iter().flat_map(|runner| runner.names.iter().cloned()).collect();
+    for runner in runners {
+        for name in &mut runner.names {
+            if all.iter().filter(|other| *other == name).count() > 1 {
+                *name = format!("{}.{name}", runner.program).into();
+            }
+        }
     }
 }

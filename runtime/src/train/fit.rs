@@ -48,6 +48,8 @@ struct Fit<'a> {
     snapshot: Snapshot,
     /// Results of the last batch.
     values: Vec<f64>,
+    /// Which of the results of a step are losses, one for each step program.
+    losses: Vec<usize>,
     /// Test values of the current parameters, if they have been computed.
     tested: Option<Vec<f64>>,
 }
@@ -82,8 +84,8 @@ impl<'a> Fit<'a> {
             position.history.test_names = feed.names(Kind::Eval);
         }
         position.sums = vec![0.0; position.history.train_names.len()];
-        let (snapshot, values, tested) = (Snapshot::default(), Vec::new(), None);
-        Ok(Fit { session, data, options, split, feed, identity, position, snapshot, values, tested })
+        let (snapshot, values, tested, losses) = (Snapshot::default(), Vec::new(), None, feed.losses());
+        Ok(Fit { session, data, options, split, feed, identity, position, snapshot, values, losses, tested })
     }
 
     /// Goes on from a checkpoint, if one is given; returns its step.
@@ -141,8 +143,8 @@ impl<'a> Fit<'a> {
         for (sum, value) in position.sums.iter_mut().zip(&self.values) {
             *sum += value * batch.len() as f64;
         }
-        if position.losses.len() < KEPT_LOSSES {
-            position.losses.extend(self.values.first());
+        if position.losses.len() < KEPT_LOSSES * self.losses.len() {
+            position.losses.extend(self.losses.iter().filter_map(|&i| self.values.get(i)));
         }
         position.examples += batch.len() as u64;
         position.step_in_epoch += 1;
@@ -196,6 +198,13 @@ impl<'a> Fit<'a> {
         }
         self.tested = Some(sums.clone());
         Ok(sums)
+    }
+
+    /// Losses of the first steps, by the names of the losses.
+    fn step_losses(&self) -> Vec<(Name, Vec<f64>)> {
+        let names = self.losses.iter().filter_map(|&i| self.position.history.train_names.get(i));
+        let kept = |i: usize| self.position.losses.iter().skip(i).step_by(self.losses.len().max(1)).copied().collect();
+        names.enumerate().map(|(i, name)| (name.clone(), kept(i))).collect()
     }
 
     fn enough_steps(&self) -> bool {
@@ -255,7 +264,7 @@ impl<'a> Fit<'a> {
             seconds: start.elapsed().as_secs_f64(),
             train,
             test,
-            losses: self.position.losses,
+            step_losses: self.step_losses(),
             history: self.position.history,
         })
     }

@@ -149,7 +149,7 @@ fn a_training_is_what_its_definition_says() {
     let (w, trained, tested) = naive(6);
     assert_eq!(weight(&training), w);
     assert_eq!((report.outcome, report.epochs, report.steps), (Outcome::Done, 6, 30));
-    assert_eq!(report.losses.len(), 30);
+    assert_eq!(report.losses().len(), 30);
     let close = |found: Vec<f64>, expected: &[f64]| {
         assert!(found.len() == expected.len());
         found.iter().zip(expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-6 * b.max(1e-3), "{a} {b}"));
@@ -164,13 +164,13 @@ fn steps_and_folds_are_obeyed() {
     let mut first = training(0.1);
     let options = FitOptions { steps: Some(7), test_fold: Some(0), ..options() };
     let report = run(&mut first, &options).unwrap();
-    assert_eq!((report.steps, report.epochs, report.losses.len(), report.test.len()), (7, 1, 7, 1));
+    assert_eq!((report.steps, report.epochs, report.losses().len(), report.test.len()), (7, 1, 7, 1));
     let mut second = training(0.1);
     let options = FitOptions { shuffle: false, test_every: 0, steps: Some(1), ..options };
     let report = run(&mut second, &FitOptions { test_fold: None, ..options }).unwrap();
     // The first four targets in order, with w = 0: -2.99, -2.69, -2.39, -2.09.
     let expected = (2.99_f64.powi(2) + 2.69_f64.powi(2) + 2.39_f64.powi(2) + 2.09_f64.powi(2)) / 4.0;
-    assert!((report.losses[0] - expected).abs() < 1e-5);
+    assert!((report.losses()[0] - expected).abs() < 1e-5);
     assert!(report.test.is_empty() && report.history.test_names.is_empty());
 }
 

@@ -68,8 +68,8 @@ pub struct Report {
     pub train: Vec<f64>,
     /// Test values of the final parameters; empty without held out examples, or if interrupted before the first.
     pub test: Vec<f64>,
-    /// Loss of each of the first [`KEPT_LOSSES`] steps.
-    pub losses: Vec<f64>,
+    /// For each step program the name of its loss, and this of each of the first [`KEPT_LOSSES`] batches.
+    pub step_losses: Vec<(Name, Vec<f64>)>,
     /// Means of every epoch.
     pub history: History,
 }
@@ -81,19 +81,37 @@ impl Report {
         self.test.get(index).copied()
     }
 
-    /// The report as one JSON object on one line; what does not exist is null.
+    /// Loss of each of the first [`KEPT_LOSSES`] batches: of several step programs, the sum.
+    pub fn losses(&self) -> Vec<f64> {
+        let batches = self.step_losses.first().map_or(0, |(_, losses)| losses.len());
+        (0..batches).map(|i| self.step_losses.iter().filter_map(|(_, losses)| losses.get(i)).sum()).collect()
+    }
+
+    /// The losses among `values`, which have `names`, added up; `None` if one is missing.
+    fn total_loss(&self, names: &[Name], values: &[f64]) -> Option<f64> {
+        let value = |loss: &Name| values.get(names.iter().position(|name| name == loss)?).copied();
+        let losses: Vec<f64> = self.step_losses.iter().map(|(loss, _)| value(loss)).collect::<Option<_>>()?;
+        (!losses.is_empty()).then(|| losses.iter().sum())
+    }
+
+    /// The report as one JSON object on one line; what does not exist is null. Losses are summed over the steps of a
+    /// batch; if there are several, `step_losses` has each.
     pub fn to_json(&self) -> String {
-        let object = serde_json::json!({
-            "train_loss": self.train.first(),
-            "test_loss": self.test_value("loss"),
+        let mut object = serde_json::json!({
+            "train_loss": self.total_loss(&self.history.train_names, &self.train),
+            "test_loss": self.total_loss(&self.history.test_names, &self.test),
             "test_accuracy": self.test_value("accuracy"),
             "epochs": self.epochs,
             "steps": self.steps,
             "seconds": self.seconds,
-            "losses": self.losses,
+            "losses": self.losses(),
             "resumed_from_step": self.resumed_from_step,
             "interrupted": self.outcome == Outcome::Interrupted,
         });
+        if let (Some(object), true) = (object.as_object_mut(), self.step_losses.len() > 1) {
+            let each = self.step_losses.iter().map(|(name, losses)| (name.to_string(), losses.clone().into()));
+            object.insert("step_losses".into(), serde_json::Value::Object(each.collect()));
+        }
         object.to_string()
     }
 }
@@ -154,13 +172,19 @@ mod tests {
             seconds: 1.5,
             train: vec![0.5, 0.75],
             test: vec![0.25, 1.0],
-            losses: vec![1.0, f64::NAN],
+            step_losses: vec![("loss".into(), vec![1.0, f64::NAN])],
             history,
         };
         assert_eq!(
             report.to_json(),
             r#"{"epochs":1,"interrupted":false,"losses":[1.0,null],"resumed_from_step":null,"seconds":1.5,"steps":3,"test_accuracy":1.0,"test_loss":0.25,"train_loss":0.5}"#
         );
+        let mut several = report.clone();
+        several.step_losses = vec![("loss".into(), vec![1.0, 2.0]), ("accuracy".into(), vec![0.5, 0.25])];
+        assert_eq!(several.losses(), [1.5, 2.25]);
+        let json: serde_json::Value = serde_json::from_str(&several.to_json()).unwrap();
+        assert_eq!(json["step_losses"]["accuracy"][1], 0.25);
+        assert_eq!((json["train_loss"].as_f64(), json["test_loss"].as_f64()), (Some(1.25), Some(1.25)));
         assert_eq!(report.history.test("accuracy").unwrap(), [1.0]);
         assert_eq!(report.history.train("recall"), None);
     }

@@ -4,12 +4,13 @@
 //! the right one (n) or to both (batch); the summed ones are k. dot, conv and both gradients of conv have this form.
 
 use kiln_ir::body::{Affine, Body, IndexExpr, Map, Read};
-use kiln_ir::graph::{Def, Graph, NodeData, Value};
-use kiln_ir::op::{Elementwise, Op};
+use kiln_ir::graph::{Def, Graph, NodeData};
+use kiln_ir::op::Op;
 use kiln_ir::types::{DType, Extents, row_major_strides};
-use kiln_rt::kernels::{Activation, AffineDim, AffineRead, Along, ContractSpec, Element, Epilogue, Packed};
+use kiln_rt::kernels::{AffineDim, AffineRead, Along, ContractSpec, Element, Epilogue, Packed};
 
 use super::body_of;
+use super::epilogue::follow;
 
 /// A region that one micro-kernel covers. Operands are parameters of the region, by position.
 #[derive(Clone, Debug)]
@@ -89,9 +90,24 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
         out_offset: 0,
         epilogue: Epilogue::default(),
         packed: Packed::default(),
+        packs_ahead: false,
     };
     let mut form = ContractForm { spec, left, right, bias: None, scale: None, residual: None };
-    epilogue(region, root, &dims, &mut form)?;
+    let chain = follow(region, root, |onto, whole| match onto {
+        _ if !whole || !dims.whole => None,
+        onto if onto == dims.m => Some(Along::M),
+        onto if onto == dims.n => Some(Along::N),
+        _ => None,
+    })?;
+    form.bias = chain.bias.map(|(param, _)| param);
+    form.scale = chain.scale.map(|(param, _)| param);
+    form.residual = chain.residual;
+    form.spec.epilogue = Epilogue {
+        bias: chain.bias.map(|(_, along)| along),
+        scale: chain.scale.map(|(_, along)| along),
+        residual: chain.residual.is_some(),
+        activation: chain.activation,
+    };
     Ok(form)
 }
 
@@ -151,102 +167,6 @@ fn affine_read(read: &Read, extents: &[usize], order: &[usize]) -> AffineRead {
         }
     });
     AffineRead { dims: dims.collect() }
-}
-
-/// Follows the chain from the root to the result: bias, scale, residual, activation, each at most once, in this order.
-fn epilogue(region: &Graph, root: &NodeData, dims: &Dims, form: &mut ContractForm) -> Result<(), &'static str> {
-    let users = region.users();
-    let mut current = root.results[0];
-    let mut stage = 0;
-    while region.returns() != [current] {
-        let [user] = users[current.index()].as_slice() else {
-            return Err("a value before the end of the chain is used more than once");
-        };
-        let data = region.node(*user);
-        let next = step(region, data, current, dims, form)?;
-        if next < stage || (next == stage && stage > 0) {
-            return Err("the kernels apply bias, scale, residual and activation in this order, once each");
-        }
-        stage = next;
-        current = data.results[0];
-    }
-    Ok(())
-}
-
-/// Takes one member into the epilogue; returns its place in the order.
-fn step(
-    region: &Graph,
-    data: &NodeData,
-    current: Value,
-    dims: &Dims,
-    form: &mut ContractForm,
-) -> Result<u8, &'static str> {
-    let other = |data: &NodeData| data.operands.iter().copied().find(|&v| v != current);
-    let set = |form: &mut ContractForm, activation| {
-        form.spec.epilogue.activation = activation;
-        Ok(4)
-    };
-    match &data.op {
-        Op::Elementwise(op @ (Elementwise::Add | Elementwise::Mul)) => {
-            let other = other(data).ok_or("both operands are the contraction")?;
-            match (op, operand(region, other, dims)?) {
-                (Elementwise::Add, Operand::Vector(param, along)) => {
-                    form.bias = Some(param);
-                    form.spec.epilogue.bias = Some(along);
-                    Ok(1)
-                }
-                (_, Operand::Vector(param, along)) => {
-                    form.scale = Some(param);
-                    form.spec.epilogue.scale = Some(along);
-                    Ok(2)
-                }
-                (Elementwise::Add, Operand::Tensor(param)) => {
-                    form.residual = Some(param);
-                    form.spec.epilogue.residual = true;
-                    Ok(3)
-                }
-                _ => Err("the kernels have no product with a whole tensor"),
-            }
-        }
-        Op::Elementwise(Elementwise::Relu) => set(form, Activation::Relu),
-        Op::Elementwise(Elementwise::Gelu) => set(form, Activation::GeluErf),
-        Op::Elementwise(Elementwise::GeluTanh) => set(form, Activation::GeluTanh),
-        Op::Elementwise(Elementwise::Silu) => set(form, Activation::Silu),
-        Op::Elementwise(Elementwise::Sigmoid) => set(form, Activation::Sigmoid),
-        Op::Elementwise(Elementwise::Tanh) => set(form, Activation::Tanh),
-        Op::LeakyRelu(op) => set(form, Activation::LeakyRelu(op.slope)),
-        _ => Err("the kernels have no such epilogue"),
-    }
-}
-
-enum Operand {
-    Vector(usize, Along),
-    Tensor(usize),
-}
-
-/// The other operand of a member: a whole tensor, or a vector along m or n.
-fn operand(region: &Graph, value: Value, dims: &Dims) -> Result<Operand, &'static str> {
-    match region.value(value).def {
-        Def::Param(param) => Ok(Operand::Tensor(param)),
-        Def::Result(node, _) => {
-            let data = region.node(node);
-            let Op::Broadcast(broadcast) = &data.op else {
-                return Err("an operand of the epilogue is computed inside");
-            };
-            let Def::Param(param) = region.value(data.operands[0]).def else {
-                return Err("an operand of the epilogue is computed inside");
-            };
-            let source = region.ty(data.operands[0]).extents();
-            let target = region.ty(value).extents();
-            let onto: Vec<usize> = broadcast.dims.iter().map(|&d| d as usize).collect();
-            let whole = dims.whole && onto.iter().zip(&source).all(|(&d, &e)| target[d] == e);
-            match whole {
-                true if !onto.is_empty() && onto == dims.m => Ok(Operand::Vector(param, Along::M)),
-                true if !onto.is_empty() && onto == dims.n => Ok(Operand::Vector(param, Along::N)),
-                _ => Err("a vector of the epilogue runs along neither the rows nor the columns"),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use smallvec::SmallVec;
 
 use crate::loops::build::body_of;
 use crate::loops::build::contract::{contract_form, is_contraction_body};
+use crate::loops::build::depthwise::depthwise_form;
+use crate::loops::build::pool::{is_pool_body, pool_form};
 use crate::loops::build::{Declined, row_program};
 
 use super::Verdict;
@@ -24,6 +26,7 @@ pub(super) struct Facts<'a> {
     is_root: Vec<bool>,
     bodies: Vec<Body>,
     contraction: Vec<bool>,
+    pool: Vec<bool>,
 }
 
 impl<'a> Facts<'a> {
@@ -34,7 +37,8 @@ impl<'a> Facts<'a> {
         let bodies: Vec<Body> = graph.nodes().map(|(_, data)| body_of(graph, data)).collect();
         let contraction =
             graph.nodes().zip(&bodies).map(|((_, data), body)| is_contraction_body(graph, data, body)).collect();
-        Facts { graph, users: graph.users(), is_root, bodies, contraction }
+        let pool = graph.nodes().zip(&bodies).map(|((_, data), body)| is_pool_body(graph, data, body)).collect();
+        Facts { graph, users: graph.users(), is_root, bodies, contraction, pool }
     }
 
     /// Meaning of a node.
@@ -42,9 +46,9 @@ impl<'a> Facts<'a> {
         &self.bodies[node.index()]
     }
 
-    /// Whether a node is a contraction, whose operands must lie in memory.
+    /// Whether a node is the root of a micro-kernel, whose operands must lie in memory: a contraction or a pool.
     pub(super) fn reads_memory(&self, node: Node) -> bool {
-        self.contraction[node.index()]
+        self.contraction[node.index()] || self.pool[node.index()]
     }
 }
 
@@ -66,20 +70,37 @@ impl Kernel {
         self.region.nodes().len() == 1
     }
 
-    /// Whether a contraction is its root.
-    pub(super) fn is_contraction(&self, facts: &Facts<'_>) -> bool {
-        self.nodes.iter().any(|&node| facts.reads_memory(node))
+    /// What its root is.
+    pub(super) fn kind(&self, facts: &Facts<'_>) -> &'static str {
+        match self.nodes.iter().find(|&&node| facts.reads_memory(node)) {
+            Some(node) if facts.pool[node.index()] => "window",
+            Some(_) => "contraction",
+            None => "map",
+        }
     }
 
     /// Whether it is one kernel.
     pub(super) fn verdict(&self, facts: &Facts<'_>) -> Verdict {
-        if self.is_contraction(facts) {
-            return match contract_form(&self.region) {
-                Some(Ok(_)) => Verdict::Fused,
-                Some(Err(reason)) => Verdict::Epilogue(reason),
-                None => Verdict::Epilogue("the root is no contraction"),
-            };
+        let form = match self.kind(facts) {
+            "map" => return self.row_verdict(facts),
+            "window" => pool_form(&self.region).map(|form| form.map(drop)),
+            _ => match contract_form(&self.region) {
+                Some(Ok(_)) => return Verdict::Fused,
+                other => match depthwise_form(&self.region) {
+                    Some(form) => Some(form.map(drop)),
+                    None => other.map(|form| form.map(drop)),
+                },
+            },
+        };
+        match form {
+            Some(Ok(())) => self.row_verdict(facts),
+            Some(Err(reason)) => Verdict::Epilogue(reason),
+            None => Verdict::Epilogue("the root has no micro-kernel"),
         }
+    }
+
+    /// Whether it is one nest, which also runs where there are no micro-kernels.
+    fn row_verdict(&self, facts: &Facts<'_>) -> Verdict {
         let map = |&node: &Node| match facts.body(node) {
             Body::Map(map) => Ok(map),
             _ => Err(Declined::Body),

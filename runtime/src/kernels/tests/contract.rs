@@ -5,8 +5,11 @@ use super::super::{
 };
 use super::cases::{Conv, dot, naive, numbers, out_len, read_len};
 
+/// Bounds that numbers in -1..1 often exceed.
+const CLAMP: Activation = Activation::Clamp { low: -0.25, high: 0.75 };
+
 /// The levels this processor has.
-fn levels() -> Vec<&'static Kernels> {
+pub(super) fn levels() -> Vec<&'static Kernels> {
     let usable = Level::ALL.into_iter().filter(|level| level.available());
     usable.filter_map(Kernels::for_level).collect()
 }
@@ -163,7 +166,7 @@ fn split_sums_are_reduced() {
 fn double_precision() {
     let mut spec = dot(2, 23, 41, 67, false, true);
     spec.element = Element::F64;
-    for activation in [Activation::None, Activation::LeakyRelu(0.25), Activation::GeluErf] {
+    for activation in [Activation::None, Activation::LeakyRelu(0.25), CLAMP, Activation::GeluErf] {
         spec.epilogue.activation = activation;
         check_all(&spec);
     }
@@ -302,6 +305,7 @@ fn every_epilogue() {
         Activation::Silu,
         Activation::Sigmoid,
         Activation::Tanh,
+        CLAMP,
     ];
     for activation in activations {
         for (bias, scale, residual) in
@@ -356,11 +360,11 @@ fn empty_sum_is_the_epilogue_of_zero() {
 }
 
 #[test]
-fn relu_keeps_nan() {
+fn relu_and_clamp_keep_nan() {
     for kernels in levels() {
-        for n in [16, 5] {
+        for (n, activation) in [(16, Activation::Relu), (5, Activation::Relu), (16, CLAMP), (5, CLAMP)] {
             let mut spec = dot(1, 1, n, 1, false, false);
-            spec.epilogue.activation = Activation::Relu;
+            spec.epilogue.activation = activation;
             let plan = ContractPlan::new(&spec, kernels).unwrap();
             let (left, right) = ([f32::NAN], vec![1.0f32; n]);
             let mut out = vec![0.0f32; n];

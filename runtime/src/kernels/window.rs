@@ -1,0 +1,25 @@
+//! Kernels of windows over planes: depthwise convolutions, whose channels are independent, and pools.
+//!
+//! A tensor `[N, C, H, W]` is `N * C` planes. Vectors run along an output row; where a window meets the border of its
+//! plane, loads are masked. A tile of a launch is a few whole planes, so that no two tiles share a sum.
+
+mod axis;
+mod depthwise;
+mod depthwise_plane;
+mod lanes;
+mod plan;
+mod pool;
+mod pool_grad;
+mod pool_grad_plane;
+mod pool_plane;
+mod tables;
+
+pub use axis::{Axis, WindowError};
+pub use depthwise::{DepthwiseDescriptor, DepthwiseEpilogue, DepthwisePlan, DepthwiseSpec, depthwise_tiles};
+pub(crate) use depthwise_plane::{PlaneCall, plane};
+pub use plan::WindowPlan;
+pub use pool::{PoolDescriptor, PoolPlan, PoolReduce, PoolSpec, pool_tiles};
+pub use pool_grad::{PoolGradDescriptor, PoolGradPlan, PoolGradSpec, pool_grad_tiles};
+pub(crate) use pool_grad_plane::{PoolGradCall, pool_grad_plane};
+pub(crate) use pool_plane::{PoolCall, pool_plane};
+pub(crate) use tables::{WindowTable, window_table};

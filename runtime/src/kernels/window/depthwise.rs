@@ -1,0 +1,167 @@
+#![allow(
+    unsafe_code,
+    reason = "the descriptor holds pointers into tables that the plan owns; the entry point is called"
+)]
+//! Depthwise convolutions: each output plane is the convolution of one input plane with one small filter.
+//!
+//! Backward-data at stride 1 is the same with the filter turned by half a circle ([`DepthwiseSpec::flipped`]).
+
+use std::ptr::null;
+
+use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
+use super::depthwise_plane::PlaneCall;
+use super::tables::WindowTable;
+use crate::kernels::{Activation, Kernels};
+
+/// `out[p, y, x] = epilogue(sum over i, j of in[p / multiplier, rows(y, i), columns(x, j)] * w[p % filters, i, j])`, f32.
+#[derive(Clone, Debug)]
+pub struct DepthwiseSpec {
+    /// Planes of the output: batch times output channels.
+    pub planes: usize,
+    /// Output channels.
+    pub filters: usize,
+    /// Output channels per input channel, at least 1.
+    pub multiplier: usize,
+    /// From one row to the next.
+    pub rows: Axis,
+    /// Along a row.
+    pub columns: Axis,
+    /// Whether `w` is read backwards along rows and columns.
+    pub flipped: [bool; 2],
+    /// What is done to a sum before it is stored.
+    pub epilogue: DepthwiseEpilogue,
+}
+
+/// Applied in the order of the fields; vectors have one element for each filter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DepthwiseEpilogue {
+    /// Adds a vector.
+    pub bias: bool,
+    /// Multiplies by a vector.
+    pub scale: bool,
+    /// Adds a tensor of the output's shape, with which the output may be identical.
+    pub residual: bool,
+    /// Last.
+    pub activation: Activation,
+}
+
+/// A compiled depthwise convolution.
+#[derive(Debug)]
+pub struct DepthwisePlan {
+    descriptor: Box<DepthwiseDescriptor>,
+    kernel: String,
+}
+
+/// What the entry point takes; opaque to callers.
+#[derive(Debug)]
+pub struct DepthwiseDescriptor {
+    pub(super) spec: DepthwiseSpec,
+    pub(super) table: &'static WindowTable,
+    plane: super::depthwise_plane::PlaneFn,
+    /// Planes of one tile.
+    tile: usize,
+    /// `[vectors of a row][columns of the window]`
+    pub(super) masks: Vec<[u16; 2]>,
+    /// `[vectors of a row]`
+    pub(super) full: Vec<bool>,
+    /// Output rows whose windows lie inside.
+    pub(super) interior: std::ops::Range<usize>,
+    pub(super) activation: (u32, [f32; 2]),
+}
+
+impl DepthwisePlan {
+    /// Compiles `spec` for the kernels of one level.
+    ///
+    /// # Errors
+    /// [`WindowError`] when there is no kernel.
+    pub fn new(spec: &DepthwiseSpec, kernels: &Kernels) -> Result<Self, WindowError> {
+        let (rows, columns) = (spec.rows, spec.columns);
+        check_planes(spec.planes, &rows, &columns)?;
+        if spec.filters == 0 || spec.multiplier == 0 {
+            return Err(WindowError::Empty);
+        }
+        if columns.stride > 2 {
+            return Err(WindowError::Stride);
+        }
+        let table = kernels.window;
+        let three = (rows.kernel, columns.kernel) == (3, 3) && rows.stride == columns.stride;
+        let functions = if three { &table.depthwise3 } else { &table.depthwise };
+        let (masks, full) = columns.masks(table.lanes);
+        let work = rows.output * columns.output * rows.kernel * columns.kernel;
+        let (code, alpha) = spec.epilogue.activation.code();
+        Ok(Self {
+            kernel: format!("{}-depthwise-{}", table.name, describe(&rows, &columns)),
+            descriptor: Box::new(DepthwiseDescriptor {
+                spec: spec.clone(),
+                table,
+                plane: functions[columns.stride - 1],
+                tile: tile_planes(spec.planes, work),
+                masks,
+                full,
+                interior: rows.interior(),
+                activation: (code, alpha.map(|a| a as f32)),
+            }),
+        })
+    }
+
+    /// What the entry point takes; valid as long as the plan lives, wherever the plan is moved.
+    pub fn descriptor(&self) -> *const DepthwiseDescriptor {
+        std::ptr::from_ref(&*self.descriptor)
+    }
+
+    /// Count of tiles for [`depthwise_tiles`]; tiles are independent.
+    pub fn tiles(&self) -> u64 {
+        self.descriptor.spec.planes.div_ceil(self.descriptor.tile) as u64
+    }
+
+    /// Planes of one tile.
+    pub fn planes_per_tile(&self) -> usize {
+        self.descriptor.tile.min(self.descriptor.spec.planes)
+    }
+
+    /// Level, kernel and stride, such as `avx512-depthwise-3x3-s1`.
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+}
+
+/// Tiles `begin..end` of a depthwise convolution. `bias`, `scale` and `residual` are not read where the spec has none.
+///
+/// # Safety
+/// The descriptor's plan is alive and its level available; the tensors have the spec's shapes; `out` overlaps nothing
+/// but `residual`, with which it may be identical; no other thread runs these tiles; `begin <= end <=` the tiles.
+#[allow(clippy::too_many_arguments, reason = "a nest passes pointers one by one")]
+pub unsafe extern "C" fn depthwise_tiles(
+    descriptor: *const DepthwiseDescriptor,
+    x: *const f32,
+    w: *const f32,
+    out: *mut f32,
+    bias: *const f32,
+    scale: *const f32,
+    residual: *const f32,
+    begin: u64,
+    end: u64,
+) {
+    // SAFETY: the plan is alive.
+    let d = unsafe { &*descriptor };
+    let spec = &d.spec;
+    let (input, output) = (spec.rows.input * spec.columns.input, spec.rows.output * spec.columns.output);
+    let taps = spec.rows.kernel * spec.columns.kernel;
+    let from = begin as usize * d.tile;
+    let to = (end as usize * d.tile).min(spec.planes);
+    for plane in from..to {
+        let filter = plane % spec.filters;
+        let of_filter = |used: bool, vector: *const f32| if used { vector.wrapping_add(filter) } else { null() };
+        let call = PlaneCall {
+            d,
+            x: x.wrapping_add(plane / spec.multiplier * input),
+            w: w.wrapping_add(filter * taps),
+            out: out.wrapping_add(plane * output),
+            bias: of_filter(spec.epilogue.bias, bias),
+            scale: of_filter(spec.epilogue.scale, scale),
+            residual: if spec.epilogue.residual { residual.wrapping_add(plane * output) } else { null() },
+        };
+        // SAFETY: by the contract above all planes exist, and the level is available.
+        unsafe { (d.plane)(&call) }
+    }
+}

@@ -1,0 +1,54 @@
+//! A compiled window kernel of any kind.
+
+use super::depthwise::DepthwisePlan;
+use super::pool::PoolPlan;
+use super::pool_grad::PoolGradPlan;
+
+/// The plan behind one launch.
+#[derive(Debug)]
+pub enum WindowPlan {
+    /// For `depthwise_tiles`.
+    Depthwise(DepthwisePlan),
+    /// For `pool_tiles`.
+    Pool(PoolPlan),
+    /// For `pool_grad_tiles`.
+    PoolGrad(PoolGradPlan),
+}
+
+impl WindowPlan {
+    /// Address of the descriptor that the entry point takes; valid as long as the plan lives, wherever it is moved.
+    pub fn descriptor(&self) -> usize {
+        match self {
+            Self::Depthwise(plan) => plan.descriptor().expose_provenance(),
+            Self::Pool(plan) => plan.descriptor().expose_provenance(),
+            Self::PoolGrad(plan) => plan.descriptor().expose_provenance(),
+        }
+    }
+
+    /// Count of tiles, which are independent.
+    pub fn tiles(&self) -> u64 {
+        match self {
+            Self::Depthwise(plan) => plan.tiles(),
+            Self::Pool(plan) => plan.tiles(),
+            Self::PoolGrad(plan) => plan.tiles(),
+        }
+    }
+
+    /// Planes of one tile.
+    pub fn planes_per_tile(&self) -> usize {
+        match self {
+            Self::Depthwise(plan) => plan.planes_per_tile(),
+            Self::Pool(plan) => plan.planes_per_tile(),
+            Self::PoolGrad(plan) => plan.planes_per_tile(),
+        }
+    }
+
+    /// Level, op, window and stride, such as `avx512-depthwise-3x3-s1`.
+    pub fn kernel(&self) -> &str {
+        match self {
+            Self::Depthwise(plan) => plan.kernel(),
+            Self::Pool(plan) => plan.kernel(),
+            Self::PoolGrad(plan) => plan.kernel(),
+        }
+    }
+}

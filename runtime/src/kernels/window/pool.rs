@@ -1,0 +1,150 @@
+#![allow(unsafe_code, reason = "the entry point is called with raw tensors")]
+//! Maxima and sums of windows.
+
+use super::axis::{Axis, WindowError, check_planes, tile_planes};
+use super::tables::WindowTable;
+use crate::kernels::{Activation, Kernels};
+
+/// `out[p, y, x] = activation(scale * reduce over i, j of in[p, rows(y, i), columns(x, j)])`, f32; for a maximum
+/// without the scale.
+#[derive(Clone, Debug)]
+pub struct PoolSpec {
+    /// Planes: batch times channels.
+    pub planes: usize,
+    /// From one row to the next.
+    pub rows: Axis,
+    /// Along a row.
+    pub columns: Axis,
+    /// What is done to a window.
+    pub reduce: PoolReduce,
+    /// Last.
+    pub activation: Activation,
+}
+
+/// What one window becomes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PoolReduce {
+    /// The largest element, with padding as minus infinity. The first NaN wins.
+    Max {
+        /// Also gives the row-major position in the window where it occurs first, as i32.
+        place: bool,
+    },
+    /// The sum in row-major order, with padding as zero, times a factor.
+    Sum {
+        /// 1 for a sum.
+        scale: f64,
+    },
+}
+
+/// A compiled pool.
+#[derive(Debug)]
+pub struct PoolPlan {
+    descriptor: Box<PoolDescriptor>,
+    kernel: String,
+}
+
+/// What the entry point takes; opaque to callers.
+#[derive(Debug)]
+pub struct PoolDescriptor {
+    pub(super) spec: PoolSpec,
+    pub(super) table: &'static WindowTable,
+    plane: super::pool_plane::PoolFn,
+    tile: usize,
+    /// `[vectors of a row][columns of the window]`
+    pub(super) masks: Vec<[u16; 2]>,
+    /// `[vectors of a row]`
+    pub(super) full: Vec<bool>,
+    pub(super) scale: f32,
+    pub(super) activation: (u32, [f32; 2]),
+}
+
+impl PoolPlan {
+    /// Compiles `spec` for the kernels of one level.
+    ///
+    /// # Errors
+    /// [`WindowError`] when there is no kernel.
+    pub fn new(spec: &PoolSpec, kernels: &Kernels) -> Result<Self, WindowError> {
+        let (rows, columns) = (spec.rows, spec.columns);
+        check_planes(spec.planes, &rows, &columns)?;
+        if columns.stride > 2 {
+            return Err(WindowError::Stride);
+        }
+        let table = kernels.window;
+        let (number, name, scale) = match spec.reduce {
+            PoolReduce::Max { place: false } => (0, "max", 1.0),
+            PoolReduce::Max { place: true } => (1, "argmax", 1.0),
+            PoolReduce::Sum { scale } => (2, "sum", scale),
+        };
+        let shape = match (rows.kernel, columns.kernel, columns.stride) {
+            (2, 2, 2) => 0,
+            (3, 3, 2) => 1,
+            (_, _, 1) => 2,
+            _ => 3,
+        };
+        let (masks, full) = columns.masks(table.lanes);
+        let (code, alpha) = spec.activation.code();
+        Ok(Self {
+            kernel: format!("{}-{name}-pool-{}", table.name, super::axis::describe(&rows, &columns)),
+            descriptor: Box::new(PoolDescriptor {
+                spec: spec.clone(),
+                table,
+                plane: table.pool[number][shape],
+                // A window is read once: elements, not operations, are what a tile takes its time for.
+                tile: tile_planes(spec.planes, rows.input * columns.input * 8),
+                masks,
+                full,
+                scale: scale as f32,
+                activation: (code, alpha.map(|a| a as f32)),
+            }),
+        })
+    }
+
+    /// What the entry point takes; valid as long as the plan lives, wherever the plan is moved.
+    pub fn descriptor(&self) -> *const PoolDescriptor {
+        std::ptr::from_ref(&*self.descriptor)
+    }
+
+    /// Count of tiles for [`pool_tiles`]; tiles are independent.
+    pub fn tiles(&self) -> u64 {
+        self.descriptor.spec.planes.div_ceil(self.descriptor.tile) as u64
+    }
+
+    /// Planes of one tile.
+    pub fn planes_per_tile(&self) -> usize {
+        self.descriptor.tile.min(self.descriptor.spec.planes)
+    }
+
+    /// Level, op, window and stride, such as `avx512-max-pool-3x3-s2`.
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+}
+
+/// Tiles `begin..end` of a pool. `place` is written only if the spec asks for places.
+///
+/// # Safety
+/// The descriptor's plan is alive and its level available; the tensors have the spec's shapes and overlap nowhere; no
+/// other thread runs these tiles; `begin <= end <=` the tiles.
+pub unsafe extern "C" fn pool_tiles(
+    descriptor: *const PoolDescriptor,
+    x: *const f32,
+    out: *mut f32,
+    place: *mut i32,
+    begin: u64,
+    end: u64,
+) {
+    // SAFETY: the plan is alive.
+    let d = unsafe { &*descriptor };
+    let spec = &d.spec;
+    let (input, output) = (spec.rows.input * spec.columns.input, spec.rows.output * spec.columns.output);
+    for plane in begin as usize * d.tile..(end as usize * d.tile).min(spec.planes) {
+        let call = super::pool_plane::PoolCall {
+            d,
+            x: x.wrapping_add(plane * input),
+            out: out.wrapping_add(plane * output),
+            place: place.wrapping_add(plane * output).cast(),
+        };
+        // SAFETY: by the contract above all planes exist, and the level is available.
+        unsafe { (d.plane)(&call) }
+    }
+}

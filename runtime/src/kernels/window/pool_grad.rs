@@ -1,0 +1,155 @@
+#![allow(unsafe_code, reason = "the entry point is called with raw tensors")]
+//! Gradients of pools: each input element takes from the windows that it is in.
+
+use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
+use crate::kernels::Kernels;
+
+/// `dx[p, rows(y, i), columns(x, j)] += dy[p, y, x]` for all `y, x, i, j` inside, by row-major `i, j`; with places only
+/// where `place[p, y, x] = i * columns.kernel + j`. Where a gate is not above 0, `dx` is 0 (the gradient of a relu
+/// before the pool).
+#[derive(Clone, Debug)]
+pub struct PoolGradSpec {
+    /// Planes: batch times channels.
+    pub planes: usize,
+    /// Of the pool: `dx` is its input, `dy` its output.
+    pub rows: Axis,
+    /// Likewise.
+    pub columns: Axis,
+    /// Whether places choose one element of each window.
+    pub place: bool,
+    /// Whether there is a gate, of the shape of `dx`.
+    pub gate: bool,
+}
+
+/// A compiled gradient of a pool.
+#[derive(Debug)]
+pub struct PoolGradPlan {
+    descriptor: Box<PoolGradDescriptor>,
+    kernel: String,
+}
+
+/// What the entry point takes; opaque to callers.
+#[derive(Debug)]
+pub struct PoolGradDescriptor {
+    pub(super) spec: PoolGradSpec,
+    plane: super::pool_grad_plane::PoolGradFn,
+    tile: usize,
+    pub(super) taps: Vec<Tap>,
+    /// `[vectors of a phase][columns of the window]`: which windows exist.
+    pub(super) masks: Vec<u16>,
+    /// `[vectors of a phase]`: whether all windows do, and all elements of all phases.
+    pub(super) full: Vec<bool>,
+}
+
+/// A column of the window. Element `phase + stride * l` of a row is in this column of window `l + shift`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tap {
+    pub(super) phase: usize,
+    pub(super) shift: isize,
+}
+
+impl PoolGradPlan {
+    /// Compiles `spec` for the kernels of one level.
+    ///
+    /// # Errors
+    /// [`WindowError`] when there is no kernel.
+    pub fn new(spec: &PoolGradSpec, kernels: &Kernels) -> Result<Self, WindowError> {
+        let (rows, columns) = (spec.rows, spec.columns);
+        check_planes(spec.planes, &rows, &columns)?;
+        if columns.stride > 2 {
+            return Err(WindowError::Stride);
+        }
+        let table = kernels.window;
+        let taps = taps(&columns);
+        let vectors = columns.input.div_ceil(columns.stride * table.lanes);
+        let mut masks = Vec::with_capacity(vectors * taps.len());
+        let mut full = Vec::with_capacity(vectors);
+        for vector in 0..vectors {
+            let first = vector * table.lanes;
+            let mut all = (first + table.lanes) * columns.stride <= columns.input;
+            for tap in &taps {
+                let exists = |lane: &usize| {
+                    let window = (first + lane) as isize + tap.shift;
+                    (0..columns.output as isize).contains(&window)
+                };
+                let mask: u16 = (0..table.lanes).filter(exists).fold(0, |bits, lane| bits | 1 << lane);
+                all &= u32::from(mask) == (1u32 << table.lanes) - 1;
+                masks.push(mask);
+            }
+            full.push(all);
+        }
+        let name = if spec.place { "max" } else { "sum" };
+        Ok(Self {
+            kernel: format!("{}-{name}-pool-grad-{}", table.name, describe(&rows, &columns)),
+            descriptor: Box::new(PoolGradDescriptor {
+                plane: table.pool_grad[usize::from(spec.place)][columns.stride - 1],
+                tile: tile_planes(spec.planes, rows.input * columns.input * 8),
+                spec: spec.clone(),
+                taps,
+                masks,
+                full,
+            }),
+        })
+    }
+
+    /// What the entry point takes; valid as long as the plan lives, wherever the plan is moved.
+    pub fn descriptor(&self) -> *const PoolGradDescriptor {
+        std::ptr::from_ref(&*self.descriptor)
+    }
+
+    /// Count of tiles for [`pool_grad_tiles`]; tiles are independent.
+    pub fn tiles(&self) -> u64 {
+        self.descriptor.spec.planes.div_ceil(self.descriptor.tile) as u64
+    }
+
+    /// Planes of one tile.
+    pub fn planes_per_tile(&self) -> usize {
+        self.descriptor.tile.min(self.descriptor.spec.planes)
+    }
+
+    /// Level, op, window and stride, such as `avx512-max-pool-grad-2x2-s2`.
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+}
+
+fn taps(columns: &Axis) -> Vec<Tap> {
+    let stride = columns.stride as i64;
+    let tap = |j: usize| {
+        let first = j as i64 + columns.offset;
+        let phase = first.rem_euclid(stride);
+        Tap { phase: phase as usize, shift: ((phase - first) / stride) as isize }
+    };
+    (0..columns.kernel).map(tap).collect()
+}
+
+/// Tiles `begin..end` of a pool's gradient. `place` and `gate` are read only if the spec has them.
+///
+/// # Safety
+/// The descriptor's plan is alive and its level available; the tensors have the spec's shapes; `dx` overlaps none of
+/// them; no other thread runs these tiles; `begin <= end <=` the tiles.
+pub unsafe extern "C" fn pool_grad_tiles(
+    descriptor: *const PoolGradDescriptor,
+    dy: *const f32,
+    place: *const i32,
+    gate: *const f32,
+    dx: *mut f32,
+    begin: u64,
+    end: u64,
+) {
+    // SAFETY: the plan is alive.
+    let d = unsafe { &*descriptor };
+    let spec = &d.spec;
+    let (input, output) = (spec.rows.input * spec.columns.input, spec.rows.output * spec.columns.output);
+    for plane in begin as usize * d.tile..(end as usize * d.tile).min(spec.planes) {
+        let call = super::pool_grad_plane::PoolGradCall {
+            d,
+            dy: dy.wrapping_add(plane * output),
+            place: place.wrapping_add(plane * output).cast(),
+            gate: gate.wrapping_add(plane * input),
+            dx: dx.wrapping_add(plane * input),
+        };
+        // SAFETY: by the contract above all planes exist, and the level is available.
+        unsafe { (d.plane)(&call) }
+    }
+}

@@ -1,0 +1,109 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "inner loops over raw planes; the contract is PoolGradCall's, stated once on `pool_grad_plane`"
+)]
+#![allow(clippy::needless_range_loop, reason = "phases number registers and addresses alike")]
+//! One plane of a pool's gradient. At stride 2 the even and the odd elements of a row belong to different columns of
+//! the windows: each *phase* is summed by itself, with contiguous loads, and the two are interleaved at the end.
+
+use super::lanes::first_lanes;
+use super::pool_grad::PoolGradDescriptor;
+use crate::kernels::simd::SimdWindow;
+
+/// One plane: pointers to its first elements.
+pub(crate) struct PoolGradCall<'a> {
+    pub(super) d: &'a PoolGradDescriptor,
+    pub(super) dy: *const f32,
+    /// Bits of i32.
+    pub(super) place: *const f32,
+    pub(super) gate: *const f32,
+    pub(super) dx: *mut f32,
+}
+
+pub(crate) type PoolGradFn = unsafe fn(&PoolGradCall<'_>);
+
+/// Computes one plane; `STRIDE` is the one along a row, 1 or 2.
+///
+/// # Safety
+/// The processor has the instructions of `S`, whose lanes are the table's; the call's pointers are good for the planes
+/// of its spec.
+#[inline(always)]
+pub(crate) unsafe fn pool_grad_plane<S: SimdWindow, const PLACE: bool, const STRIDE: usize>(call: &PoolGradCall<'_>) {
+    let d = call.d;
+    let (rows, columns) = (&d.spec.rows, &d.spec.columns);
+    for y in 0..rows.input {
+        for v in 0..d.full.len() {
+            let sums = if *d.full.get_unchecked(v) {
+                sums::<S, PLACE, STRIDE, false>(call, y, v)
+            } else {
+                sums::<S, PLACE, STRIDE, true>(call, y, v)
+            };
+            let first = v * S::LANES * STRIDE;
+            let halves = if STRIDE == 2 { sums[0].interleave(sums[1]) } else { (sums[0], sums[0]) };
+            let at = y * columns.input + first;
+            put(call, halves.0, at, columns.input - first);
+            if STRIDE == 2 && first + S::LANES < columns.input {
+                put(call, halves.1, at + S::LANES, columns.input - first - S::LANES);
+            }
+        }
+    }
+}
+
+/// The sums of vector `v` of each phase of row `y`, over the windows in row-major order of their positions.
+#[inline(always)]
+unsafe fn sums<S: SimdWindow, const PLACE: bool, const STRIDE: usize, const MASKED: bool>(
+    call: &PoolGradCall<'_>,
+    y: usize,
+    v: usize,
+) -> [S; STRIDE] {
+    let d = call.d;
+    let (rows, columns) = (&d.spec.rows, &d.spec.columns);
+    let zero = S::splat(0.0);
+    let mut sums = [zero; STRIDE];
+    for i in 0..rows.kernel {
+        let from = y as i64 - rows.offset - i as i64;
+        let window = from.div_euclid(rows.stride as i64);
+        if window * rows.stride as i64 != from || window < 0 || window >= rows.output as i64 {
+            continue;
+        }
+        let row = window as usize * columns.output + v * S::LANES;
+        for j in 0..columns.kernel {
+            let tap = d.taps.get_unchecked(j);
+            let mask = *d.masks.get_unchecked(v * columns.kernel + j);
+            let at = (row as isize).wrapping_add(tap.shift);
+            let load = |from: *const f32| {
+                let from = from.wrapping_offset(at);
+                // SAFETY: the mask leaves the windows that exist; the level is the caller's promise.
+                unsafe { if MASKED { S::load_mask(from, mask) } else { S::load(from) } }
+            };
+            let mut term = load(call.dy);
+            if PLACE {
+                let here = S::splat(f32::from_bits((i * columns.kernel + j) as u32));
+                term = S::select(load(call.place).same_bits(here), term, zero);
+            }
+            for phase in 0..STRIDE {
+                if STRIDE == 1 || tap.phase == phase {
+                    sums[phase] = sums[phase].add(term);
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Stores the first `left` lanes at most, where the gate is open.
+#[inline(always)]
+unsafe fn put<S: SimdWindow>(call: &PoolGradCall<'_>, mut value: S, at: usize, left: usize) {
+    let mask = first_lanes(left, S::LANES);
+    if call.d.spec.gate {
+        let zero = S::splat(0.0);
+        let gate = S::load_mask(call.gate.wrapping_add(at), mask);
+        value = S::select(zero.less(gate), value, zero);
+    }
+    if left >= S::LANES {
+        value.store(call.dx.wrapping_add(at));
+    } else {
+        value.store_mask(call.dx.wrapping_add(at), mask);
+    }
+}

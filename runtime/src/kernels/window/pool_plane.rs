@@ -1,0 +1,143 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "inner loops over raw planes; the contract is PoolCall's, stated once on `pool_plane`"
+)]
+#![allow(clippy::needless_range_loop, reason = "taps number registers and addresses alike")]
+//! One plane of a pool, vector by vector along the output rows.
+
+use super::lanes::{first_lanes, tap, taps};
+use super::pool::PoolDescriptor;
+use crate::kernels::math::clamp;
+use crate::kernels::simd::SimdWindow;
+use crate::kernels::tile::{CLAMP, LEAKY_RELU, RELU};
+
+pub(crate) const ARG_MAX: u32 = 1;
+pub(crate) const SUM: u32 = 2;
+
+/// One plane: pointers to its first elements.
+pub(crate) struct PoolCall<'a> {
+    pub(super) d: &'a PoolDescriptor,
+    pub(super) x: *const f32,
+    pub(super) out: *mut f32,
+    /// Bits of i32.
+    pub(super) place: *mut f32,
+}
+
+pub(crate) type PoolFn = unsafe fn(&PoolCall<'_>);
+
+/// Computes one plane by `OP`. `K` is the extent of a square window, or 0 for any; `STRIDE` is along a row, 1 or 2.
+///
+/// # Safety
+/// The processor has the instructions of `S`, whose lanes are the table's; the call's pointers are good for the planes
+/// of its spec.
+#[inline(always)]
+pub(crate) unsafe fn pool_plane<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize>(
+    call: &PoolCall<'_>,
+) {
+    let d = call.d;
+    let (rows, columns) = (&d.spec.rows, &d.spec.columns);
+    for y in 0..rows.output {
+        let top = (y * rows.stride) as isize + rows.offset as isize;
+        for v in 0..d.full.len() {
+            let block = Block {
+                at: call
+                    .x
+                    .wrapping_offset(top * columns.input as isize + columns.offset as isize)
+                    .wrapping_add(v * S::LANES * STRIDE),
+                masks: d.masks.as_ptr().add(v * columns.kernel),
+                // Rows of the window that exist.
+                from: (-top).clamp(0, rows.kernel as isize) as usize,
+                to: (rows.input as isize - top).clamp(0, rows.kernel as isize) as usize,
+            };
+            let full = *d.full.get_unchecked(v);
+            let best = if full {
+                reduce::<S, OP, K, STRIDE, false>(call, &block)
+            } else {
+                reduce::<S, OP, K, STRIDE, true>(call, &block)
+            };
+            let mask = first_lanes(columns.output - v * S::LANES, S::LANES);
+            let at = y * columns.output + v * S::LANES;
+            let value = finish::<S, OP>(call, best.0);
+            if full {
+                value.store(call.out.wrapping_add(at));
+            } else {
+                value.store_mask(call.out.wrapping_add(at), mask);
+            }
+            if OP == ARG_MAX {
+                if full {
+                    best.1.store(call.place.wrapping_add(at));
+                } else {
+                    best.1.store_mask(call.place.wrapping_add(at), mask);
+                }
+            }
+        }
+    }
+    let (code, alpha) = d.activation;
+    if code > CLAMP {
+        (d.table.activate)(code, alpha, call.out, rows.output * columns.output);
+    }
+}
+
+struct Block {
+    at: *const f32,
+    masks: *const [u16; 2],
+    from: usize,
+    to: usize,
+}
+
+/// The reduced windows of one vector, and their places.
+#[inline(always)]
+unsafe fn reduce<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize, const MASKED: bool>(
+    call: &PoolCall<'_>,
+    block: &Block,
+) -> (S, S) {
+    let columns = &call.d.spec.columns;
+    let neutral = S::splat(if OP == SUM { 0.0 } else { f32::NEG_INFINITY });
+    // SAFETY: the pointers and masks are those of the plane; the level is the caller's promise.
+    let load =
+        |at: *const f32, mask: u16| unsafe { if MASKED { S::load_mask_or(at, mask, neutral) } else { S::load(at) } };
+    let mut best = (neutral, S::splat(0.0));
+    if K > 0 && block.from == 0 && block.to == K {
+        for i in 0..K {
+            let x = taps::<S, K, STRIDE>(block.at.wrapping_add(i * columns.input), block.masks, load);
+            for j in 0..K {
+                best = step::<S, OP>(best, x[j], i * K + j);
+            }
+        }
+        return best;
+    }
+    for i in block.from..block.to {
+        let row = block.at.wrapping_add(i * columns.input);
+        for j in 0..columns.kernel {
+            let (x, _) = tap::<S, STRIDE>(row, block.masks, j, &load);
+            best = step::<S, OP>(best, x, i * columns.kernel + j);
+        }
+    }
+    best
+}
+
+#[inline(always)]
+unsafe fn step<S: SimdWindow, const OP: u32>(best: (S, S), x: S, place: usize) -> (S, S) {
+    if OP == SUM {
+        return (best.0.add(x), best.1);
+    }
+    let wins = x.wins(best.0);
+    let value = S::select(wins, x, best.0);
+    match OP {
+        ARG_MAX => (value, S::select(wins, S::splat(f32::from_bits(place as u32)), best.1)),
+        _ => (value, best.1),
+    }
+}
+
+#[inline(always)]
+unsafe fn finish<S: SimdWindow, const OP: u32>(call: &PoolCall<'_>, value: S) -> S {
+    let value = if OP == SUM { value.mul(S::splat(call.d.scale)) } else { value };
+    let (code, alpha) = call.d.activation;
+    match code {
+        RELU => S::splat(0.0).max_or_other(value),
+        LEAKY_RELU => value.leaky(S::splat(alpha[0])),
+        CLAMP => clamp(value, S::splat(alpha[0]), S::splat(alpha[1])),
+        _ => value,
+    }
+}

@@ -1,0 +1,65 @@
+//! The window kernels of one level.
+
+use super::depthwise_plane::PlaneFn;
+use super::pool_grad_plane::PoolGradFn;
+use super::pool_plane::PoolFn;
+use crate::kernels::abi::ActivateFn;
+
+/// Function pointers of one level; vectors have `lanes` elements of `f32`.
+#[derive(Debug)]
+pub(crate) struct WindowTable {
+    pub(crate) name: &'static str,
+    pub(crate) lanes: usize,
+    /// Depthwise convolution by 3 x 3, strides 1 and 2.
+    pub(crate) depthwise3: [PlaneFn; 2],
+    /// By any kernel, stride 1 and 2 along rows.
+    pub(crate) depthwise: [PlaneFn; 2],
+    /// By op (maximum, with place, sum) and window: 2 x 2 by 2, 3 x 3 by 2, any by 1, any by 2 along rows.
+    pub(crate) pool: [[PoolFn; 4]; 3],
+    /// Without and with places, stride 1 and 2 along rows.
+    pub(crate) pool_grad: [[PoolGradFn; 2]; 2],
+    pub(crate) activate: ActivateFn<f32>,
+}
+
+/// The table of a level, whose vector type, most rows per register block and features are given.
+macro_rules! window_table {
+    ($name:literal, $vector:ty, $rows:literal $(, $feature:literal)?) => {
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn depthwise3<const STRIDE: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
+            crate::kernels::window::plane::<$vector, 3, STRIDE, $rows>(call);
+        }
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn depthwise<const STRIDE: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
+            crate::kernels::window::plane::<$vector, 0, STRIDE, $rows>(call);
+        }
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn pool<const OP: u32, const K: usize, const STRIDE: usize>(
+            call: &crate::kernels::window::PoolCall<'_>,
+        ) {
+            crate::kernels::window::pool_plane::<$vector, OP, K, STRIDE>(call);
+        }
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn pool_grad<const PLACE: bool, const STRIDE: usize>(
+            call: &crate::kernels::window::PoolGradCall<'_>,
+        ) {
+            crate::kernels::window::pool_grad_plane::<$vector, PLACE, STRIDE>(call);
+        }
+        pub(crate) static WINDOW: crate::kernels::window::WindowTable = crate::kernels::window::WindowTable {
+            name: $name,
+            lanes: <$vector as crate::kernels::simd::Simd>::LANES,
+            depthwise3: [depthwise3::<1>, depthwise3::<2>],
+            depthwise: [depthwise::<1>, depthwise::<2>],
+            pool: [
+                [pool::<0, 2, 2>, pool::<0, 3, 2>, pool::<0, 0, 1>, pool::<0, 0, 2>],
+                [pool::<1, 2, 2>, pool::<1, 3, 2>, pool::<1, 0, 1>, pool::<1, 0, 2>],
+                [pool::<2, 2, 2>, pool::<2, 3, 2>, pool::<2, 0, 1>, pool::<2, 0, 2>],
+            ],
+            pool_grad: [
+                [pool_grad::<false, 1>, pool_grad::<false, 2>],
+                [pool_grad::<true, 1>, pool_grad::<true, 2>],
+            ],
+            activate,
+        };
+    };
+}
+pub(crate) use window_table;
