@@ -21,7 +21,7 @@ use crate::codegen::jit::JitCode;
 use crate::codegen::{CompiledKernel, TableSlot, Texts};
 use crate::loops::build::CheckSite;
 use crate::loops::nest::LoopNest;
-use crate::lower::{self, BufferUse, Lowered};
+use crate::lower::{self, BufferUse, Lowered, MicroKernels};
 use crate::memory;
 use crate::packing::{Lasting, PackedState, packed_states};
 use crate::pass::Remarks;
@@ -211,14 +211,14 @@ fn generate(
     results: &ResultNames,
     options: &Options,
 ) -> Result<IndexMap<Name, Compiled>, CompileError> {
-    let kernels = Kernels::for_level(options.level);
+    let kernels = Kernels::for_level(options.level).map(|kernels| MicroKernels::new(kernels, options.precision));
     let lasting = if options.hoist { Lasting::of(module) } else { Lasting::nothing() };
     if options.hoist && module.graph(PREPARE).is_none() {
         module.add_graph(Graph::new(PREPARE));
     }
     let Module { graphs: sources, states, .. } = module;
     let mut drafts: Vec<Draft<'_>> =
-        sources.values().map(|graph| draft(graph, kernels, &lasting, options)).collect::<Result<_, _>>()?;
+        sources.values().map(|graph| draft(graph, kernels.as_ref(), &lasting, options)).collect::<Result<_, _>>()?;
     let packs: Vec<PackedState> = drafts.iter().flat_map(|d| d.packed.iter().flatten()).cloned().collect();
     states.extend(packs.iter().map(|packed| (packed.name.clone(), packed.state())));
     drafts.iter_mut().filter(|draft| draft.graph.name() == PREPARE).for_each(|draft| draft.packs = packs.clone());
@@ -275,7 +275,7 @@ impl Draft<'_> {
 
 fn draft<'a>(
     graph: &'a Graph,
-    kernels: Option<&Kernels>,
+    kernels: Option<&MicroKernels<'_>>,
     lasting: &Lasting,
     options: &Options,
 ) -> Result<Draft<'a>, CompileError> {
@@ -285,7 +285,7 @@ fn draft<'a>(
         .kernels
         .iter()
         .map(|kernel| {
-            lower::lower(graph, kernel, kernels, options.precision, &lasting).map_err(|declined| {
+            lower::lower(graph, kernel, kernels, &lasting).map_err(|declined| {
                 let name = graph.value_name(kernel.results[0]);
                 CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
             })
