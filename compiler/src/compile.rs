@@ -1,5 +1,6 @@
 //! From a module to executables: passes, schedule, loops, memory plan, code.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -400,7 +401,8 @@ fn assemble(
 }
 
 /// The launches, with each of the last `packs` moved behind the last kernel that has to do with the state it packs. A
-/// session that runs them for the last time can then free a state as soon as it is packed, instead of holding all.
+/// session that runs them for the last time can then free a state as soon as it is packed, instead of holding all. Large
+/// ones come first: until one is packed its state and its panels are there, beside what earlier ones left.
 fn interleaved(launches: Vec<Launch>, packs: usize) -> Vec<Launch> {
     let kernels = launches.len() - packs;
     let mut last: IndexMap<Slot, usize> = IndexMap::new();
@@ -414,7 +416,7 @@ fn interleaved(launches: Vec<Launch>, packs: usize) -> Vec<Launch> {
     };
     let mut placed: Vec<(usize, Launch)> =
         launches.into_iter().enumerate().map(|(number, launch)| (place(number, &launch), launch)).collect();
-    placed.sort_by_key(|(place, _)| *place);
+    placed.sort_by_key(|(place, launch)| (*place, Reverse(launch.bytes)));
     placed.into_iter().map(|(_, launch)| launch).collect()
 }
 
@@ -549,6 +551,51 @@ mod tests {
             panic!("a limit is no defect");
         };
         assert_eq!((&*found[0].label, found[0].at.as_ref().unwrap().line), ("compile.K1", 2));
+    }
+
+    /// Three convolutions of one shape, the last without its relu, in a script that binds nothing.
+    fn three_convolutions() -> Program {
+        let text = "model @m(%x: f32[2, 16, 9, 9]) {\n  %h = conv %x {filters = 16, kernel = 3, padding = same}\n  \
+                    %h = relu %h\n  %h = conv %h {filters = 16, kernel = 3, padding = same}\n  %h = relu %h\n  \
+                    %h = conv %h {filters = 16, kernel = 3, padding = same}\n  predict %h\n}\n";
+        let module = kiln_ir::script::load("three.kiln", text, &kiln_ir::Bindings::new()).unwrap();
+        compile(&module, &Options::default()).unwrap()
+    }
+
+    #[test]
+    fn the_same_contraction_twice_has_one_plan() {
+        let program = three_convolutions();
+        let lowered = &program.graphs["predict"].lowered;
+        let plans: Vec<_> = lowered.iter().flat_map(|kernel| &kernel.contractions).collect();
+        let [first, second, third] = plans[..] else { panic!("{} plans", plans.len()) };
+        assert!(Arc::ptr_eq(first, second));
+        assert!(!Arc::ptr_eq(second, third), "another epilogue is another plan");
+    }
+
+    #[test]
+    fn a_state_is_packed_right_after_it_is_computed() {
+        let launch = |name: &str, slots: &[usize], bytes| Launch {
+            name: name.into(),
+            entry: 0,
+            slots: slots.iter().map(|&state| Slot::State(state)).collect(),
+            tiles: 1,
+            scratch_bytes: 0,
+            flops: 0,
+            bytes,
+            source: None,
+            sites: Vec::new(),
+        };
+        // Kernels fold @0 into @1 and @2 into @3; @4 and @5 are packed as they are.
+        let launches = vec![
+            launch("fold1", &[0, 1], 8),
+            launch("fold3", &[2, 3], 8),
+            launch("pack4", &[4, 14], 8),
+            launch("pack1", &[1, 11], 8),
+            launch("pack5", &[5, 15], 9),
+            launch("pack3", &[3, 13], 8),
+        ];
+        let order: Vec<String> = interleaved(launches, 4).into_iter().map(|launch| launch.name).collect();
+        assert_eq!(order, ["pack5", "pack4", "fold1", "pack1", "fold3", "pack3"]);
     }
 
     #[test]
