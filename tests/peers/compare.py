@@ -151,7 +151,7 @@ class Workload:
     def measure(self, threads):
         figures = self.kiln("bench", self.arguments + ["--threads", str(threads), "--json"], threads)
         line = {"median_ms": figures["median_ms"], "peak_rss_mb": round(figures["peak_rss_bytes"] / 2**20)}
-        kept = ["compile_ms", "prepare_ms", "min_ms", "iterations", "gflops", "arena_bytes", "arena_lower_bound_bytes"]
+        kept = ["compile_ms", "prepare_ms", "min_ms", "iterations", "gflops", "arena_bytes", "arena_lower_bound_bytes", "other_cpu"]
         line.update({key: figures[key] for key in kept})
         line["machine"] = figures.get("machine")
         return line
@@ -269,8 +269,12 @@ def read(path):
 def table(lines):
     """The ratios as Markdown, one row for each workload and number of threads, and what they were taken on."""
     cells = {}
+    # A run that shared the processors counts only where there is no other.
+    shared = lambda line: (line.get("other_cpu") or 0) > 0.1
+    of = lambda line: (line["workload"], line["engine"], line["threads"])
+    quiet = {of(line) for line in lines if "median_ms" in line and not shared(line)}
     for line in lines:
-        if "median_ms" in line:
+        if "median_ms" in line and not (shared(line) and of(line) in quiet):
             cells.setdefault((line["workload"], line["threads"]), {}).setdefault(line["engine"], []).append(line)
     median = lambda runs, key: statistics.median(run[key] for run in runs)
     text = ["| workload | threads | Kiln, ms | fastest peer | ms | ratio | Kiln: arena, RSS, MiB | peers: RSS, MiB |"]
@@ -291,9 +295,9 @@ def table(lines):
     means = [f"{math.exp(statistics.fmean(map(math.log, all))):.2f} at {count} thread{'s' * (count > 1)}" for count, all in ratios.items()]
     repeats = 1 + max((line["repeat"] for line in lines), default=0)
     text += ["", f"Geometric means of the ratios: {', '.join(means)}. {machine(lines)}, medians of {repeats} alternating runs."]
-    disturbed = [line for line in lines if line.get("other_cpu", 0) > 0.1]
+    disturbed = sum(map(shared, lines))
     if disturbed:
-        text.append(f"{len(disturbed)} of {len(lines)} runs shared the processors with other programs.")
+        text.append(f"{disturbed} of {len(lines)} runs shared the processors with other programs and were left out.")
     return "\n".join(text)
 
 
