@@ -22,7 +22,7 @@ use kiln_rt::kernels::{Kernels, Level};
 
 use super::{Changed, Pass, Remark, Remarks, each_graph};
 use crate::compile::{Precision, ordered};
-use crate::lower::Lowered;
+use crate::lower::{Lowered, MicroKernels};
 use crate::memory::recompute::{Recomputed, within};
 use crate::memory::{self, chart};
 use crate::packing::Lasting;
@@ -84,8 +84,8 @@ impl Rematerialize {
 
     fn planned(&self, graph: &Graph) -> Result<Planned, Diagnostic> {
         let defect = |message: String| Diagnostic::error("memory.B2", format!("{message}: a defect in Kiln"));
-        let kernels = Kernels::for_level(self.level);
-        let made = ordered(graph, kernels, &Lasting::nothing(), self.precision);
+        let kernels = Kernels::for_level(self.level).map(|kernels| MicroKernels::new(kernels, self.precision));
+        let made = ordered(graph, kernels.as_ref(), &Lasting::nothing());
         let (schedule, lowered) = made.map_err(|error| defect(error.to_string()))?;
         let placement = placement::place(graph, &schedule, &lowered, &memory::Options::default()).map_err(defect)?;
         Ok(Planned { schedule, lowered, placement })

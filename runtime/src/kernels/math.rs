@@ -167,7 +167,11 @@ macro_rules! map {
             let mask = if whole { 0 } else { ((1u32 << (len - i)) - 1) as u16 };
             let $x = if whole { <$vector>::load(src.add(i)) } else { <$vector>::load_mask(src.add(i), mask) };
             let y = $y;
-            if whole { y.store(dst.add(i)) } else { y.store_mask(dst.add(i), mask) }
+            if whole {
+                y.store(dst.add(i))
+            } else {
+                y.store_mask(dst.add(i), mask)
+            }
             i += <$vector>::LANES;
         }
     }};
