@@ -22,6 +22,7 @@ mod machine;
 mod opt;
 mod output;
 mod plan;
+mod precision;
 mod replay;
 mod run;
 mod train;

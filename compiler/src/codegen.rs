@@ -3,6 +3,11 @@
 //! [`emit`] turns one nest into position-independent bytes, [`jit`] makes the bytes of many nests executable. Codegen
 //! knows no op names and no graph: a [`LoopNest`] says everything.
 //!
+//! There are two emitters. Cranelift's makes every kernel, in vectors of at most 128 bit. On processors with AVX-512 the
+//! innermost loops in lanes, if their bodies are lists of vector operations, become code of 512 bit by an emitter of our
+//! own: `wide`. It stands behind the kernel's code in the same bytes, and the kernel calls it: see [`LoopWidth`] for which
+//! loops did. What was measured is in `compiler/src/codegen/README.md`.
+//!
 //! # The kernel ABI
 //!
 //! A kernel is `extern "C" fn(table: *const *mut u8, begin: u64, end: u64)`: it runs the tiles `begin..end`. The caller
@@ -19,6 +24,7 @@ pub mod emit;
 pub mod jit;
 pub mod math;
 mod target;
+mod wide;
 
 use thiserror::Error;
 
@@ -75,10 +81,36 @@ pub struct CompiledKernel {
     pub alignment: u64,
     /// Number of Cranelift instructions, for metrics.
     pub instructions: usize,
+    /// How the loops run that may run in lanes, in the order of their beginnings.
+    pub loops: Vec<LoopWidth>,
     /// Cranelift's intermediate form, if asked for.
     pub clif: Option<String>,
     /// Disassembly, if asked for.
     pub asm: Option<String>,
+}
+
+/// How a loop that may run in lanes does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoopWidth {
+    /// Name of its variable.
+    pub variable: String,
+    /// What became of it.
+    pub width: Width,
+}
+
+/// Width of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// Vectors of 512 bit, so many in a round.
+    Wide {
+        /// Vectors in a round.
+        vectors: usize,
+    },
+    /// What Cranelift can do: four lanes or single elements.
+    Narrow {
+        /// Why it is not wide.
+        reason: &'static str,
+    },
 }
 
 /// Something that makes machine code of loop nests.

@@ -29,6 +29,7 @@ use crate::pass::hoist::PREPARE;
 use crate::pass::specialize::Mode;
 use crate::pipeline::{Pipeline, Step};
 use crate::placement::{Home, Placement, place};
+use crate::roofline::work;
 use crate::schedule::{Schedule, schedule};
 
 /// How to compile.
@@ -36,6 +37,8 @@ use crate::schedule::{Schedule, schedule};
 pub struct Options {
     /// Micro-kernels that may be called.
     pub level: Level,
+    /// How far sums may be reordered and approximated.
+    pub precision: Precision,
     /// Forces training or inference; `None` decides per graph.
     pub mode: Option<Mode>,
     /// Passes; `None` is the standard pipeline.
@@ -50,10 +53,24 @@ pub struct Options {
     pub texts: Texts,
 }
 
+/// What a kernel may do to be faster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Sums of products in f32, in the order that the tiles fix.
+    Strict,
+    /// Also algorithms with a bounded error: Winograd convolutions, whose largest error is below 5e-6 of the largest
+    /// output for up to 512 channels of random data (the direct sum's is below 1.5e-6).
+    #[default]
+    Default,
+    /// Also products in bf16, where a kernel has them; none has yet.
+    Fast,
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
             level: level_from_environment(),
+            precision: Precision::Default,
             mode: None,
             passes: None,
             hoist: true,
@@ -211,7 +228,8 @@ fn generate(
         return Err(CompileError::Program(halves));
     }
     let nests: Vec<LoopNest> = drafts.iter().flat_map(Draft::nests).cloned().collect();
-    let code = JitCode::compile(&nests, options.texts).map_err(|error| CompileError::Defect(error.to_string()))?;
+    let code = JitCode::compile_at(&nests, options.level, options.texts)
+        .map_err(|error| CompileError::Defect(error.to_string()))?;
     let code = Arc::new(code);
     let mut first = 0;
     let mut graphs = IndexMap::new();
@@ -267,7 +285,7 @@ fn draft<'a>(
         .kernels
         .iter()
         .map(|kernel| {
-            lower::lower(graph, kernel, kernels, &lasting).map_err(|declined| {
+            lower::lower(graph, kernel, kernels, options.precision, &lasting).map_err(|declined| {
                 let name = graph.value_name(kernel.results[0]);
                 CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
             })
@@ -307,7 +325,7 @@ fn assemble(
         if let Some(plan) = &lowered.window {
             keep.push(plan.clone());
         }
-        for (nest, uses) in &lowered.launches {
+        for ((nest, uses), work) in lowered.launches.iter().zip(work::of_launches(lowered)) {
             let Some(entry) = entries.next() else { continue };
             let kernel = jit.kernel(entry);
             let homes = uses.iter().map(|what| linker.buffer(step, *what));
@@ -319,8 +337,8 @@ fn assemble(
                 slots,
                 tiles: nest.tiles,
                 scratch_bytes: kernel.scratch_bytes,
-                flops: lowered.flops / lowered.launches.len().max(1) as u64,
-                bytes: traffic(graph, &draft.schedule, step),
+                flops: work.flops,
+                bytes: work.bytes(),
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
                 sites: lowered.checks.iter().map(site).collect(),
             });
@@ -347,11 +365,8 @@ fn assemble(
     for packed in &draft.packs {
         let Some(entry) = entries.next() else { continue };
         let kernel = jit.kernel(entry);
-        let homes = [
-            Slot::Address(packed.pack.plan.descriptor() as usize),
-            linker.state(&packed.from),
-            linker.state(&packed.name),
-        ];
+        let homes =
+            [Slot::Address(packed.pack.plan.descriptor()), linker.state(&packed.from), linker.state(&packed.name)];
         let slots = linker.slots(kernel, &packed.nest, &homes);
         keep.push(packed.pack.plan.clone());
         launches.push(Launch {
@@ -404,20 +419,15 @@ fn state_binding(declared: &IndexMap<Name, State>, name: &Name) -> Result<Bindin
 fn fingerprint(draft: &Draft<'_>, options: &Options) -> u64 {
     let mut hasher = DefaultHasher::new();
     options.level.name().hash(&mut hasher);
+    options.precision.hash(&mut hasher);
     draft.nests().for_each(|nest| nest.hash(&mut hasher));
     for plan in draft.lowered.iter().flat_map(|l| &l.contractions) {
-        plan.kernel().hash(&mut hasher);
+        plan.name().hash(&mut hasher);
     }
     for plan in draft.lowered.iter().filter_map(|l| l.window.as_ref()) {
         plan.kernel().hash(&mut hasher);
     }
     hasher.finish()
-}
-
-/// Bytes that a kernel must at least move.
-fn traffic(graph: &Graph, schedule: &Schedule, step: usize) -> u64 {
-    let kernel = &schedule.kernels[step];
-    kernel.operands.iter().chain(&kernel.results).map(|&v| graph.ty(v).bytes() as u64).sum()
 }
 
 /// Resolves buffers to slots.
@@ -442,7 +452,7 @@ impl Linker<'_> {
             }
             BufferUse::Descriptor(phase) => {
                 let plan = self.draft.lowered[step].contractions.get(phase);
-                Slot::Address(plan.map_or(0, |plan| plan.descriptor() as usize))
+                Slot::Address(plan.map_or(0, |plan| plan.descriptor()))
             }
             BufferUse::Window => {
                 let plan = self.draft.lowered[step].window.as_ref();
@@ -488,22 +498,12 @@ impl Linker<'_> {
         let slot = |slot: &TableSlot| match slot {
             TableSlot::Scratch | TableSlot::Status => None,
             TableSlot::Buffer(number) => Some(homes[*number as usize]),
-            TableSlot::Helper(number) => Some(Slot::Address(helper_address(&nest.helpers[*number as usize].name))),
+            TableSlot::Helper(number) => {
+                Some(Slot::Address(lower::helper_address(&nest.helpers[*number as usize].name)))
+            }
             TableSlot::Math(function) => Some(Slot::Address(function.address() as usize)),
         };
         kernel.table.iter().filter_map(slot).collect()
-    }
-}
-
-fn helper_address(name: &str) -> usize {
-    match name {
-        lower::CONTRACT_TILES => kernels::entry::contract_tiles_entry as *const () as usize,
-        lower::CONTRACT_REDUCE => kernels::entry::contract_reduce_entry as *const () as usize,
-        lower::DEPTHWISE_TILES => kernels::window::depthwise_tiles as *const () as usize,
-        lower::POOL_TILES => kernels::window::pool_tiles as *const () as usize,
-        lower::POOL_GRAD_TILES => kernels::window::pool_grad_tiles as *const () as usize,
-        lower::PACK_OPERAND => kernels::pack_operand as *const () as usize,
-        _ => 0,
     }
 }
 

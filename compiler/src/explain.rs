@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use kiln_ir::graph::{Def, Graph, NodeData, Provenance, Value};
 use kiln_ir::types::Name;
 
+use crate::codegen::{LoopWidth, Width};
 use crate::compile::{Compiled, Program};
 use crate::lower::Lowered;
 use crate::memory::{Plan, Problem, chart};
@@ -55,12 +56,16 @@ pub fn memory_plan(problem: &Problem, plan: &Plan) -> String {
 /// The kernels in order, with what computes them.
 fn kernels(graph: &Graph, compiled: &Compiled) -> String {
     let mut text = "kernels\n".to_owned();
+    let mut launches = compiled.launches.clone();
     for (step, (scheduled, lowered)) in compiled.schedule.kernels.iter().zip(&compiled.lowered).enumerate() {
         let data = graph.node(scheduled.node);
         let results: Vec<String> =
             scheduled.results.iter().map(|&v| format!("%{}: {}", graph.value_name(v), graph.ty(v))).collect();
         let _ = writeln!(text, "  {step:>3} {} = {}{}", results.join(", "), ops(data), at(&data.provenance));
         let _ = writeln!(text, "      {} operations; {}", lowered.flops, code(lowered));
+        for launch in launches.by_ref().take(lowered.launches.len()) {
+            compiled.code.kernel(launch).loops.iter().for_each(|one| text.push_str(&width(one)));
+        }
     }
     text.push('\n');
     text
@@ -84,28 +89,17 @@ fn code(lowered: &Lowered) -> String {
     if lowered.contractions.is_empty() {
         return "loops of its own".to_owned();
     }
-    let plans: Vec<String> = lowered
-        .contractions
-        .iter()
-        .map(|plan| {
-            let t = plan.tiling();
-            let (left, right) = plan.packing();
-            format!(
-                "micro-kernel {}, block {} x {}, macro tile {} x {}, k block {}, tiles {} x {} x {} splits; packs {left} \
-                 and {right}",
-                plan.kernel(),
-                t.mr,
-                t.nr,
-                t.mc,
-                t.nc,
-                t.kc,
-                t.m_tiles,
-                t.n_tiles,
-                t.k_splits
-            )
-        })
-        .collect();
+    let plans: Vec<String> = lowered.contractions.iter().map(|plan| plan.describe()).collect();
     plans.join("\n      ")
+}
+
+/// How a loop runs that may run in lanes.
+fn width(one: &LoopWidth) -> String {
+    let variable = &one.variable;
+    match one.width {
+        Width::Wide { vectors } => format!("      loop {variable}: 16 lanes, {vectors} vectors a round\n"),
+        Width::Narrow { reason } => format!("      loop {variable}: at most 4 lanes, {reason}\n"),
+    }
 }
 
 fn at(provenance: &Provenance) -> String {

@@ -201,9 +201,10 @@ pub mod pass;
 pub mod pipeline;
 pub mod placement;
 pub mod rewrite;
+pub mod roofline;
 pub mod schedule;
 pub mod testing;
 pub mod training;
 
-pub use compile::{CompileError, Compiled, Options, Program, compile};
+pub use compile::{CompileError, Compiled, Options, Precision, Program, compile};
 pub use training::{Trained, TrainingError, train};

@@ -6,3 +6,4 @@ pub mod build;
 pub mod nest;
 pub mod print;
 pub mod tile;
+pub(crate) mod walk;

@@ -10,23 +10,23 @@ use std::sync::Arc;
 use kiln_ir::graph::{Graph, NodeData, Provenance, Value};
 use kiln_ir::types::{DType, TensorType};
 use kiln_rt::kernels::window::WindowPlan;
-use kiln_rt::kernels::{ContractPlan, Kernels, Packed, Side};
+use kiln_rt::kernels::{Kernels, Packed, Side};
 use smallvec::SmallVec;
 
+use crate::compile::Precision;
 use crate::loops::build::contract::{ContractForm, contract_form};
 use crate::loops::build::{self, CheckSite, Declined, region_of};
 use crate::loops::nest::{Access, Arg, Index, LoopNest, NestBuilder, Place, Var};
 use crate::schedule::Scheduled;
 
-pub use window::{DEPTHWISE_TILES, POOL_GRAD_TILES, POOL_TILES};
+pub mod micro_kernel;
 
-/// Name by which nests call the contraction of one tile.
-pub const CONTRACT_TILES: &str = "contract_tiles";
-/// Name by which nests call the sum of partial results.
-pub const CONTRACT_REDUCE: &str = "contract_reduce";
+pub use micro_kernel::{MicroKernel, Stage};
 
-/// Name by which nests of `@prepare` call the packing of an operand.
-pub const PACK_OPERAND: &str = "pack_operand";
+/// Address of a function that nests call by its name; 0 if there is none.
+pub fn helper_address(name: &str) -> usize {
+    micro_kernel::helper_address(name).or_else(|| window::helper_address(name)).unwrap_or(0)
+}
 
 /// A kernel as loops.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ pub struct Lowered {
     pub checks: Vec<CheckSite>,
     /// Floating point operations.
     pub flops: u64,
-    /// The micro-kernel's plans, if one is called: one per phase of a strided transposed convolution.
-    pub contractions: Vec<Arc<ContractPlan>>,
+    /// The micro-kernels, if any is called: one, or one per phase of a strided transposed convolution.
+    pub contractions: Vec<Arc<MicroKernel>>,
     /// The plan of a kernel that goes over windows of planes.
     pub window: Option<Arc<WindowPlan>>,
     /// Operands that the kernel takes as panels.
@@ -78,7 +78,7 @@ pub struct Pack {
     /// Which operand of the plan it is.
     pub side: Side,
     /// The plan.
-    pub plan: Arc<ContractPlan>,
+    pub plan: Arc<MicroKernel>,
 }
 
 /// Lowers one kernel. `lasting` says which values stay the same from run to run: a micro-kernel takes them as panels,
@@ -90,6 +90,7 @@ pub fn lower(
     graph: &Graph,
     kernel: &Scheduled,
     kernels: Option<&Kernels>,
+    precision: Precision,
     lasting: &dyn Fn(Value) -> bool,
 ) -> Result<Lowered, Declined> {
     let data = graph.node(kernel.node);
@@ -103,9 +104,7 @@ pub fn lower(
         let [left, right] = [form.left, form.right].map(|operand| lasting(kernel.operands[operand]));
         form.spec.packed = Packed { left, right };
         form.spec.packs_ahead = true;
-        let plans: Result<Vec<_>, _> =
-            form.spec.phases().iter().map(|phase| ContractPlan::new(phase, kernels)).collect();
-        if let Ok(plans) = plans {
+        if let Ok(plans) = MicroKernel::of(&form.spec, kernels, precision) {
             return Ok(contraction(name, &region, &form, plans, provenance));
         }
     }
@@ -138,10 +137,10 @@ fn contraction(
     name: String,
     region: &Graph,
     form: &ContractForm,
-    plans: Vec<ContractPlan>,
+    plans: Vec<MicroKernel>,
     provenance: Provenance,
 ) -> Lowered {
-    let plans: Vec<Arc<ContractPlan>> = plans.into_iter().map(Arc::new).collect();
+    let plans: Vec<Arc<MicroKernel>> = plans.into_iter().map(Arc::new).collect();
     let mut launches = Vec::new();
     let mut packs = Vec::new();
     let mut workspace_bytes = 0;
@@ -157,21 +156,16 @@ fn contraction(
                 let panels = BufferUse::Workspace(end);
                 end += plan.packed_bytes(side).next_multiple_of(64);
                 let from = region.value(region.params()[pack.operand].value);
-                let nest = self::pack(&format!("{name}.pack"), &pack, &from.ty);
+                let nest = self::pack(&format!("{name}{}", plan.pack_stage(side).suffix), &pack, &from.ty);
                 launches.push((nest, vec![BufferUse::Descriptor(phase), BufferUse::Operand(pack.operand), panels]));
                 panels
             });
         }
         // Phases run one after the other and share it.
         workspace_bytes = workspace_bytes.max(end);
-        launches.push(call.nest(&name, CONTRACT_TILES, plan.tiles()));
-        if plan.reduce_tiles() > 0 {
-            launches.push(call.nest(&format!("{name}.sum"), CONTRACT_REDUCE, plan.reduce_tiles()));
-        }
+        launches.extend(plan.stages().into_iter().map(|stage| call.nest(&name, stage)));
     }
-    let product = |extents: &[usize]| extents.iter().product::<usize>() as u64;
-    let spec = &form.spec;
-    let flops = 2 * product(&spec.batch) * product(&spec.m) * product(&spec.n) * product(&spec.k);
+    let flops = plans.iter().map(|plan| 2 * plan.multiply_adds()).sum();
     Lowered {
         name,
         launches,
@@ -191,7 +185,7 @@ struct Call<'a> {
     region: &'a Graph,
     form: &'a ContractForm,
     phase: usize,
-    plan: &'a ContractPlan,
+    plan: &'a MicroKernel,
     /// Where the panels of packed operands are, by the code of the side.
     panels: [Option<BufferUse>; 2],
 }
@@ -206,9 +200,9 @@ impl Call<'_> {
     }
 
     /// A nest whose tiles are calls of the micro-kernel.
-    fn nest(&self, name: &str, helper: &str, tiles: u64) -> (LoopNest, Vec<BufferUse>) {
+    fn nest(&self, name: &str, stage: Stage) -> (LoopNest, Vec<BufferUse>) {
         let Call { region, form, phase, plan, panels } = *self;
-        let nest = NestBuilder::new(name);
+        let nest = NestBuilder::new(&format!("{name}{}", stage.suffix));
         let mut uses = Vec::new();
         let mut declare = |name: &str, dtype, elements, access, what| {
             uses.push(what);
@@ -252,8 +246,8 @@ impl Call<'_> {
             Arg::Int(tile.clone()),
             Arg::Int(tile + 1i64),
         ];
-        let call = nest.call(nest.helper(helper), args);
-        (nest.finish(tiles, vec![call]), uses)
+        let call = nest.call(nest.helper(stage.helper), args);
+        (nest.finish(stage.tiles, vec![call]), uses)
     }
 }
 
@@ -276,8 +270,9 @@ pub fn pack(name: &str, pack: &Pack, from: &TensorType) -> LoopNest {
         Arg::Int(tile.clone()),
         Arg::Int(tile + 1i64),
     ];
-    let call = nest.call(nest.helper(PACK_OPERAND), args);
-    nest.finish(pack.plan.pack_tiles(pack.side), vec![call])
+    let stage = pack.plan.pack_stage(pack.side);
+    let call = nest.call(nest.helper(stage.helper), args);
+    nest.finish(stage.tiles, vec![call])
 }
 
 /// A nest that copies `bytes` from its first buffer to its second.

@@ -269,17 +269,37 @@ fn bench_prints_its_figures() {
         let arguments = [&["bench", "m.kiln", "--json", "--iterations", "3", "--threads", "2"], extra].concat();
         let json = desk.kiln(&arguments).json();
         let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        let expected = "arena_bytes arena_lower_bound_bytes compile_ms gflops iterations median_ms min_ms peak_rss_bytes \
-                        prepare_ms threads";
+        let expected = "arena_bytes arena_lower_bound_bytes compile_ms gflops iterations kernels machine median_ms min_ms \
+                        peak_rss_bytes prepare_ms threads";
         assert_eq!(keys.join(" "), expected);
         assert_eq!((&json["iterations"], &json["threads"]), (&Value::from(3), &Value::from(2)));
         assert!(json["min_ms"].as_f64() <= json["median_ms"].as_f64());
         assert!(json["arena_lower_bound_bytes"].as_u64() <= json["arena_bytes"].as_u64());
+        let kernels = json["kernels"].as_array().unwrap();
+        let shares: f64 = kernels.iter().map(|kernel| kernel["share"].as_f64().unwrap()).sum();
+        assert!(!kernels.is_empty() && (shares - 1.0).abs() < 1e-9);
+        for kernel in kernels {
+            let slow = kernel["roofline_percent"].as_f64() < Some(25.0) && kernel["share"].as_f64() > Some(0.01);
+            assert_eq!(kernel["cause"].is_object(), slow, "{kernel}");
+        }
+        assert!(json["machine"]["dram_gb_s"]["copy"].as_f64() > Some(0.0));
     }
     let ran = desk.kiln(&["bench", "m.kiln", "--iterations", "2"]);
-    assert!(ran.succeeds().contains("GFLOP/s"));
+    assert!(ran.succeeds().contains("GFLOP/s") && ran.stdout.contains("roofs of"));
     desk.write("d.kiln", DOUBLE);
     desk.kiln(&["bench", "d.kiln", "--train"]).fails(1, &["no `train`"]);
+}
+
+#[test]
+fn bench_measures_the_machine() {
+    let desk = Desk::new();
+    let json = desk.kiln(&["bench", "--machine", "--threads", "2", "--json"]).json();
+    let threads: Vec<u64> =
+        json["ceilings"].as_array().unwrap().iter().map(|one| one["threads"].as_u64().unwrap()).collect();
+    assert_eq!(threads, [1, 2]);
+    assert!(json["ceilings"][0]["fma_gflops"].as_f64() > Some(0.0) && json["fork_join_us"].as_f64() > Some(0.0));
+    desk.kiln(&["bench"]).fails(2, &["<MODEL>"]);
+    desk.kiln(&["bench", "m.kiln", "--machine"]).fails(2, &["--machine"]);
 }
 
 #[test]

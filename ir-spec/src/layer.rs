@@ -13,6 +13,7 @@ use crate::graph::Value;
 use crate::module::{Initializer, Role, State};
 use crate::types::{DType, Name, Shape, TensorType};
 
+mod attention;
 mod attribute;
 mod conv_transpose;
 mod dense;
@@ -198,6 +199,15 @@ layers! {
     global_max_pool GlobalMaxPool("x") { ; };
     /// All dimensions but the first in one: `[N, D...]` to `[N, product of D]`.
     flatten Flatten("x") { ; };
+
+    /// Attention of `q: [N, H, S, D]` to keys and values `[N, H, T, D]` with the usual scale, `D^-0.5`.
+    attention Attention("q", "k", "v") { ; causal: bool = false => "false" };
+    /// Attention of `x: [N, S, E]` to itself in `heads` heads: a dense layer `qkv`, whose columns are queries, keys and
+    /// values, each by head; `attention`; a dense layer `out`.
+    multi_head_attention MultiHeadAttention("x") { heads: i64;
+        causal: bool = false => "false", bias: bool = true => "true", init: Init = Init::Glorot => "glorot" };
+    /// `x: [N, S, E]` plus a learned vector per position: the first S rows of `weight: [length, E]`.
+    position_embedding PositionEmbedding("x") { length: i64; init: Init = Init::Uniform(-0.05, 0.05) => "uniform" };
 
     /// Normalises `x: [N, C, spatial...]` per channel; running `mean` and `variance` are updated by the training step.
     batch_norm BatchNorm("x") { ; epsilon: f64 = 1e-5 => "1e-5", momentum: f64 = 0.9 => "0.9" };

@@ -27,21 +27,24 @@
 //! - model.C8: the loss of a step is one of the model's; only where the model has one, a step need not name it.
 //! - model.C9: what a step trains are instances or parameters that its loss depends on.
 //! - model.C10: what [`Model::share`] names was built before.
+//!
+//! Names of weights made elsewhere are checked as in scripts, under script.S5, script.S10 and script.S13.
 
 use std::cell::RefCell;
 use std::panic::Location as CallSite;
 
-use crate::attribute::AttrValue;
 use crate::builder::{GraphBuilder, Tensor, call_location};
 use crate::diagnostic::Diagnostic;
 use crate::module::Module;
 use crate::types::{Bindings, DType, Name, Shape, TensorType};
 
 pub(crate) mod assemble;
+pub(crate) mod foreign;
 mod step;
 mod training;
 
 use assemble::{Program, Root, assemble};
+use foreign::ForeignWeight;
 pub use training::{OPTIMIZERS, Optimizer, RECIPE_KEYS, RecipeKey, STEP_KEYS, Step, StepKey, Train};
 
 /// Extents of a shape, numbers and names mixed: `dims!["batch", 3, 32, 32]`.
@@ -66,7 +69,7 @@ struct Roots {
     losses: Vec<Root>,
     metrics: Vec<Root>,
     training: Option<Train>,
-    weights: Vec<(Name, AttrValue)>,
+    weights: Vec<ForeignWeight>,
 }
 
 impl Model {
@@ -152,9 +155,13 @@ impl Model {
         }
     }
 
-    /// A state's name in weights made elsewhere, `transposed` if the matrix there is `[units, features]`.
+    /// A state's name in weights made elsewhere, `transposed` if the matrix there is `[units, features]`; or a pattern of
+    /// names, `"encoder{i}.dense1.bias"` and `"layers.{i - 1}.fc.bias"`.
+    #[track_caller]
     pub fn foreign_weight(&self, state: &str, foreign: &str, transposed: bool) {
-        self.roots.borrow_mut().weights.push(assemble::foreign_weight(&state.into(), &foreign.into(), transposed));
+        let at = Some(call_location(CallSite::caller()));
+        let entry = ForeignWeight { state: state.into(), foreign: foreign.into(), transposed, at, width: 1 };
+        self.roots.borrow_mut().weights.push(entry);
     }
 
     /// The module: states, `@predict`, `@eval`, `@step0` and the recipe.

@@ -12,6 +12,7 @@ use crate::body::Body;
 use crate::builder::Tensor;
 use crate::types::{Bindings, Name, TensorType};
 
+pub mod attention;
 pub mod contraction;
 pub mod control;
 pub mod creation;
@@ -405,6 +406,15 @@ ops! {
         { epsilon: f64 = 1e-5, momentum: f64 = 0.9 };
     /// In training, elements are 0 with probability `rate`, else divided by `1 - rate`; the identity in inference.
     dropout Dropout("x", "counter") -> ("y") { rate: f64 = 0.5, stream: Name };
+
+    // Attention.
+
+    /// Each query of `q: [N, H, S, D]` takes the mean of the values `v: [N, H, T, E]`, weighted by the softmax of
+    /// `scale * q k'` over the keys `k: [N, H, T, D]`; with `causal`, over the keys up to its own place.
+    /// `log_sum: [N, H, S]` is the logarithm of the softmax's denominator.
+    attention Attention("q", "k", "v") -> ("y", "log_sum") { scale: f64, causal: bool = false };
+    /// Gradient of `attention` with respect to `q`, `k` and `v`, from its results and `dy`.
+    attention_grad AttentionGrad("q", "k", "v", "y", "log_sum", "dy") -> ("dq", "dk", "dv") { scale: f64, causal: bool = false };
 
     // Losses: the mean over all examples, a scalar.
 

@@ -29,9 +29,10 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::{Location, Provenance, Value};
 use crate::model::Train;
 use crate::model::assemble::{self, Program, Root};
+use crate::model::foreign::ForeignWeight;
 use crate::module::Module;
 use crate::text::ast::{self, ExprKind, Ident, Item, ItemKind, Span};
-use crate::text::suggest::{did_you_mean, nearest};
+use crate::text::suggest::nearest;
 use crate::types::{Bindings, Name};
 
 mod application;
@@ -198,17 +199,13 @@ impl<'a> Expander<'a> {
         if !fine || !self.faults.is_empty() {
             return None;
         }
-        let module = match assemble::assemble(program) {
-            Ok(module) => module,
+        match assemble::assemble(program) {
+            Ok(module) => Some(module),
             Err(faults) => {
                 self.faults.extend(faults);
-                return None;
+                None
             }
-        };
-        if let Some(record) = weights {
-            self.check_weights(record, &module);
         }
-        self.faults.is_empty().then_some(module)
     }
 
     fn declare_block(&mut self, block: &'a ast::BlockItem) {
@@ -274,8 +271,8 @@ impl<'a> Expander<'a> {
         self.poison()
     }
 
-    /// `weights {state = "foreign", state = "foreign" transposed}`.
-    fn weights(&mut self, record: &ast::Record) -> Vec<(Name, AttrValue)> {
+    /// `weights {state = "foreign", "block{i}.state" = "foreign.{i}" transposed}`.
+    fn weights(&mut self, record: &ast::Record) -> Vec<ForeignWeight> {
         let mut entries = Vec::new();
         for field in &record.fields {
             let state = &field.key.name;
@@ -292,9 +289,13 @@ impl<'a> Expander<'a> {
                 _ => None,
             };
             match entry {
-                Some((foreign, transposed)) => {
-                    entries.push(assemble::foreign_weight(state, foreign, transposed));
-                }
+                Some((foreign, transposed)) => entries.push(ForeignWeight {
+                    state: state.clone(),
+                    foreign: foreign.clone(),
+                    transposed,
+                    at: self.location(field.key.span),
+                    width: field.key.span.width,
+                }),
                 None => {
                     self.fault(field.value.span, "script.S5", format!("`{state}` takes a name in quotes")).help(
                         format!("write `{state} = \"net.0.weight\"`, with `transposed` behind it if the matrix is"),
@@ -303,16 +304,6 @@ impl<'a> Expander<'a> {
             }
         }
         entries
-    }
-
-    fn check_weights(&mut self, record: &ast::Record, module: &Module) {
-        for field in &record.fields {
-            if !module.states.contains_key(&field.key.name) {
-                let help = did_you_mean(&field.key.name, module.states.keys().map(|name| &**name));
-                let message = format!("the model has no state `@{}`", field.key.name);
-                self.fault(field.key.span, "script.S13", message).help_if(help);
-            }
-        }
     }
 }
 

@@ -62,6 +62,7 @@ families! {
     "Reductions" "reduction" ["reduction.rs", "reduction/arg.rs", "reduction/product.rs"];
     "Indexing" "indexing" ["indexing.rs"];
     "Softmax and normalisation" "normalization" ["normalization.rs"];
+    "Attention" "attention" ["attention.rs"];
     "Losses" "loss" ["loss.rs"];
     "Optimizer updates" "optimizer" ["optimizer.rs"];
     "Control" "control" ["control.rs"];
@@ -70,8 +71,9 @@ families! {
 }
 
 /// Rust sources of the layers' rules.
-const LAYER_SOURCES: [&str; 5] = [
+const LAYER_SOURCES: [&str; 6] = [
     include_str!("layer.rs"),
+    include_str!("layer/attention.rs"),
     include_str!("layer/dense.rs"),
     include_str!("layer/window.rs"),
     include_str!("layer/normalization.rs"),

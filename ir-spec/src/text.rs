@@ -25,7 +25,8 @@
 //! model      = "model" global params body .                             (* script form *)
 //! block      = "block" word "(" [ value { "," value } ] { "," word [ "=" expr ] } ")" body .
 //! train      = "train" record .
-//! weights    = "weights" "{" [ word "=" text [ word ] { "," word "=" text [ word ] } ] "}" .
+//! weights    = "weights" "{" [ foreign { "," foreign } ] "}" .
+//! foreign    = ( word | text ) "=" text [ word ] .                      (* text as key in script form only *)
 //!
 //! params     = "(" [ param { "," param } ] ")" .
 //! param      = value ":" type [ "below" integer ] .

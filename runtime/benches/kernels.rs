@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use kiln_rt::kernels::{
     Activation, AffineDim, AffineRead, Along, Arguments, ContractPlan, ContractSpec, Element, Epilogue, Kernels, Level,
-    Packed, Side, detect,
+    Packed, Side, WinogradPlan, WinogradTile, detect,
 };
 
 fn main() {
@@ -26,6 +26,7 @@ fn main() {
             measure(&name, &spec, kernels, peak);
         }
     }
+    winograd(&filter, kernels, peak);
     for (name, f) in [
         ("exp", kernels.strips.exp),
         ("log", kernels.strips.log),
@@ -113,6 +114,112 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
         gflops / peak * 100.0,
         planning * 1e6,
     );
+}
+
+/// Layers of VGG-16, ResNet-18 and ResNet-50: GFLOP/s of the direct sum in the time of each algorithm, with weights
+/// packed ahead and without.
+fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
+    let shapes = [
+        (1, 64, 224),
+        (1, 64, 56),
+        (1, 128, 28),
+        (1, 256, 14),
+        (1, 512, 7),
+        (16, 64, 56),
+        (16, 128, 28),
+        (16, 256, 14),
+        (16, 512, 7),
+        (1, 512, 28),
+        (1, 512, 14),
+    ];
+    for (b, c, size) in shapes {
+        let name = format!("layer {b}x{c}x{size}x{size}");
+        if !name.contains(filter) {
+            continue;
+        }
+        let mut row = format!("{name:22}");
+        for (ahead, data) in [(true, false), (false, false), (false, true)] {
+            if std::env::var("W_ONLY").is_ok() && !ahead {
+                continue;
+            }
+            let conv = Conv { b, c, o: c, size, pad: 1, stride: 1 };
+            let mut spec = if data { conv.backward_data() } else { conv.forward() };
+            spec.packed.left = ahead;
+            row += if data {
+                " | data"
+            } else if ahead {
+                " packed"
+            } else {
+                " | in step"
+            };
+            for tile in [None, Some(WinogradTile::Two), Some(WinogradTile::Four)] {
+                if std::env::var("W_ONLY").is_ok() && tile != Some(WinogradTile::Four) {
+                    continue;
+                }
+                let gflops = layer(&spec, tile, kernels);
+                row += &format!(" {gflops:6.1}");
+            }
+        }
+        println!("{row}  (direct F2 F4; peak {peak:.0})");
+    }
+}
+
+/// Effective GFLOP/s of one algorithm.
+fn layer(spec: &ContractSpec, tile: Option<WinogradTile>, kernels: &Kernels) -> f64 {
+    let direct = ContractPlan::new(spec, kernels).unwrap();
+    let winograd = tile.map(|tile| WinogradPlan::new(spec, tile, kernels).unwrap());
+    let (scratch, partial, packed) = match &winograd {
+        None => (direct.scratch_bytes(), direct.partial_bytes(), direct.packed_bytes(Side::Left)),
+        Some(plan) => (plan.scratch_bytes(), plan.partial_bytes(), plan.packed_bytes()),
+    };
+    let lines = |bytes: usize| vec![[0.0f32; 16]; bytes / 64 + 2];
+    let aligned = |v: &mut Vec<[f32; 16]>| {
+        let at = v.as_mut_ptr().cast::<u8>();
+        at.wrapping_add(at.align_offset(64))
+    };
+    let read_len = |read: &AffineRead| 1 + read.dims.iter().map(|d| (d.extent - 1) * d.stride as usize).sum::<usize>();
+    let extents = || spec.m.iter().chain(&spec.n);
+    let out_len = 1 + extents().zip(&spec.out_strides).map(|(e, s)| (e - 1) * *s as usize).sum::<usize>();
+    let (left, right) = (vec![0.01f32; read_len(&spec.left)], vec![0.25f32; read_len(&spec.right)]);
+    let bias = vec![1.0f32; spec.m[0]];
+    let mut out = vec![0.0f32; out_len];
+    let (mut scratch, mut partials, mut panels) = (lines(scratch), lines(partial), lines(packed));
+    let (tensor, to) = (left.as_ptr().cast::<u8>(), aligned(&mut panels));
+    let pack = || {
+        // SAFETY: the buffers have the sizes that spec and plan state.
+        unsafe {
+            match &winograd {
+                None => direct.pack(Side::Left, tensor, to, (0, direct.pack_tiles(Side::Left))),
+                Some(plan) => plan.pack_weights(tensor, to),
+            }
+        }
+    };
+    pack();
+    let ahead = spec.packed.left;
+    let weights = if ahead || winograd.is_some() { to.cast_const() } else { tensor };
+    let arguments = Arguments {
+        left: weights,
+        right: right.as_ptr().cast(),
+        out: out.as_mut_ptr().cast(),
+        bias: bias.as_ptr().cast(),
+        scale: std::ptr::null(),
+        residual: std::ptr::null(),
+        partials: aligned(&mut partials),
+        scratch: aligned(&mut scratch),
+    };
+    let seconds = best(|| {
+        if !ahead && winograd.is_some() {
+            pack();
+        }
+        // SAFETY: the buffers have the sizes that spec and plan state.
+        unsafe {
+            match &winograd {
+                None => direct.run(black_box(&arguments)),
+                Some(plan) => plan.run(black_box(&arguments)),
+            }
+        }
+    });
+    2e-9 * extents().chain(&spec.k).product::<usize>() as f64 / seconds
 }
 
 fn cases() -> Vec<(String, ContractSpec)> {

@@ -38,7 +38,9 @@ mod abi;
 mod contract;
 mod drive;
 pub mod entry;
+mod estimate;
 mod gather;
+pub mod limits;
 mod math;
 mod pack;
 mod phases;
@@ -48,6 +50,7 @@ mod spec;
 mod tile;
 mod tiling;
 pub mod window;
+mod winograd;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -66,10 +69,15 @@ mod tests;
 pub use abi::{Arguments, Descriptor};
 pub use contract::ContractPlan;
 pub use drive::{contract_reduce, contract_tiles, pack_operand};
+pub use estimate::Estimate;
 pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };
 pub use tiling::{Product, Tiling};
+pub use winograd::{
+    WinogradDescriptor, WinogradError, WinogradEstimate, WinogradPlan, WinogradTile, winograd_input, winograd_pack,
+    winograd_tiles,
+};
 
 /// Instruction sets, each containing those before it on its architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -52,6 +52,7 @@ pub mod executable;
 pub mod init;
 pub mod kernels;
 mod launch;
+pub mod machine;
 pub mod philox;
 pub mod pool;
 pub mod profile;

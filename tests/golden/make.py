@@ -62,6 +62,19 @@ def text():
     train("text", Text(), data, batch=16, optimizer=optimizer, clip=0.5, safetensors=True)
 
 
+def gpt():
+    """A decoder of two layers: learned positions, causal attention, tanh GELU, AdamW with decay of everything."""
+    rng = np.random.default_rng(9)
+    tokens = rng.integers(0, 24, [22, 11])
+    # Most tokens follow from the two before them, so that there is something to learn.
+    for t in range(2, 11):
+        tokens[:, t] = np.where(tokens[:, t] < 18, (tokens[:, t - 1] + 3 * tokens[:, t - 2]) % 24, tokens[:, t])
+    data = {"x": tokens[:, :-1].copy(), "y": tokens[:, 1:].copy()}
+    # The bias of the keys has a gradient of rounding errors: it moves all scores of a row alike.
+    optimizer = lambda p: torch.optim.AdamW(p, lr=0.002, betas=(0.9, 0.95), eps=1e-3, weight_decay=0.1)
+    train("gpt", Gpt(), data, batch=4, optimizer=optimizer, loss=token_entropy, safetensors=True)
+
+
 def activations():
     """Smooth activations, mean squared error, RMSprop with weight decay, cosine schedule."""
     rng = np.random.default_rng(8)
@@ -215,6 +228,34 @@ class Text(nn.Module):
         return self.head(self.norm2(h.mean(dim=1)))
 
 
+class Decoder(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1))
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class Gpt(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.position = nn.Embedding(24, 16), nn.Embedding(10, 16)
+        self.layers = nn.ModuleList(Decoder(16, 4) for _ in range(2))
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 24, bias=False)
+
+    def forward(self, x):
+        h = self.embedding(x) + self.position.weight
+        for layer in self.layers:
+            h = layer(h)
+        return self.head(self.norm(h))
+
+
 class Activations(nn.Module):
     def __init__(self):
         super().__init__()
@@ -226,6 +267,10 @@ class Activations(nn.Module):
         for layer, activation in zip(self.layers, [*a, lambda h: h]):
             x = activation(layer(x))
         return x
+
+
+def token_entropy(logits, label):
+    return F.cross_entropy(logits.flatten(0, -2), label.flatten())
 
 
 def classes(shape, count):
@@ -318,7 +363,7 @@ def run(model, data, batch, optimizer, loss, schedule, clip, hold_out, dtype):
 
 def model_output(model, inputs, loss):
     y = model(inputs)
-    return y.softmax(dim=1) if loss is F.cross_entropy else y
+    return y.softmax(dim=-1) if loss in (F.cross_entropy, token_entropy) else y
 
 
 # Files.
@@ -410,7 +455,7 @@ class Ops:
 def ops():
     """Ops in odd configurations, in float64 on numbers that float32 holds."""
     for name, families in [("windows.json", [convolutions, pools, transposed]),
-                           ("ops.json", [normalisations, losses, pointwise, movement])]:
+                           ("ops.json", [normalisations, losses, pointwise, movement, attention])]:
         o = Ops()
         for family in families:
             family(o)
@@ -594,8 +639,30 @@ def movement(o):
           "%y = dot %a, %b {a_contract = [0, 2], b_contract = [2, 0]}", lambda a, b: torch.einsum("aib,bja->ij", a, b))
 
 
+def attention(o):
+    def add(name, q, keys, features, causal=False, scale=None, factor=1.0):
+        n, h, s, d = q
+        scale = d**-0.5 if scale is None else scale
+        inputs = {"q": factor * o.random(*q), "k": o.random(n, h, keys, d), "v": o.random(n, h, keys, features)}
+        line = f"%y, %y1 = attention %q, %k, %v {{scale = {scale!r}, causal = {str(causal).lower()}}}"
+
+        def function(q, k, v):
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+            scores = scale * q @ k.transpose(2, 3)
+            if causal:
+                scores = scores.masked_fill(~torch.ones(s, s, dtype=torch.bool).tril(), -torch.inf)
+            return y, scores.logsumexp(3).detach()
+
+        o.add(name, inputs, line, function, 2)
+
+    add("attention_two_heads", [2, 2, 3, 4], 5, 4)
+    add("attention_causal", [1, 2, 6, 3], 6, 3, causal=True)
+    add("attention_one_query", [1, 3, 1, 8], 4, 2, scale=0.25)
+    add("attention_extreme", [1, 1, 4, 2], 4, 3, causal=True, factor=500.0)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for case in [mlp, nesterov, cnn, text, activations, digits, gan, ops]:
+    for case in [mlp, nesterov, cnn, text, gpt, activations, digits, gan, ops]:
         torch.manual_seed(0)
         case()

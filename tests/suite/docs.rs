@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use kiln_tests::fixtures::{read, root};
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "CHANGELOG.md",
     "ir-spec/SPEC.md",
     "examples/data/README.md",
+    "compiler/src/codegen/README.md",
     "runtime/src/kernels/README.md",
     "tests/golden/README.md",
 ];

@@ -109,6 +109,11 @@ fn text_classifier_with_adam_and_clipping() {
 }
 
 #[test]
+fn decoder_with_causal_attention() {
+    trajectory("gpt");
+}
+
+#[test]
 fn smooth_activations_with_rmsprop_and_cosine() {
     trajectory("activations");
 }

@@ -12,8 +12,9 @@ use kiln_rt::kernels::Level;
 use kiln_tests::fixtures::{files, read};
 use kiln_tests::snapshots;
 
-/// Extent of `batch` in all numbers.
+/// Extents of `batch` and `tokens` in all numbers.
 const BATCH: usize = 32;
+const TOKENS: usize = 128;
 /// The second step is that of a script with two optimizers.
 const GRAPHS: [&str; 3] = ["predict", "step0", "step1"];
 /// Cranelift's instructions depend on whether the processor multiplies and adds in one; code bytes on more than that,
@@ -32,7 +33,7 @@ fn examples() -> Vec<Example> {
 }
 
 fn example(path: &str) -> Example {
-    let bindings = Bindings::from([("batch".into(), BATCH)]);
+    let bindings = Bindings::from([("batch".into(), BATCH), ("tokens".into(), TOKENS)]);
     let module = script::load(path, &read(path), &bindings).unwrap_or_else(|found| panic!("{path}: {found:?}"));
     let module = module.bind(&bindings).unwrap();
     // Portable micro-kernels have the same tiles everywhere.

@@ -1,13 +1,13 @@
-//! `kiln bench`: how long a model takes to compile and to run.
+//! `kiln bench`: how long a model takes to compile and to run, kernel by kernel, and what the machine can do.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indexmap::IndexMap;
+use kiln::Program;
+use kiln::compile::Compiled;
 use kiln::training::TrainGraphs;
-use kiln::{Options, Program};
 use kiln_ir::graph::Graph;
 use kiln_ir::{DType, Module, Name, TensorType};
 use kiln_rt::Tensor;
@@ -21,13 +21,21 @@ use super::failure::Failure;
 use super::load::{Script, bindings, parse_binding};
 use super::machine::{self, Machine, NamedPath, milliseconds, parse_named_path, parse_threads};
 use super::output::{print, print_json};
+use super::precision::Numerics;
 use super::run::{check_inputs, infer_bindings};
 
-/// Measures compilation and runs.
+mod ceilings;
+mod kernels;
+
+/// Measures compilation, runs and kernels; with `--machine`, the machine itself.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// Script, or `-` for stdin.
-    model: String,
+    #[arg(required_unless_present = "machine")]
+    model: Option<String>,
+    /// Measures what this machine can do at most, without a model: multiply-adds, bandwidth, forking.
+    #[arg(long, conflicts_with_all = ["model", "bind", "train", "graph", "iterations", "weights", "input", "precision"])]
+    machine: bool,
     /// Binds a dimension's name; `batch` is the recipe's by default.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
     bind: Vec<(Name, usize)>,
@@ -49,21 +57,11 @@ pub(crate) struct Bench {
     /// Gives an input as a NumPy file; inputs are random by default, within their declared bounds.
     #[arg(short, long, value_name = "NAME=X.NPY", value_parser = parse_named_path)]
     input: Vec<NamedPath>,
-    /// How far sums may be reordered and approximated.
-    #[arg(long, value_enum, default_value = "default")]
-    precision: Precision,
+    #[command(flatten)]
+    numerics: Numerics,
     /// Prints the figures as JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// What a kernel may do to be faster. Today's kernels keep the order of f32 sums that the tiles fix, which is what
-/// `strict` asks for, so all three run the same code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Precision {
-    Strict,
-    Default,
-    Fast,
 }
 
 /// Runs before the measurement, and the time that a measurement without `--iterations` takes.
@@ -81,12 +79,26 @@ struct Figures {
     lower_bound: u64,
     flops: u64,
     threads: usize,
+    /// After the runs, before the machine is measured, which takes memory of its own.
+    peak_rss_bytes: Option<u64>,
 }
 
 impl Bench {
     pub(crate) fn run(&self) -> Result<(), Failure> {
+        match &self.model {
+            Some(model) => self.model(model),
+            None => self.machine(),
+        }
+    }
+
+    fn machine(&self) -> Result<(), Failure> {
+        let (text, json) = ceilings::machine(machine::threads(self.threads))?;
+        if self.json { print_json(&json) } else { print(&text) }
+    }
+
+    fn model(&self, model: &str) -> Result<(), Failure> {
         let start = Instant::now();
-        let script = Script::open(&self.model)?;
+        let script = Script::open(model)?;
         let mut outline = script.outline()?;
         if !self.train {
             outline.focus(self.graph.as_deref());
@@ -100,7 +112,7 @@ impl Bench {
         let names = self.graph_names(&module)?;
         module.keep_graphs(&names);
         let graphs: Vec<Graph> = names.iter().filter_map(|name| module.graph(name).cloned()).collect();
-        let program = script.compile(&module, &Options::default())?;
+        let program = script.compile(&module, &self.numerics.options())?;
         let threads = machine::threads(self.threads);
         let mut machine = Machine::new(&program, 0, self.weights.as_deref(), threads)?;
         let compile_ms = milliseconds(start) - machine.prepare_ms - read_ms;
@@ -112,17 +124,17 @@ impl Bench {
             graphs.iter().map(|graph| Run::new(&machine, graph, &inputs)).collect::<Result<_, _>>()?;
         let times = self.measure(&mut machine, &mut runs)?;
         let figures = figures(&program, &names, &machine, compile_ms, times)?;
+        let profiles = profiles(&program, &mut machine, &names, &mut runs, figures.times.len())?;
+        let roofs = ceilings::roofs(machine.session.threads())?;
+        let kernels = kernels::kernels(&profiles, &roofs);
         if self.json {
-            return print_json(&figures.to_json());
-        }
-        let most = figures.times.len().min(100);
-        let mut tables = String::new();
-        for (Run { id, inputs, outputs }, name) in runs.iter_mut().zip(&names) {
-            let profile = table(&machine.session.profile(*id, inputs, outputs, most)?);
-            tables += &if names.len() > 1 { format!("@{name}\n{profile}\n") } else { profile };
+            let mut object = figures.to_json();
+            object["kernels"] = kernels.iter().map(kernels::Kernel::to_json).collect();
+            object["machine"] = roofs.to_json();
+            return print_json(&object);
         }
         let title: Vec<String> = names.iter().map(|name| format!("@{name}")).collect();
-        print(&format!("{}\n{}\n{tables}", title.join(", "), figures.to_text()))
+        print(&format!("{}\n{}\n{}", title.join(", "), figures.to_text(), kernels::text(&kernels, &roofs)))
     }
 
     /// What a run is: one graph, or all steps of a batch in their order.
@@ -201,6 +213,29 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Runs to profile at most.
+const PROFILED: usize = 100;
+
+/// Times of all launches of each graph.
+fn profiles<'a>(
+    program: &'a Program,
+    machine: &mut Machine,
+    names: &'a [Name],
+    runs: &mut [Run<'_>],
+    measured: usize,
+) -> Result<Vec<(&'a str, &'a Compiled, Profile)>, Failure> {
+    let runs = names.iter().zip(runs);
+    let profile = |(name, Run { id, inputs, outputs }): (&'a Name, &mut Run<'_>)| {
+        let profile = machine.session.profile(*id, inputs, outputs, measured.min(PROFILED))?;
+        Ok((&**name, compiled(program, name)?, profile))
+    };
+    runs.map(profile).collect()
+}
+
+fn compiled<'a>(program: &'a Program, graph: &Name) -> Result<&'a Compiled, Failure> {
+    program.graphs.get(graph).ok_or_else(|| Failure::Defect(format!("@{graph} was not compiled")))
+}
+
 /// Of several graphs, which run one after the other in one arena: the largest arena and all operations.
 fn figures(
     program: &Program,
@@ -209,9 +244,7 @@ fn figures(
     compile_ms: f64,
     times: Vec<Duration>,
 ) -> Result<Figures, Failure> {
-    let compiled =
-        |graph: &Name| program.graphs.get(graph).ok_or_else(|| Failure::Defect(format!("@{graph} was not compiled")));
-    let compiled: Vec<_> = graphs.iter().map(compiled).collect::<Result<_, _>>()?;
+    let compiled: Vec<_> = graphs.iter().map(|graph| compiled(program, graph)).collect::<Result<_, _>>()?;
     let launches = compiled.iter().flat_map(|compiled| &compiled.executable.launches);
     Ok(Figures {
         compile_ms,
@@ -221,6 +254,7 @@ fn figures(
         lower_bound: compiled.iter().map(|compiled| compiled.placement.plan.lower_bound).max().unwrap_or(0),
         flops: launches.map(|launch| launch.flops).sum(),
         threads: machine.session.threads(),
+        peak_rss_bytes: peak_rss_bytes(),
     })
 }
 
@@ -246,14 +280,14 @@ impl Figures {
             "iterations": self.times.len(),
             "arena_bytes": self.arena_bytes,
             "arena_lower_bound_bytes": self.lower_bound,
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": self.peak_rss_bytes,
             "gflops": self.gflops(),
             "threads": self.threads,
         })
     }
 
     fn to_text(&self) -> String {
-        let peak = peak_rss_bytes().map_or("unknown".to_owned(), |bytes| format!("{bytes} bytes"));
+        let peak = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{bytes} bytes"));
         format!(
             "  compile  {:>10.2} ms\n  prepare  {:>10.2} ms\n  median   {:>10.4} ms  of {} runs on {} threads\n  \
              min      {:>10.4} ms\n  speed    {:>10.2} GFLOP/s\n  arena    {} bytes, lower bound {}\n  peak RSS {peak}\n",
@@ -276,29 +310,4 @@ fn peak_rss_bytes() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
-}
-
-/// Kernels by time.
-fn table(profile: &Profile) -> String {
-    let total: Duration = profile.launches.iter().map(kiln_rt::profile::LaunchTimes::median).sum();
-    let mut launches: Vec<_> = profile.launches.iter().collect();
-    launches.sort_by_key(|launch| std::cmp::Reverse(launch.median()));
-    let mut text = format!("{:>10} {:>6} {:>9} {:>8} {:>7}  kernel\n", "us", "%", "GFLOP/s", "GB/s", "tiles");
-    for launch in launches {
-        let time = launch.median();
-        let nanoseconds = time.as_nanos().max(1) as f64;
-        let source = launch.source.as_ref().map(|source| format!("  {source}")).unwrap_or_default();
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{:>10.2} {:>6.1} {:>9.2} {:>8.2} {:>7}  {}{source}",
-            nanoseconds / 1e3,
-            100.0 * time.as_secs_f64() / total.as_secs_f64().max(1e-12),
-            launch.gflops(),
-            launch.bytes as f64 / nanoseconds,
-            launch.tiles,
-            launch.name,
-        );
-    }
-    text
 }

@@ -1,12 +1,13 @@
 //! `kiln explain`: why the compiler did what it did.
 
 use clap::Args;
-use kiln::{Options, explain};
+use kiln::explain;
 use kiln_ir::Name;
 
 use super::failure::Failure;
 use super::load::{Script, bindings, parse_binding};
 use super::output::print;
+use super::precision::Numerics;
 
 /// Fusion verdicts, kernels, memory certificate; or everything about one value.
 #[derive(Debug, Args)]
@@ -19,13 +20,15 @@ pub(crate) struct Explain {
     /// Binds a dimension's name.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
     bind: Vec<(Name, usize)>,
+    #[command(flatten)]
+    numerics: Numerics,
 }
 
 impl Explain {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let script = Script::open(&self.model)?;
         let module = script.module(&script.outline()?.complete(&bindings(&self.bind))?)?;
-        let program = script.compile(&module, &Options::default())?;
+        let program = script.compile(&module, &self.numerics.options())?;
         let Some(value) = &self.value else { return print(&explain::program(&program)) };
         let name = value.strip_prefix('%').unwrap_or(value);
         match explain::value(&program, name) {

@@ -16,6 +16,7 @@ use kiln_ir::{Module, Name};
 use super::failure::Failure;
 use super::load::{Script, bindings, parse_binding};
 use super::output;
+use super::precision::Numerics;
 
 /// Runs the passes and shows the result at any level.
 #[derive(Debug, Args)]
@@ -46,6 +47,8 @@ pub(crate) struct Opt {
     /// Binds a dimension's name.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
     bind: Vec<(Name, usize)>,
+    #[command(flatten)]
+    numerics: Numerics,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,6 +68,9 @@ enum Emit {
     /// The memory plan as `id,lower,upper,size,offset,alias_of`.
     #[value(name = "memory.csv")]
     MemoryCsv,
+    /// The memory plan as a drawing: time across, offset up, a box per buffer, the peak marked.
+    #[value(name = "memory.svg")]
+    MemorySvg,
     /// Kernels as loops.
     Loops,
     /// Cranelift's intermediate form.
@@ -148,7 +154,7 @@ impl Opt {
     /// Compiles to machine code and shows a stage after the passes.
     fn compiled(&self, script: &Script, module: &Module) -> Result<String, Failure> {
         let texts = Texts { clif: self.emit == Emit::Clif, asm: self.emit == Emit::Asm };
-        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..Options::default() };
+        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..self.numerics.options() };
         let mut text = String::new();
         let compiled = kiln::compile::compile_observed(module, &options, &mut |step| self.observe(step, &mut text));
         let program = compiled.map_err(|error| match error {
@@ -167,10 +173,10 @@ impl Opt {
         Ok(text)
     }
 
-    /// The graphs to show: a table for other programs is of one graph, the one that decides the size of the arena.
+    /// The graphs to show: a table for other programs, or a drawing, is of one graph, the one that decides the size of the arena.
     fn shown<'a>(&self, program: &'a Program) -> Vec<(&'a Name, &'a Compiled)> {
         let all = program.graphs.iter();
-        if self.emit != Emit::MemoryCsv {
+        if !matches!(self.emit, Emit::MemoryCsv | Emit::MemorySvg) {
             return all.collect();
         }
         // Of equals the first.
@@ -191,6 +197,10 @@ impl Opt {
             }
             Emit::MemoryCsv => {
                 text.push_str(&memory::csv::write_plan(&placement.problem, &placement.plan));
+                Ok(())
+            }
+            Emit::MemorySvg => {
+                text.push_str(&memory::chart::svg(&placement.problem, &placement.plan));
                 Ok(())
             }
             Emit::Loops => {

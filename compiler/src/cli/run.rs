@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use clap::Args;
 use indexmap::IndexMap;
-use kiln::Options;
 use kiln_ir::graph::Graph;
 use kiln_ir::{Bindings, DType, Name, TensorType};
 use kiln_rt::Tensor;
@@ -19,6 +18,7 @@ use super::failure::Failure;
 use super::load::{Outline, Script, bindings, parse_binding, sole_name};
 use super::machine::{self, Machine, NamedPath, parse_named_path, parse_threads};
 use super::output::{print, print_json};
+use super::precision::Numerics;
 
 /// Runs a graph.
 #[derive(Debug, Args)]
@@ -49,6 +49,8 @@ pub(crate) struct Run {
     /// Threads; every core by default.
     #[arg(long, value_parser = parse_threads)]
     threads: Option<usize>,
+    #[command(flatten)]
+    numerics: Numerics,
     /// Prints the results as JSON.
     #[arg(long)]
     json: bool,
@@ -81,7 +83,7 @@ impl Run {
                 learned.iter().take(3).map(|name| format!("@{name}")).collect::<Vec<_>>().join(", "),
             )));
         }
-        let program = script.compile(&module, &Options::default())?;
+        let program = script.compile(&module, &self.numerics.options())?;
         let threads = machine::threads(self.threads);
         let mut machine = Machine::new(&program, self.seed, self.weights.as_deref(), threads)?;
         let id = machine.program(&graph_name)?;

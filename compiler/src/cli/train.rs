@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use kiln::Options;
 use kiln::training::{self, TrainGraphs};
 use kiln_ir::attribute::AttrValue;
 use kiln_ir::module::stream;
@@ -19,6 +18,7 @@ use super::failure::Failure;
 use super::load::{Outline, Script};
 use super::machine::{self, parse_threads};
 use super::output::print_json;
+use super::precision::Numerics;
 use super::replay;
 
 /// Trains a model as its script's `train` says.
@@ -68,6 +68,8 @@ pub(crate) struct Train {
     /// Goes on from a checkpoint.
     #[arg(long, value_name = "C")]
     resume: Option<PathBuf>,
+    #[command(flatten)]
+    numerics: Numerics,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -85,6 +87,7 @@ struct Setup {
     /// With every graph, at the full batch.
     module: Module,
     options: FitOptions,
+    numerics: Numerics,
     data: Dataset,
     graphs: TrainGraphs,
     outline: Outline,
@@ -145,7 +148,7 @@ impl Train {
             return Err(Failure::Input("train: name the graph of a step, `step = @step0`".to_owned()));
         }
         let data = Dataset::open(&self.data(recipe, script)?, &training::inputs(&module, graphs.names()))?;
-        Ok(Setup { options, data, graphs, outline, bindings, module })
+        Ok(Setup { options, numerics: self.numerics, data, graphs, outline, bindings, module })
     }
 
     fn options(&self, recipe: &Recipe, script: &Script) -> Result<FitOptions, Failure> {
@@ -190,7 +193,7 @@ impl Train {
 impl Setup {
     /// Compiles step and eval for every size of batch that occurs, and loads them.
     fn compile(&self, script: &Script, session: &mut Session) -> Result<TrainPrograms, Failure> {
-        let options = Options::default().for_training();
+        let options = self.numerics.options().for_training();
         training::load(session, &self.graphs, self.data.examples(), &self.options, |size, graphs| {
             script.compile(&self.bound(script, size, graphs)?, &options)
         })

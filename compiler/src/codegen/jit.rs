@@ -12,6 +12,7 @@ use cranelift_codegen::ir::{AbiParam, types};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module, ModuleError, default_libcall_names};
 use kiln_rt::executable::{Code, KernelFn};
+use kiln_rt::kernels::Level;
 
 use super::emit::ClifEmitter;
 use super::{CodegenError, CompiledKernel, Emit, TableSlot, Target, Texts};
@@ -40,15 +41,24 @@ impl std::fmt::Debug for JitCode {
 }
 
 impl JitCode {
-    /// Compiles nests for this machine; [`Code::entry`] takes the position in `nests`.
+    /// Compiles nests for this machine with the best it has; [`Code::entry`] takes the position in `nests`.
     ///
     /// # Errors
     /// The first nest that could not be compiled, or memory that could not be had.
     pub fn compile(nests: &[LoopNest], texts: Texts) -> Result<JitCode, CodegenError> {
+        JitCode::compile_at(nests, Level::Avx512, texts)
+    }
+
+    /// As [`JitCode::compile`], with no instructions above a level: below AVX-512 all loops are Cranelift's.
+    ///
+    /// # Errors
+    /// As [`JitCode::compile`].
+    pub fn compile_at(nests: &[LoopNest], level: Level, texts: Texts) -> Result<JitCode, CodegenError> {
         let nowhere = |reason: String| CodegenError { kernel: String::new(), reason };
         let target = Target::host().map_err(nowhere)?;
         let (distinct, of_nest) = share(nests);
-        let kernels = emit_all(&distinct, target, texts)?;
+        let wide = level >= Level::Avx512 && Level::Avx512.available();
+        let kernels = emit_all(&distinct, target, wide, texts)?;
         let (module, entries) = define(&kernels, target).map_err(|error| nowhere(error.to_string()))?;
         Ok(JitCode { module: Mutex::new(Some(module)), kernels, entries, of_nest })
     }
@@ -158,10 +168,15 @@ fn nameless(nest: &LoopNest) -> LoopNest {
     nest
 }
 
-fn emit_all(nests: &[&LoopNest], target: &'static Target, texts: Texts) -> Result<Vec<CompiledKernel>, CodegenError> {
+fn emit_all(
+    nests: &[&LoopNest],
+    target: &'static Target,
+    wide: bool,
+    texts: Texts,
+) -> Result<Vec<CompiledKernel>, CodegenError> {
     let next = AtomicUsize::new(0);
     let work = || {
-        let emitter = ClifEmitter::new(target, texts);
+        let emitter = ClifEmitter::new(target, wide, texts);
         let mut done = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);

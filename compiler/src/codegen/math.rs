@@ -16,6 +16,7 @@
 //! Lawson's method, in 40 digits. The reductions are those of Cody and Waite, "Software manual for the elementary
 //! functions", 1980.
 
+pub(super) mod coefficients;
 mod double;
 mod polynomials;
 

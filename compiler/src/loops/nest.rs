@@ -16,9 +16,10 @@
 //! loaded in the same loop iteration as, and before, the store to that element.
 //!
 //! A `vector` loop says that its iterations are independent but for its accumulators, whose [`Accumulator::combine`] is
-//! taken in lane order over a number of partial values fixed by the nest (four lanes times `unroll`). Elements past the
-//! last whole vector are computed one by one with the same bits. Whatever cannot be done in lanes (checks, calls,
-//! conditions that differ between lanes, `combine: None`) makes the emitter run the loop one by one: never an error.
+//! taken over a number of partial values fixed by the nest and the width of the machine's vectors (lanes times `unroll`).
+//! At four lanes, elements past the last whole vector are computed one by one; at sixteen, by one vector under a mask; in
+//! both cases with the bits of whole vectors. Whatever cannot be done in lanes (checks, calls, conditions that differ
+//! between lanes, `combine: None`) makes the emitter run the loop one by one: never an error.
 //!
 //! # Example: softmax of a row, three stages over one row of scratch
 //!

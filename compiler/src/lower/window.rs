@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_ir::graph::{Graph, Provenance, Value};
 use kiln_ir::types::DType;
 use kiln_rt::kernels::Kernels;
-use kiln_rt::kernels::window::{DepthwisePlan, PoolGradPlan, PoolGradSpec, PoolPlan, PoolSpec, WindowPlan};
+use kiln_rt::kernels::window::{self, DepthwisePlan, PoolGradPlan, PoolGradSpec, PoolPlan, PoolSpec, WindowPlan};
 
 use super::{BufferUse, Lowered, start_of};
 use crate::loops::build::depthwise::{DepthwiseForm, depthwise_form};
@@ -13,12 +13,22 @@ use crate::loops::build::pool::{PoolForm, pool_form};
 use crate::loops::nest::{Access, Arg, Index, NestBuilder, Place, Var};
 
 /// Name by which nests call the planes of a depthwise convolution.
-pub const DEPTHWISE_TILES: &str = "depthwise_tiles";
+const DEPTHWISE_TILES: &str = "depthwise_tiles";
 
 /// Name by which nests call the planes of a pool.
-pub const POOL_TILES: &str = "pool_tiles";
+const POOL_TILES: &str = "pool_tiles";
 /// Name by which nests call the planes of a pool's gradient.
-pub const POOL_GRAD_TILES: &str = "pool_grad_tiles";
+const POOL_GRAD_TILES: &str = "pool_grad_tiles";
+
+/// Address of what a nest calls by one of the names above.
+pub(super) fn helper_address(name: &str) -> Option<usize> {
+    match name {
+        DEPTHWISE_TILES => Some(window::depthwise_tiles as *const () as usize),
+        POOL_TILES => Some(window::pool_tiles as *const () as usize),
+        POOL_GRAD_TILES => Some(window::pool_grad_tiles as *const () as usize),
+        _ => None,
+    }
+}
 
 /// The kernel of a region whose planes a window kernel computes, if there is one.
 pub(super) fn lower(name: &str, region: &Graph, kernels: &Kernels, provenance: &Provenance) -> Option<Lowered> {

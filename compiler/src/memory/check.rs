@@ -258,4 +258,6 @@ fn meant_write(placed: &[Placed<'_>], last_write: &[Option<Written>], buffer: us
 }
 
 #[cfg(test)]
+mod seeded;
+#[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 mod exact;
 mod greedy;
 mod occupancy;
+mod sweep;
 
 use super::problem::{Problem, Storage};
 
@@ -60,6 +61,10 @@ pub fn plan(problem: &Problem, options: &Options) -> Plan {
     let enough = options.capacity.unwrap_or(0).max(lower_bound);
     let storages = SlotStorage::compress(problem.storages());
     let mut placement = greedy::place(&storages, enough);
+    if placement.peak > enough && storages.len() > MANY {
+        let swept = sweep::place(&storages);
+        placement = if swept.peak < placement.peak { swept } else { placement };
+    }
     let mut proved_bound = lower_bound;
     if placement.peak > enough && options.exact_nodes > 0 {
         let outcome = exact::improve(&storages, placement.peak, lower_bound, enough, options.exact_nodes);
@@ -76,6 +81,9 @@ pub fn plan(problem: &Problem, options: &Options) -> Plan {
         solver: placement.solver,
     }
 }
+
+/// Storages with which the portfolio may run out of effort.
+const MANY: usize = 10_000;
 
 /// What the solvers place: a storage over slots of time instead of steps. Between two steps at which anything starts or
 /// ends nothing changes, and only those of these intervals matter that begin with a start and finish with an end: all

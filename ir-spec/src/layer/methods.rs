@@ -76,6 +76,24 @@ impl Tensor {
         self.layer(Flatten::new())
     }
 
+    /// [`Attention`] of queries `[N, H, S, D]` to keys and values `[N, H, T, D]`.
+    #[track_caller]
+    pub fn attention(&self, k: &Tensor, v: &Tensor) -> Tensor {
+        Layer::from(Attention::new()).apply(self.builder(), &[self, k, v], None)
+    }
+
+    /// [`MultiHeadAttention`] of `[N, S, E]` to itself; causal with `x.layer(MultiHeadAttention::new(8).causal(true))`.
+    #[track_caller]
+    pub fn multi_head_attention(&self, heads: i64) -> Tensor {
+        self.layer(MultiHeadAttention::new(heads))
+    }
+
+    /// [`PositionEmbedding`] of up to `length` positions, added to `[N, S, E]`.
+    #[track_caller]
+    pub fn position_embedding(&self, length: i64) -> Tensor {
+        self.layer(PositionEmbedding::new(length))
+    }
+
     /// [`BatchNorm`] with epsilon 1e-5 and momentum 0.9.
     #[track_caller]
     pub fn batch_norm(&self) -> Tensor {

@@ -47,6 +47,10 @@ fn every_layer_has_the_shape_of_its_definition() {
         (image, "global_avg_pool %x", "f32[batch, 4]"),
         (image, "global_max_pool %x", "f32[batch, 4]"),
         (image, "flatten %x", "f32[batch, 324]"),
+        ("f32[batch, 2, 7, 5]", "attention %x, %x, %x {causal = true}", "f32[batch, 2, 7, 5]"),
+        ("f32[batch, 7, 6]", "multi_head_attention %x {heads = 3}", "f32[batch, 7, 6]"),
+        ("f32[batch, 7, 6]", "position_embedding %x {length = 9}", "f32[batch, 7, 6]"),
+        ("f32[batch, s, 6]", "position_embedding %x {length = 9}", "f32[batch, s, 6]"),
         (image, "batch_norm %x", "f32[batch, 4, 9, 9]"),
         ("f32[batch, 5]", "batch_norm %x {momentum = 0.99}", "f32[batch, 5]"),
         ("f32[batch, 7, 5]", "layer_norm %x", "f32[batch, 7, 5]"),
@@ -71,6 +75,9 @@ fn states_have_the_layer_s_name_or_the_given_one() {
     assert_eq!(named, ["head.weight: f32[5, 3]", "head.bias: f32[3]"]);
     let transposed = expand("f32[batch, 4, 9]", "conv_transpose %x {filters = 6, kernel = 3, groups = 2}").1;
     assert_eq!(transposed, ["conv_transpose1.weight: f32[4, 3, 3]", "conv_transpose1.bias: f32[6]"]);
+    let heads = expand("f32[batch, 7, 6]", "multi_head_attention %x {heads = 3, name = attention}").1;
+    let wanted = ["qkv.weight: f32[6, 18]", "qkv.bias: f32[18]", "out.weight: f32[6, 6]", "out.bias: f32[6]"];
+    assert_eq!(heads, wanted.map(|state| format!("attention.{state}")));
     let norm = expand("f32[batch, 5]", "batch_norm %x").1;
     let wanted = ["scale", "offset", "mean", "variance"].map(|part| format!("batch_norm1.{part}: f32[5]"));
     assert_eq!(norm, wanted);
@@ -102,6 +109,22 @@ fn attributes_survive_their_text() {
     assert_eq!(Activation::from_value(&AttrValue::Word("add".into())), None);
     assert_eq!(Activation::from_value(&AttrValue::Word("transpose".into())), None);
     assert!(Activation::words().contains(&"leaky_relu"));
+}
+
+#[test]
+fn layers_of_transformers_say_what_they_need() {
+    let labels = |input: &str, line: &str| {
+        let text = format!("model @m(%x: {input}) {{\n  predict {line}\n}}\n");
+        let faults = load("m.kiln", &text, &Bindings::new()).unwrap_err();
+        faults.into_iter().map(|fault| fault.label.to_string()).collect::<Vec<_>>()
+    };
+    let tokens = "f32[batch, 7, 6]";
+    assert_eq!(labels("f32[batch, 1, 7, e]", "attention %x, %x, %x"), ["attention.L1"]);
+    assert_eq!(labels("f32[batch, 6]", "multi_head_attention %x {heads = 3}"), ["multi_head_attention.L1"]);
+    assert_eq!(labels(tokens, "multi_head_attention %x {heads = 4}"), ["multi_head_attention.L2"]);
+    assert_eq!(labels(tokens, "multi_head_attention %x {heads = 0}"), ["multi_head_attention.L2"]);
+    assert_eq!(labels("f32[batch, 7, e]", "position_embedding %x {length = 9}"), ["position_embedding.L1"]);
+    assert_eq!(labels(tokens, "position_embedding %x {length = 6}"), ["position_embedding.L2"]);
 }
 
 fn trained(optimizer: Optimizer) -> Module {

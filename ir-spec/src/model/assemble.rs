@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::foreign::{self, ForeignWeight};
 use super::step::{plan, step_graph};
 use super::training::Train;
 use crate::attribute::AttrValue;
@@ -32,17 +33,7 @@ pub(crate) struct Program {
     pub(crate) losses: Vec<Root>,
     pub(crate) metrics: Vec<Root>,
     pub(crate) training: Option<Train>,
-    pub(crate) weights: Vec<(Name, AttrValue)>,
-}
-
-/// Entry of the recipe's `weights`: a state's name in weights made elsewhere.
-pub(crate) fn foreign_weight(state: &Name, foreign: &Name, transposed: bool) -> (Name, AttrValue) {
-    let foreign = AttrValue::Text(foreign.clone());
-    let value = match transposed {
-        true => AttrValue::List(vec![foreign, AttrValue::Word("transposed".into())]),
-        false => foreign,
-    };
-    (state.clone(), value)
+    pub(crate) weights: Vec<ForeignWeight>,
 }
 
 /// The module of a program, or everything that is wrong with it.
@@ -85,13 +76,15 @@ pub(crate) fn assemble(program: Program) -> Result<Module, Vec<Diagnostic>> {
         }
         recipe.entries.extend(train.entries.clone());
     }
+    keep_read_states(&mut module);
     if !weights.is_empty() {
+        let states: Vec<&Name> = module.states.keys().collect();
+        let weights = foreign::resolve(&weights, &states)?;
         recipe.entries.insert("weights".into(), AttrValue::Record("".into(), weights));
     }
     if !recipe.entries.is_empty() {
         module.recipe = Some(recipe);
     }
-    keep_read_states(&mut module);
     Ok(module)
 }
 

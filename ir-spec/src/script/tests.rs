@@ -293,6 +293,46 @@ fn foreign_weight_names_are_kept_and_checked() {
 }
 
 #[test]
+fn a_pattern_of_foreign_names_stands_for_every_number() {
+    let text = "\
+block layer(%x) {
+  %y = dense %x {units = 4, name = fc}
+  yield %y
+}
+model @m(%x: f32[batch, 4]) {
+  %h = layer %x
+  %h = layer %h
+  predict dense %h {units = 2, bias = false, name = head}
+}
+weights {
+  \"layer{i}.fc.weight\" = \"net.{i - 1}.w\" transposed,
+  \"layer{i}.fc.bias\" = \"net.{i + 8}.{i}\",
+  head.weight = \"head.{i}\",
+}
+";
+    let shown = print(&model(text).unwrap(), &PrintOptions::default());
+    let wanted = "weights {
+  layer1.fc.weight = \"net.0.w\" transposed,
+  layer2.fc.weight = \"net.1.w\" transposed,
+  layer1.fc.bias = \"net.9.1\",
+  layer2.fc.bias = \"net.10.2\",
+  head.weight = \"head.{i}\",
+}
+";
+    assert!(shown.ends_with(wanted), "{shown}");
+    for (old, new, found) in [
+        ("layer{i}.fc.w", "layer{i}.fd.w", "script.S13 11:3"),
+        ("layer{i}.fc.w", "layer{i.fc.w", "script.S5 11:3"),
+        ("layer{i}.fc.w", "layer{i + 1}.fc.w", "script.S5 11:3"),
+        ("net.{i - 1}", "net.{j}", "script.S5 11:3"),
+        ("net.{i - 1}", "net.{i - 2}", "script.S5 11:3"),
+        ("head.weight =", "layer1.fc.bias =", "script.S10 13:3"),
+    ] {
+        assert_eq!(findings(&text.replace(old, new)), [found], "{new}");
+    }
+}
+
+#[test]
 fn all_findings_come_in_one_run() {
     let text = "\
 model @m(%x: f32[batch, 4], %label: i64[batch] below 3) {

@@ -5,6 +5,7 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::text::ast::*;
+use crate::text::lexer::is_name_char;
 use crate::text::printer::{WIDTH, write_derived, write_global, write_number, write_text, write_value};
 use crate::types::Layout;
 
@@ -306,7 +307,10 @@ impl Writer {
     }
 
     fn field(&mut self, field: &Field, flags: bool) {
-        self.push(&field.key.name);
+        match field.key.name.chars().all(is_name_char) {
+            true => self.push(&field.key.name),
+            false => write_text(&mut self.out, &field.key.name),
+        }
         self.push(" = ");
         match &field.value.kind {
             ExprKind::List(items) if flags => match items.as_slice() {

@@ -261,6 +261,9 @@ impl Lowering {
         if let Some(first) = into.weights.replace(span) {
             return self.error("name", span, format!("`weights` stands twice, first in line {}", first.line));
         }
+        for field in record.fields.iter().filter(|field| field.key.name.contains('{')) {
+            self.error("attribute", field.key.span, "patterns of names are for models, graphs have them written out");
+        }
         match evaluate::evaluate_record(record, &evaluate::nothing) {
             Ok(fields) => {
                 let value = AttrValue::Record("".into(), fields);

@@ -105,6 +105,15 @@ pub struct Descriptor {
     /// Elements from the start of scratch to the column panel and to the partial tile.
     pub(crate) scratch_columns: usize,
     pub(crate) scratch_partial: usize,
+    /// Registers that one row of the register block takes.
+    pub(crate) vectors: usize,
+}
+
+impl Descriptor {
+    /// Elements in one register.
+    pub(crate) fn lanes(&self) -> usize {
+        self.nr / self.vectors.max(1)
+    }
 }
 
 /// The buffers of one run of a contraction. Null where the plan asks for none.

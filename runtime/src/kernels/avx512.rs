@@ -14,7 +14,7 @@ use super::simd::{Simd, SimdMath, SimdWindow};
 use super::tile::{tile, transpose};
 
 #[derive(Clone, Copy)]
-pub(crate) struct F32x16(__m512);
+pub(crate) struct F32x16(pub(super) __m512);
 #[derive(Clone, Copy)]
 pub(crate) struct F64x8(__m512d);
 

@@ -6,6 +6,7 @@
 
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand};
 use super::drive::{contract_reduce, contract_tiles, pack_operand};
+use super::estimate::Estimate;
 use super::gather::{GatherTables, OutTables, Read, offsets_of};
 use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
 use super::tiling::{Product, Tiling, block_cost};
@@ -143,6 +144,7 @@ impl ContractPlan {
             shape,
             scratch_columns,
             scratch_partial,
+            vectors: table.shapes[shape].vectors,
         });
         Ok(Self {
             descriptor,
@@ -207,6 +209,34 @@ impl ContractPlan {
     /// The cut of the loop nest, in the micro-kernel's orientation.
     pub fn tiling(&self) -> &Tiling {
         &self.tiling
+    }
+
+    /// Elements of the output.
+    pub fn outputs(&self) -> u64 {
+        let d = &self.descriptor;
+        (d.g * d.m * d.n) as u64
+    }
+
+    /// Multiply-adds of all tiles together.
+    pub fn multiply_adds(&self) -> u64 {
+        self.outputs() * self.descriptor.k as u64
+    }
+
+    /// Bytes of one element.
+    pub fn element_bytes(&self) -> usize {
+        self.element_bytes
+    }
+
+    /// Elements that an operand contributes if none is read twice: rows or columns by terms of the sum, in each batch.
+    pub fn read_elements(&self, side: Side) -> u64 {
+        let d = &self.descriptor;
+        let rows = (side == Side::Left) != d.swapped;
+        (d.g * if rows { d.m } else { d.n } * d.k) as u64
+    }
+
+    /// What the plan spends its time on, by estimate.
+    pub fn estimate(&self) -> Estimate {
+        Estimate::of(&self.descriptor, &self.tables.rows, &self.tables.columns, &self.tables.out)
     }
 
     /// Whether the micro-kernel takes its rows from the right operand.

@@ -1,17 +1,19 @@
 #![allow(unsafe_code, reason = "entry points of the kernels for JITed code: raw pointers from its table")]
 //! What JITed tile loops call: the arguments of [`super::Arguments`] one by one, as a nest can pass them.
 
-use super::{Arguments, Descriptor, contract_reduce, contract_tiles};
+use super::{
+    Arguments, Descriptor, WinogradDescriptor, contract_reduce, contract_tiles, winograd_input, winograd_tiles,
+};
 
 macro_rules! entry {
-    ($(#[$doc:meta])* $name:ident -> $target:ident) => {
+    ($(#[$doc:meta])* $name:ident($descriptor:ty) -> $target:ident) => {
         $(#[$doc])*
         ///
         /// # Safety
         /// As the function it calls: pointers as the plan behind `descriptor` asks for them.
         #[allow(clippy::too_many_arguments, reason = "a nest passes pointers one by one")]
         pub unsafe extern "C" fn $name(
-            descriptor: *const Descriptor,
+            descriptor: *const $descriptor,
             left: *const u8,
             right: *const u8,
             out: *mut u8,
@@ -32,9 +34,17 @@ macro_rules! entry {
 
 entry! {
     /// Tiles `begin..end` of a contraction.
-    contract_tiles_entry -> contract_tiles
+    contract_tiles_entry(Descriptor) -> contract_tiles
 }
 entry! {
     /// Sums partial results of tiles `begin..end`.
-    contract_reduce_entry -> contract_reduce
+    contract_reduce_entry(Descriptor) -> contract_reduce
+}
+entry! {
+    /// Input transforms `begin..end` of a Winograd convolution.
+    winograd_input_entry(WinogradDescriptor) -> winograd_input
+}
+entry! {
+    /// Tiles `begin..end` of a Winograd convolution.
+    winograd_tiles_entry(WinogradDescriptor) -> winograd_tiles
 }

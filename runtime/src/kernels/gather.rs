@@ -184,6 +184,12 @@ impl GatherTables {
         !self.checked && panels <= elements + elements / 4
     }
 
+    /// Runs in a group of lanes, on average: loads that fill one register.
+    pub(crate) fn runs_per_group(&self) -> f64 {
+        let groups = self.group_start.windows(2).filter(|group| group[0] != group[1]).count();
+        self.segments.len() as f64 / groups.max(1) as f64
+    }
+
     /// How packing reads this operand.
     pub(crate) fn describe(&self) -> String {
         let lanes = if self.lanes_along_k { self.k.len() } else { self.free.len() };

@@ -7,3 +7,4 @@ mod depthwise;
 mod pool;
 mod strips;
 mod tiling;
+mod winograd;

@@ -147,16 +147,22 @@ pub(super) struct LaneCheck<'a> {
 impl<'a> LaneCheck<'a> {
     /// Decides for one loop: every statement has a form in lanes and some memory access is contiguous.
     pub(super) fn allows(nest: &'a LoopNest, facts: &'a [Facts], node: &Loop) -> bool {
+        LaneCheck::gathers(nest, facts, node).is_some()
+    }
+
+    /// How many accesses of a loop are not contiguous, if it may run in lanes.
+    pub(super) fn gathers(nest: &'a LoopNest, facts: &'a [Facts], node: &Loop) -> Option<usize> {
         let mut own = Facts::default();
         node.accumulators.iter().for_each(|accumulator| own.add(Facts::local(accumulator.local)));
         let mut varying = own;
         varying.add(Facts::var(node.var));
         let mut check = LaneCheck { nest, facts, varying, own, contiguous: 0, gathers: 0, lane: node.var };
-        node.vector
+        let allowed = node.vector
             && node.step == 1
             && node.accumulators.iter().all(|accumulator| accumulator.combine.is_some())
             && check.block(&node.body, node)
-            && (check.contiguous > 0 || check.gathers == 0)
+            && (check.contiguous > 0 || check.gathers == 0);
+        allowed.then_some(check.gathers)
     }
 
     fn block(&mut self, stmts: &[Stmt], outer: &Loop) -> bool {

@@ -14,7 +14,8 @@ use kiln_ir::DType;
 
 use super::analysis::Facts;
 use crate::codegen::math::MathFn;
-use crate::codegen::{TableSlot, Target};
+use crate::codegen::wide::WideCode;
+use crate::codegen::{LoopWidth, TableSlot, Target};
 use crate::loops::nest::{Expr, LoopNest, Place, Var};
 
 /// Result of an emitting step; the text goes into a `CodegenError`.
@@ -126,15 +127,32 @@ pub(in crate::codegen) struct Emitter<'a, 'f> {
     log: Vec<Undo>,
     slots: Vec<TableSlot>,
     signatures: HashMap<Vec<Type>, SigRef>,
+    /// Whether loops may be wide.
+    pub(super) wide: bool,
+    /// Whether wide code is listed.
+    pub(super) listing: bool,
+    pub(super) wide_codes: Vec<WideCode>,
+    pub(super) loops: Vec<LoopWidth>,
 }
 
-/// Emits the whole function of a nest; returns what its table holds.
+/// What belongs to a function beside its instructions.
+pub(super) struct Extras {
+    /// What the table holds.
+    pub(super) table: Vec<TableSlot>,
+    /// Functions that it calls by their numbers.
+    pub(super) wide_codes: Vec<WideCode>,
+    /// How its loops in lanes run.
+    pub(super) loops: Vec<LoopWidth>,
+}
+
+/// Emits the whole function of a nest.
 pub(super) fn emit(
     nest: &LoopNest,
     target: &Target,
+    (wide, listing): (bool, bool),
     func: &mut Function,
     context: &mut FunctionBuilderContext,
-) -> Emitted<Vec<TableSlot>> {
+) -> Emitted<Extras> {
     if let Some((_, dtype)) = nest.exprs.iter().find(|(_, dtype)| matches!(dtype, DType::Bf16 | DType::F16)) {
         return Err(format!("{dtype} has no arithmetic in generated code yet"));
     }
@@ -168,14 +186,18 @@ pub(super) fn emit(
         log: Vec::new(),
         slots,
         signatures: HashMap::new(),
+        wide,
+        listing,
+        wide_codes: Vec::new(),
+        loops: Vec::new(),
     };
     emitter.load_pointers();
     emitter.tiles(begin, end)?;
     emitter.b.ins().return_(&[]);
     emitter.b.seal_all_blocks();
-    let Emitter { b, slots, .. } = emitter;
+    let Emitter { b, slots, wide_codes, loops, .. } = emitter;
     b.finalize(target.isa.frontend_config());
-    Ok(slots)
+    Ok(Extras { table: slots, wide_codes, loops })
 }
 
 /// Memory that never traps.

@@ -23,7 +23,7 @@ const CONSTANT_REGISTERS: usize = 6;
 
 /// Bounds of a run of iterations: known, or in registers.
 #[derive(Clone, Copy)]
-enum Bound {
+pub(super) enum Bound {
     Known(i64),
     Value(Value),
 }
@@ -109,11 +109,16 @@ impl Emitter<'_, '_> {
         self.open.extend(node.accumulators.iter().map(|accumulator| accumulator.local));
         let scope = self.open_scope();
         let constants = self.constant_registers;
-        if lanes {
-            self.constant_registers = CONSTANT_REGISTERS;
+        let wide = self.plan_wide(node, begin, end, lanes);
+        if wide.is_none() {
+            if lanes {
+                self.constant_registers = CONSTANT_REGISTERS;
+            }
+            self.hoist(&node.body, changed, lanes || self.lane.is_some())?;
         }
-        self.hoist(&node.body, changed, lanes || self.lane.is_some())?;
-        if lanes {
+        if let Some(wide) = wide {
+            self.call_wide(node, begin, end, wide)?;
+        } else if lanes {
             self.in_lanes(node, begin, end, changed)?;
         } else {
             let copies = self.sequential_copies(node, begin, end);
@@ -320,7 +325,7 @@ impl Emitter<'_, '_> {
         self.vars[node.var.0 as usize] = VarState { least, greatest, depth: self.depth + 1, ..VarState::default() };
     }
 
-    fn set_var(&mut self, var: Var, value: Option<Value>, known: i64) {
+    pub(super) fn set_var(&mut self, var: Var, value: Option<Value>, known: i64) {
         let state = &mut self.vars[var.0 as usize];
         (state.value, state.known) = (value, known);
     }
@@ -333,7 +338,7 @@ impl Emitter<'_, '_> {
         })
     }
 
-    fn value(&mut self, bound: Bound) -> Value {
+    pub(super) fn value(&mut self, bound: Bound) -> Value {
         match bound {
             Bound::Known(value) => self.int(value),
             Bound::Value(value) => value,
@@ -411,7 +416,7 @@ fn size(stmts: &[Stmt]) -> usize {
 }
 
 /// The value that a combination leaves alone.
-fn neutral(combine: BinaryFn, dtype: DType) -> Number {
+pub(super) fn neutral(combine: BinaryFn, dtype: DType) -> Number {
     match combine {
         BinaryFn::Mul => Number::Int(1).to_dtype(dtype),
         BinaryFn::Max => range(dtype).0,

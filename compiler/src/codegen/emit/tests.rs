@@ -5,6 +5,8 @@ use kiln_ir::DType::{self, Bool, F32, F64, I8, I32, I64, U8, U32};
 use kiln_ir::scalar::BinaryFn::{Add, Div, Max, Mul, Sub};
 use kiln_ir::scalar::{BinaryFn, CompareFn, Number, UnaryFn};
 
+use kiln_rt::kernels::Level;
+
 use crate::codegen::jit::JitCode;
 use crate::codegen::{CodegenError, Texts};
 use crate::loops::nest::{Access, Expr, Index, Loop, LoopNest, NestBuilder, Place, Var};
@@ -73,8 +75,14 @@ impl Bytes {
     }
 }
 
+/// With the best that the machine has.
 fn compile(nest: &LoopNest) -> Result<JitCode, CodegenError> {
     JitCode::compile(std::slice::from_ref(nest), Texts { clif: true, asm: true })
+}
+
+/// With Cranelift alone.
+fn compile_narrow(nest: &LoopNest) -> JitCode {
+    JitCode::compile_at(std::slice::from_ref(nest), Level::Avx2, Texts { clif: true, asm: true }).unwrap()
 }
 
 /// Runs all tiles; returns the status.
@@ -126,3 +134,4 @@ mod functions;
 mod integers;
 mod nests;
 mod rng;
+mod wide;

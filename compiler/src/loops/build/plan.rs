@@ -86,15 +86,19 @@ impl Plan {
             work += cost(node);
         }
         let indices = indices_of(&nest, &stores);
+        // What is loaded once per row does not matter if something is loaded once per element.
+        let is_inner = |i: &&Index| reduced.iter().any(|&v| i.coefficient(v) != 0);
+        let any_inner = loads(&nest).any(|i| is_inner(&i));
         let coefficient = |var: Option<&Var>| {
-            let hit = |i: &&Index| var.is_some_and(|&v| i.coefficient(v) == 1);
+            let hit = |i: &&Index| var.is_some_and(|&v| i.coefficient(v) == 1) && (!any_inner || is_inner(i));
             loads(&nest).filter(hit).count()
         };
         let vector_rows = coefficient(rows.iter().zip(&form.rows).filter(|(_, e)| **e > 1).map(|(v, _)| v).next_back());
         let vector_reduced =
             coefficient(reduced.iter().zip(&form.reduced).filter(|(_, e)| **e > 1).map(|(v, _)| v).next_back());
         // A window is too short for lanes; its rows are not, even with a stride.
-        let innermost = form.reduced.last().copied().unwrap_or(1);
+        let reduced_dims = Dims::merge(&form.reduced, &reduced, &indices);
+        let innermost = reduced_dims.loops().last().copied().unwrap_or(1);
         let short = innermost < 8 && form.rows.last().is_some_and(|&e| e > innermost);
         let rows_win = form.reduced.is_empty() || short || vector_rows > vector_reduced;
         let lanes = if rows_win { Lanes::Row } else { Lanes::Reduced };
@@ -105,7 +109,7 @@ impl Plan {
         let cells: f64 = form.rows.iter().map(|&e| e as f64).product::<f64>() * count.max(1.0);
         Ok(Plan {
             rows: Dims::merge(&form.rows, &rows, &indices),
-            reduced: Dims::merge(&form.reduced, &reduced, &indices),
+            reduced: reduced_dims,
             lanes,
             nanoseconds: work * count.max(1.0),
             flops: (arithmetic(&nest) as f64 * cells) as u64,

@@ -1,8 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use super::*;
-use crate::memory::programs::{self, Random};
-use crate::memory::{Options, plan};
 
 /// Four kernels: `a`, `b = f(a)`, `c = relu(a)` in place of `a`, `d = g(c)`; `b` and `d` are read later.
 #[derive(Clone)]
@@ -194,49 +192,4 @@ fn all_faults_are_reported_at_once() {
     for label in ["K1", "K3", "K4", "K6"] {
         assert!(faults.iter().any(|f| f.contains(label)), "{label} is missing from {faults:?}");
     }
-}
-
-/// Two buffers of random programs, live at the same step and no aliases of each other, are put on the same bytes.
-#[test]
-fn every_seeded_overlap_is_found() {
-    let mut random = Random::new(11);
-    let mut seeded = 0;
-    for _ in 0..1000 {
-        let program = programs::random(20, &mut random);
-        let (problem, plan) = (&program.problem, plan(&program.problem, &Options { exact_nodes: 0, capacity: None }));
-        let (a, b) = (random.below(problem.buffers().len()), random.below(problem.buffers().len()));
-        let (x, y) = (&problem.buffers()[a], &problem.buffers()[b]);
-        let together = x.lower < y.upper && y.lower < x.upper && x.size > 0 && y.size > 0;
-        if together && problem.storage_of()[a] != problem.storage_of()[b] {
-            let mut offsets = plan.offsets.clone();
-            offsets[a] = offsets[b];
-            let faults = check(problem, &offsets, plan.naive + plan.peak, &program.trace);
-            assert!(faults.iter().any(|f| f.label == "memory.K1"), "{faults:?}");
-            seeded += 1;
-        }
-    }
-    assert!(seeded > 100, "only {seeded} overlaps were seeded");
-}
-
-/// One more read of a value after something was written in its place.
-#[test]
-fn every_seeded_late_reader_is_found() {
-    let mut random = Random::new(12);
-    let mut seeded = 0;
-    for _ in 0..1000 {
-        let mut program = programs::random(20, &mut random);
-        let plan = plan(&program.problem, &Options { exact_nodes: 0, capacity: None });
-        let buffers = program.problem.buffers();
-        let in_place = program.trace.iter().position(|access| {
-            let target = buffers[access.buffer].alias_of;
-            access.kind == AccessKind::Write && buffers[access.buffer].size > 0 && target.is_some()
-        });
-        let Some(at) = in_place else { continue };
-        let Access { step, buffer, .. } = program.trace[at];
-        program.trace.insert(at + 1, Access::read(step, buffers[buffer].alias_of.unwrap()));
-        let faults = check(&program.problem, &plan.offsets, plan.peak, &program.trace);
-        assert!(faults.iter().any(|f| f.label == "memory.K2"), "{faults:?}");
-        seeded += 1;
-    }
-    assert!(seeded > 100, "only {seeded} late readers were seeded");
 }

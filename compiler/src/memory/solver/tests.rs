@@ -73,24 +73,29 @@ fn zero_bytes_and_aliases_are_placed() {
     assert_eq!(plan.offsets[1], plan.offsets[2]);
 }
 
+/// Every plan of every solver for random programs, by the checker that shares no code with them.
 #[test]
 fn every_solver_passes_the_checker() {
     let mut random = Random::new(1);
-    for round in 0..400 {
+    let mut checked = 0;
+    for round in 0..9_500 {
         let program = programs::random(2 + round % 40, &mut random);
         let problem = &program.problem;
         let storages = SlotStorage::compress(problem.storages());
         let mut placements = greedy::every_member(&storages);
         let bound = problem.lower_bound();
         placements.push(greedy::place(&storages, bound));
+        placements.push(sweep::place(&storages));
         let peak = placements.iter().map(|p| p.peak).max().unwrap();
-        placements.extend(exact::improve(&storages, peak, bound, bound, 300).placement);
+        placements.extend(exact::improve(&storages, peak + 1, bound, bound, 300).placement);
         for placement in placements {
             assert!(placement.peak >= bound, "{} is below the lower bound", placement.solver);
             let faults = check(problem, &offsets_of(problem, &placement), placement.peak, &program.trace);
             assert_eq!(faults, [], "{}", placement.solver);
+            checked += 1;
         }
     }
+    assert!(checked >= 100_000, "only {checked} plans were made");
 }
 
 #[test]
@@ -185,17 +190,32 @@ fn instance(name: &str) -> Problem {
     csv::read_problem(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Those of MiniMalloc's challenging instances that need few nodes, so that the test is quick without optimisation too.
-/// No greedy order fits any of them.
+/// MiniMalloc's challenging instances, none of which any greedy order fits. A budget of nodes, for a clock would fail on
+/// a busy machine; the hardest takes two thirds of it, and a node takes about 10 microseconds with optimisation.
 #[test]
 fn minimalloc_instances_fit_their_capacity() {
-    for (name, capacity) in [("C.1048576", None), ("F.1048576", None), ("J.1048576", Some(1_048_576))] {
-        let problem = instance(name);
-        let plan = plan(&problem, &Options { exact_nodes: 100_000, capacity });
+    for name in ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K"] {
+        let problem = instance(&format!("{name}.1048576"));
+        let plan = plan(&problem, &Options { exact_nodes: 200_000, capacity: Some(1_048_576) });
         assert!(plan.peak <= 1_048_576, "{name} needs {}", plan.peak);
-        assert_eq!(plan.proved, capacity.is_none(), "{name}");
         assert_eq!(check(&problem, &plan.offsets, plan.peak, &[]), [], "{name}");
     }
+}
+
+/// Many buffers at random times, where searches among the ranges that are taken would be hasty.
+#[test]
+fn a_sweep_over_time_stays_near_the_lower_bound() {
+    let mut random = Random::new(7);
+    let buffer = |i: usize| {
+        let lower = random.below(100_000);
+        let size = (1 + random.below(20) as u64) << [6, 12, 16][random.below(3)];
+        Buffer::new(i.to_string(), size, lower as u32, (lower + 1 + random.below([3, 50, 2000][i % 3])) as u32)
+    };
+    let problem = Problem::new((0..100_000).map(buffer).collect()).unwrap();
+    let placement = sweep::place(&SlotStorage::compress(problem.storages()));
+    let gap = placement.peak as f64 / problem.lower_bound() as f64 - 1.0;
+    assert!(gap < 0.15, "gap of {gap}");
+    assert_eq!(check(&problem, &offsets_of(&problem, &placement), placement.peak, &[]), []);
 }
 
 #[test]

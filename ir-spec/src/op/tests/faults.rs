@@ -28,6 +28,24 @@ fn dot_labels() {
 }
 
 #[test]
+fn attention_labels() {
+    let attention = |causal| Attention { scale: 0.5, causal };
+    let (q, k, v) = (f32s(&[1, 2, 3, 4]), f32s(&[1, 2, 5, 4]), f32s(&[1, 2, 5, 6]));
+    let found = attention(false).infer(&[q.clone(), k.clone(), v.clone()]).unwrap();
+    assert_eq!(found.to_vec(), [f32s(&[1, 2, 3, 6]), f32s(&[1, 2, 3])]);
+    assert_eq!(labels(attention(false), &[f32s(&[2, 3, 4]), k.clone(), v.clone()]), ["attention.C1"]);
+    assert_eq!(labels(attention(false), &[q.clone(), f32s(&[1, 2, 5, 3]), v.clone()]), ["attention.C2"]);
+    assert_eq!(labels(attention(false), &[q.clone(), k.clone(), f32s(&[1, 2, 4, 6])]), ["attention.C2"]);
+    assert_eq!(labels(attention(true), &[q.clone(), k.clone(), v.clone()]), ["attention.C3"]);
+    let unbounded = Attention { scale: f64::INFINITY, causal: false };
+    assert_eq!(labels(unbounded, &[q.clone(), k.clone(), v.clone()]), ["attention.C4"]);
+    let grad = AttentionGrad { scale: 0.5, causal: false };
+    let (y, rows) = (f32s(&[1, 2, 3, 6]), f32s(&[1, 2, 3]));
+    assert_eq!(grad.infer(&[q.clone(), k.clone(), v.clone(), y.clone(), rows, y.clone()]).unwrap().len(), 3);
+    assert_eq!(labels(grad, &[q, k, v, y.clone(), f32s(&[1, 2, 4]), y]), ["attention_grad.C1"]);
+}
+
+#[test]
 fn conv_labels() {
     let plain = || conv(&[1], &[0, 0], &[1], 1);
     assert_eq!(labels(plain(), &[f32s(&[1, 2, 5]), f32s(&[1, 2])]), ["conv.C1"]);

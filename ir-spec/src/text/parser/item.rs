@@ -149,14 +149,14 @@ impl Parser<'_> {
         Ok(elements)
     }
 
-    /// `{key = value, ...}`; with `flags` a value may be followed by a word.
+    /// `{key = value, ...}`; with `flags` a value may be followed by a word, and a key may be a pattern in quotes.
     pub(super) fn record(&mut self, flags: bool) -> Parsed<Record> {
         let span = self.expect('{')?;
         self.bracketed(|p| {
             let mut fields = Vec::new();
             let mut leading = without_blank_start(p.leading());
             while !p.is('}') {
-                let key = p.word("a name or `}`")?;
+                let key = p.key(flags)?;
                 p.expect('=')?;
                 let value = p.field_value(flags)?;
                 let comma = p.eat(',');
@@ -170,6 +170,17 @@ impl Parser<'_> {
             p.bump();
             Ok(Record { span, fields, trailing: without_blank_end(leading) })
         })
+    }
+
+    fn key(&mut self, flags: bool) -> Parsed<Ident> {
+        match self.kind() {
+            TokenKind::Text(name) if flags && name.contains('{') => {
+                let ident = Ident { name: name.clone(), span: self.span() };
+                self.bump();
+                Ok(ident)
+            }
+            _ => self.word("a name or `}`"),
+        }
     }
 
     fn field_value(&mut self, flags: bool) -> Parsed<Expr> {

@@ -33,7 +33,7 @@ state @a:f32[ 2 ]=param he
 # the second
 state @b:f32[2]=param constant{value=0}
 train{data="data/digits.npz",batch=32,epochs=30,optimizer=adam{rate=1e-3},schedule=cosine{steps=1000,floor=0},seed=7}
-weights{conv1.weight="net.0.weight",dense1.weight="fc.weight"transposed}
+weights{conv1.weight="net.0.weight","fc{i}.weight"="fc.{i - 1}"transposed}
 # the end
 "#;
 
@@ -76,7 +76,7 @@ train {
   seed = 7,
 }
 
-weights {conv1.weight = "net.0.weight", dense1.weight = "fc.weight" transposed}
+weights {conv1.weight = "net.0.weight", "fc{i}.weight" = "fc.{i - 1}" transposed}
 # the end
 "#;
 

@@ -1,0 +1,192 @@
+//! What covers a contraction: the direct sum, or Winograd's minimal filtering where that is faster and allowed.
+
+use kiln_rt::kernels::{self, ContractError, ContractPlan, ContractSpec, Kernels, Packed, Side, WinogradPlan};
+
+use crate::compile::Precision;
+
+/// Name by which nests call the contraction of one tile.
+pub const CONTRACT_TILES: &str = "contract_tiles";
+/// Name by which nests call the sum of partial results.
+pub const CONTRACT_REDUCE: &str = "contract_reduce";
+/// Name by which nests call the packing of an operand.
+pub const PACK_OPERAND: &str = "pack_operand";
+/// Name by which nests call the transform of weights.
+pub const WINOGRAD_PACK: &str = "winograd_pack";
+/// Name by which nests call the transform of an input that several tiles use.
+pub const WINOGRAD_INPUT: &str = "winograd_input";
+/// Name by which nests call one tile of a Winograd convolution.
+pub const WINOGRAD_TILES: &str = "winograd_tiles";
+
+/// Address of what a nest calls by one of the names above.
+pub(super) fn helper_address(name: &str) -> Option<usize> {
+    match name {
+        CONTRACT_TILES => Some(kernels::entry::contract_tiles_entry as *const () as usize),
+        CONTRACT_REDUCE => Some(kernels::entry::contract_reduce_entry as *const () as usize),
+        PACK_OPERAND => Some(kernels::pack_operand as *const () as usize),
+        WINOGRAD_PACK => Some(kernels::winograd_pack as *const () as usize),
+        WINOGRAD_INPUT => Some(kernels::entry::winograd_input_entry as *const () as usize),
+        WINOGRAD_TILES => Some(kernels::entry::winograd_tiles_entry as *const () as usize),
+        _ => None,
+    }
+}
+
+/// A compiled contraction, whichever algorithm it is.
+#[derive(Debug)]
+pub enum MicroKernel {
+    /// Sums of products in the order of the tiles; with the reason why it is no Winograd convolution, if it might be.
+    Direct(ContractPlan, Option<String>),
+    /// Minimal filtering.
+    Winograd(WinogradPlan),
+}
+
+/// One launch of a micro-kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage {
+    /// What is appended to the kernel's name.
+    pub suffix: &'static str,
+    /// Which function is called.
+    pub helper: &'static str,
+    /// How many tiles it has.
+    pub tiles: u64,
+}
+
+impl MicroKernel {
+    /// The micro-kernels that together compute `spec`: one, or one per phase of a strided gradient.
+    ///
+    /// # Errors
+    /// [`ContractError`] when there are none.
+    pub fn of(spec: &ContractSpec, kernels: &Kernels, precision: Precision) -> Result<Vec<MicroKernel>, ContractError> {
+        let mut declined = None;
+        if precision != Precision::Strict {
+            match WinogradPlan::choose(spec, kernels) {
+                Ok(plan) => return Ok(vec![MicroKernel::Winograd(plan)]),
+                Err(kernels::WinogradError::Slower(estimate)) => declined = Some(estimate.to_string()),
+                Err(_) => {}
+            }
+        }
+        let direct = |phase: &ContractSpec| {
+            ContractPlan::new(phase, kernels).map(|plan| MicroKernel::Direct(plan, declined.clone()))
+        };
+        spec.phases().iter().map(direct).collect()
+    }
+
+    /// The plan of sums of products, if it is one.
+    pub fn direct(&self) -> Option<&ContractPlan> {
+        match self {
+            MicroKernel::Direct(plan, _) => Some(plan),
+            MicroKernel::Winograd(_) => None,
+        }
+    }
+
+    /// Multiply-adds of the sums of products, however many the algorithm does.
+    pub fn multiply_adds(&self) -> u64 {
+        match self {
+            MicroKernel::Direct(plan, _) => plan.multiply_adds(),
+            MicroKernel::Winograd(plan) => plan.multiply_adds(),
+        }
+    }
+
+    /// Address of the descriptor.
+    pub fn descriptor(&self) -> usize {
+        match self {
+            MicroKernel::Direct(plan, _) => plan.descriptor() as usize,
+            MicroKernel::Winograd(plan) => plan.descriptor() as usize,
+        }
+    }
+
+    /// Algorithm, level, element and register block.
+    pub fn name(&self) -> &str {
+        match self {
+            MicroKernel::Direct(plan, _) => plan.kernel(),
+            MicroKernel::Winograd(plan) => plan.kernel(),
+        }
+    }
+
+    /// Memory that its launches share.
+    pub fn partial_bytes(&self) -> usize {
+        match self {
+            MicroKernel::Direct(plan, _) => plan.partial_bytes(),
+            MicroKernel::Winograd(plan) => plan.partial_bytes(),
+        }
+    }
+
+    /// Memory of each worker.
+    pub fn scratch_bytes(&self) -> usize {
+        match self {
+            MicroKernel::Direct(plan, _) => plan.scratch_bytes(),
+            MicroKernel::Winograd(plan) => plan.scratch_bytes(),
+        }
+    }
+
+    /// Operands that it takes as panels.
+    pub fn packed(&self) -> Packed {
+        match self {
+            MicroKernel::Direct(plan, _) => plan.packed(),
+            MicroKernel::Winograd(plan) => {
+                let left = plan.weights() == Side::Left;
+                Packed { left, right: !left }
+            }
+        }
+    }
+
+    /// Bytes of an operand's panels.
+    pub fn packed_bytes(&self, side: Side) -> usize {
+        match self {
+            MicroKernel::Direct(plan, _) => plan.packed_bytes(side),
+            MicroKernel::Winograd(plan) => plan.packed_bytes(),
+        }
+    }
+
+    /// The launch that packs an operand.
+    pub fn pack_stage(&self, side: Side) -> Stage {
+        match self {
+            MicroKernel::Direct(plan, _) => {
+                Stage { suffix: ".pack", helper: PACK_OPERAND, tiles: plan.pack_tiles(side) }
+            }
+            MicroKernel::Winograd(plan) => {
+                Stage { suffix: ".weights", helper: WINOGRAD_PACK, tiles: plan.pack_tiles() }
+            }
+        }
+    }
+
+    /// The launches after packing, in order.
+    pub fn stages(&self) -> Vec<Stage> {
+        let mut stages = match self {
+            MicroKernel::Direct(plan, _) => vec![
+                Stage { suffix: "", helper: CONTRACT_TILES, tiles: plan.tiles() },
+                Stage { suffix: ".sum", helper: CONTRACT_REDUCE, tiles: plan.reduce_tiles() },
+            ],
+            MicroKernel::Winograd(plan) => vec![
+                Stage { suffix: ".input", helper: WINOGRAD_INPUT, tiles: plan.input_tiles() },
+                Stage { suffix: "", helper: WINOGRAD_TILES, tiles: plan.tiles() },
+            ],
+        };
+        stages.retain(|stage| stage.tiles > 0);
+        stages
+    }
+
+    /// How it is cut and packed, for humans.
+    pub fn describe(&self) -> String {
+        match self {
+            MicroKernel::Direct(plan, declined) => {
+                let t = plan.tiling();
+                let (left, right) = plan.packing();
+                let declined = declined.as_ref().map(|why| format!("; no Winograd, {why}")).unwrap_or_default();
+                format!(
+                    "micro-kernel {}, block {} x {}, macro tile {} x {}, k block {}, tiles {} x {} x {} splits; packs \
+                     {left} and {right}{declined}",
+                    plan.kernel(),
+                    t.mr,
+                    t.nr,
+                    t.mc,
+                    t.nc,
+                    t.kc,
+                    t.m_tiles,
+                    t.n_tiles,
+                    t.k_splits
+                )
+            }
+            MicroKernel::Winograd(plan) => format!("micro-kernel {}, {}", plan.kernel(), plan.describe()),
+        }
+    }
+}

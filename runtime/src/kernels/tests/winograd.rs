@@ -1,0 +1,289 @@
+use super::super::math::activation_f64;
+use super::super::{
+    Activation, Along, Arguments, ContractPlan, ContractSpec, Epilogue, Kernels, Side, WinogradError, WinogradPlan,
+    WinogradTile,
+};
+use super::cases::{Conv, naive, numbers, out_len, read_len};
+use super::contract::levels;
+
+const TILES: [WinogradTile; 2] = [WinogradTile::Two, WinogradTile::Four];
+
+fn conv(batch: usize, channels: usize, outputs: usize, size: (usize, usize), pad: usize) -> Conv {
+    Conv { batch, groups: 1, channels, outputs, size, kernel: (3, 3), stride: 1, pad, dilation: 1 }
+}
+
+/// Memory that starts at a cache line, filled with NaN: nothing may depend on what was in it.
+struct Aligned(Vec<[f32; 16]>);
+
+impl Aligned {
+    fn new(bytes: usize) -> Aligned {
+        Aligned(vec![[f32::NAN; 16]; bytes.div_ceil(64)])
+    }
+
+    fn at(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|x| *x as f32).collect()
+}
+
+/// Buffers of one contraction: operands, vectors, residual, output.
+struct Data {
+    left: Vec<f64>,
+    right: Vec<f64>,
+    bias: Vec<f64>,
+    scale: Vec<f64>,
+    residual: Vec<f64>,
+}
+
+impl Data {
+    fn new(spec: &ContractSpec) -> Data {
+        let vector = spec.m[0].max(spec.n[0]);
+        Data {
+            left: numbers(read_len(&spec.left), 1),
+            right: numbers(read_len(&spec.right), 2),
+            bias: numbers(vector, 3),
+            scale: numbers(vector, 4),
+            residual: numbers(out_len(spec), 5),
+        }
+    }
+
+    /// Runs on a copy of everything, with guards of NaN around the image that must not be read as numbers.
+    fn run(&self, spec: &ContractSpec, body: impl Fn(&Arguments)) -> Vec<f32> {
+        let guarded = |values: &[f64]| {
+            let mut padded = vec![f32::NAN; 64];
+            padded.extend(narrow(values));
+            padded.extend([f32::NAN; 64]);
+            padded
+        };
+        let (left, right) = (guarded(&self.left), guarded(&self.right));
+        let (bias, scale, residual) = (narrow(&self.bias), narrow(&self.scale), narrow(&self.residual));
+        let len = out_len(spec);
+        let mut out = vec![7.5f32; len + 128];
+        body(&Arguments {
+            left: left[64..].as_ptr().cast(),
+            right: right[64..].as_ptr().cast(),
+            out: out[64..].as_mut_ptr().cast(),
+            bias: bias.as_ptr().cast(),
+            scale: scale.as_ptr().cast(),
+            residual: residual.as_ptr().cast(),
+            partials: std::ptr::null_mut(),
+            scratch: std::ptr::null_mut(),
+        });
+        assert!(out[..64].iter().chain(&out[64 + len..]).all(|x| *x == 7.5), "something outside was written");
+        out[64..64 + len].to_vec()
+    }
+
+    fn winograd(&self, spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) -> Vec<f32> {
+        let plan = WinogradPlan::new(spec, tile, kernels).unwrap();
+        self.run(spec, |arguments| {
+            let mut partials = Aligned::new(plan.partial_bytes());
+            let mut scratch = Aligned::new(plan.scratch_bytes());
+            let mut weights = Aligned::new(plan.packed_bytes());
+            let mut arguments = Arguments { partials: partials.at(), scratch: scratch.at(), ..*arguments };
+            let from = if plan.weights() == Side::Left { &mut arguments.left } else { &mut arguments.right };
+            // SAFETY: the buffer has the plan's size and the operand is the spec's.
+            unsafe { plan.pack_weights(*from, weights.at()) };
+            *from = weights.at();
+            // SAFETY: all buffers have the sizes that the spec and the plan state.
+            unsafe { plan.run(&arguments) };
+        })
+    }
+
+    fn direct(&self, spec: &ContractSpec, kernels: &Kernels) -> Vec<f32> {
+        let plan = ContractPlan::new(spec, kernels).unwrap();
+        self.run(spec, |arguments| {
+            let mut partials = Aligned::new(plan.partial_bytes());
+            let mut scratch = Aligned::new(plan.scratch_bytes());
+            let arguments = Arguments { partials: partials.at(), scratch: scratch.at(), ..*arguments };
+            // SAFETY: all buffers have the sizes that the spec and the plan state.
+            unsafe { plan.run(&arguments) };
+        })
+    }
+
+    /// By loops in f64.
+    fn exact(&self, spec: &ContractSpec) -> Vec<f64> {
+        let mut out = vec![7.5; out_len(spec)];
+        let (code, alpha) = spec.epilogue.activation.code();
+        for sum in naive(spec, &self.left, &self.right) {
+            let along = |a: Option<Along>, values: &[f64], none: f64| match a {
+                None => none,
+                Some(Along::M) => values[sum.m],
+                Some(Along::N) => values[sum.n],
+            };
+            let x = (sum.value + along(spec.epilogue.bias, &self.bias, 0.0))
+                * along(spec.epilogue.scale, &self.scale, 1.0)
+                + if spec.epilogue.residual { self.residual[sum.at] } else { 0.0 };
+            out[sum.at] = activation_f64(code, alpha, x);
+        }
+        out
+    }
+}
+
+/// Largest difference, relative to the largest value.
+fn error(actual: &[f32], exact: &[f64]) -> f64 {
+    let most = exact.iter().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
+    let difference = actual.iter().zip(exact).map(|(a, e)| (f64::from(*a) - e).abs());
+    // NaN counts as infinite.
+    difference.fold(0.0, |most: f64, d| {
+        if d <= most {
+            most
+        } else if d.is_nan() {
+            f64::INFINITY
+        } else {
+            d
+        }
+    }) / most
+}
+
+fn check(spec: &ContractSpec) {
+    let data = Data::new(spec);
+    let exact = data.exact(spec);
+    for kernels in levels() {
+        for tile in TILES {
+            let found = error(&data.winograd(spec, tile, kernels), &exact);
+            assert!(found < 2e-5, "{} {tile:?} {spec:?}: error {found}", kernels.level);
+        }
+    }
+}
+
+#[test]
+fn sizes_that_divide_nothing() {
+    for (batch, channels, outputs, size, pad) in [
+        (1, 1, 1, (3, 3), 0),
+        (1, 1, 1, (1, 1), 1),
+        (1, 2, 3, (5, 7), 1),
+        (2, 3, 5, (5, 7), 0),
+        (3, 5, 15, (4, 9), 2),
+        (2, 17, 33, (13, 6), 1),
+        (1, 4, 70, (9, 34), 1),
+        (5, 3, 4, (7, 7), 1),
+        (1, 6, 2, (3, 140), 1),
+    ] {
+        let conv = conv(batch, channels, outputs, size, pad);
+        check(&conv.forward());
+        check(&conv.backward_data());
+    }
+}
+
+#[test]
+fn many_channels_and_launches_of_their_own() {
+    // One block of tiles: the input is transformed once for several parts of the outputs.
+    let spec = conv(1, 40, 200, (8, 8), 1).forward();
+    for kernels in levels() {
+        let plan = WinogradPlan::new(&spec, WinogradTile::Four, kernels).unwrap();
+        assert!(plan.input_tiles() > 1 && plan.tiles() > 1);
+    }
+    check(&spec);
+    check(&conv(2, 40, 200, (16, 16), 1).backward_data());
+}
+
+#[test]
+fn epilogues() {
+    let activations = [
+        Activation::None,
+        Activation::Relu,
+        Activation::LeakyRelu(0.1),
+        Activation::GeluTanh,
+        Activation::Silu,
+        Activation::Tanh,
+    ];
+    for activation in activations {
+        let mut spec = conv(2, 3, 5, (6, 11), 1).forward();
+        spec.epilogue = Epilogue { bias: Some(Along::M), scale: Some(Along::M), residual: true, activation };
+        check(&spec);
+        spec.epilogue.residual = false;
+        spec.epilogue.scale = None;
+        check(&spec);
+    }
+}
+
+#[test]
+fn weights_on_the_right() {
+    let mut spec = conv(2, 7, 9, (6, 5), 1).forward();
+    // Swaps the roles: dimension 1 (outputs) goes behind 2, 3, 4.
+    std::mem::swap(&mut spec.m, &mut spec.n);
+    std::mem::swap(&mut spec.left, &mut spec.right);
+    spec.out_strides[1..].rotate_left(1);
+    let moved = |d: usize| {
+        if d == 1 {
+            4
+        } else if d <= 4 {
+            d - 1
+        } else {
+            d
+        }
+    };
+    for dim in spec.left.dims.iter_mut().chain(&mut spec.right.dims) {
+        dim.terms.iter_mut().filter(|t| t.0 > 0).for_each(|t| t.0 = moved(t.0));
+    }
+    spec.epilogue.bias = Some(Along::N);
+    check(&spec);
+}
+
+#[test]
+fn tiles_in_any_split_give_the_same_bits() {
+    let spec = conv(3, 20, 130, (14, 14), 1).forward();
+    let data = Data::new(&spec);
+    for kernels in levels() {
+        let whole = data.winograd(&spec, WinogradTile::Four, kernels);
+        let plan = WinogradPlan::new(&spec, WinogradTile::Four, kernels).unwrap();
+        let split = data.run(&spec, |arguments| {
+            let mut partials = Aligned::new(plan.partial_bytes());
+            let mut scratch = [Aligned::new(plan.scratch_bytes()), Aligned::new(plan.scratch_bytes())];
+            let mut worker = |i: usize| Arguments { partials: partials.at(), scratch: scratch[i].at(), ..*arguments };
+            let mut weights = Aligned::new(plan.packed_bytes());
+            for panel in (0..plan.pack_tiles()).rev() {
+                // SAFETY: the buffer has the plan's size and the operand is the spec's.
+                unsafe {
+                    super::super::winograd_pack(plan.descriptor(), 0, arguments.left, weights.at(), panel, panel + 1);
+                }
+            }
+            let workers = [0, 1].map(|i| Arguments { left: weights.at(), ..worker(i) });
+            let stages = [
+                (super::super::winograd_input as unsafe extern "C" fn(_, _, _, _), plan.input_tiles()),
+                (super::super::winograd_tiles, plan.tiles()),
+            ];
+            for (stage, tiles) in stages {
+                for tile in (0..tiles).rev() {
+                    // SAFETY: all buffers have the sizes that the spec and the plan state.
+                    unsafe { stage(plan.descriptor(), &raw const workers[tile as usize % 2], tile, tile + 1) };
+                }
+            }
+        });
+        assert_eq!(whole, split, "{}", kernels.level);
+    }
+}
+
+/// The bound of the documentation: error against f64, relative to the largest output.
+#[test]
+fn the_documented_error_holds() {
+    for (channels, two, four) in [(16, 3e-7, 1.5e-6), (128, 1e-6, 3e-6), (512, 1.5e-6, 5e-6)] {
+        let spec = conv(1, channels, 6, (12, 12), 1).forward();
+        let data = Data::new(&spec);
+        let exact = data.exact(&spec);
+        for kernels in levels() {
+            let direct = error(&data.direct(&spec, kernels), &exact);
+            let found = TILES.map(|tile| error(&data.winograd(&spec, tile, kernels), &exact));
+            println!("{channels} {} direct {direct:.2e} F2 {:.2e} F4 {:.2e}", kernels.level, found[0], found[1]);
+            assert!(found[0] < two && found[1] < four, "{} {channels}: {found:?}, direct {direct}", kernels.level);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_says_why() {
+    let kernels = levels()[0];
+    let reason = |spec: &ContractSpec| WinogradPlan::new(spec, WinogradTile::Four, kernels).unwrap_err();
+    let fits = conv(2, 4, 4, (8, 8), 1);
+    assert_eq!(reason(&Conv { stride: 2, ..fits }.forward()), WinogradError::Stride);
+    assert_eq!(reason(&Conv { dilation: 2, ..fits }.forward()), WinogradError::Stride);
+    assert_eq!(reason(&Conv { groups: 2, ..fits }.forward()), WinogradError::Groups);
+    assert_eq!(reason(&Conv { kernel: (5, 5), ..fits }.forward()), WinogradError::Taps);
+    assert_eq!(reason(&fits.backward_weights()), WinogradError::Taps);
+    let double = ContractSpec { element: super::super::Element::F64, ..fits.forward() };
+    assert_eq!(reason(&double), WinogradError::Element);
+    assert_eq!(reason(&super::cases::dot(1, 4, 4, 4, false, false)), WinogradError::Form);
+}

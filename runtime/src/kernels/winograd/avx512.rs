@@ -1,0 +1,165 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "intrinsics; every function here is reached only through the table of a level the processor has"
+)]
+#![allow(clippy::needless_range_loop, reason = "parts number registers and offsets alike")]
+//! AVX-512: pixels move between images and lanes by masked loads and stores of runs and by transposes in registers.
+//!
+//! Tiles of 4 x 4 are transposed within 128 bit, four instructions a column pair: lane `4 l + p` is tile `4 p + l`. Only
+//! these functions know of that order, because nothing between them looks across lanes. Tiles of 2 x 2 keep theirs.
+
+use std::arch::x86_64::*;
+
+use super::super::avx512::F32x16;
+use super::super::simd::Simd;
+use super::super::tile::{LEAKY_RELU, RELU};
+use super::geometry::{Geometry, Part};
+use super::transform::{
+    F2, F4, InputCall, Lanes, OutputCall, Plane, Stage, Transforms, Variant, WeightsCall, transforms,
+};
+
+impl Lanes for F32x16 {
+    #[inline(always)]
+    unsafe fn fetch<F: Variant>(_geometry: &Geometry, _at: *const f32, _row: isize, _stage: &mut Stage) {}
+
+    #[inline(always)]
+    unsafe fn columns<F: Variant>(
+        geometry: &Geometry,
+        at: *const f32,
+        row: isize,
+        _stage: &Stage,
+        (r, _v): (usize, usize),
+    ) -> [F32x16; 6] {
+        let at = at.wrapping_offset(r as isize * row);
+        let (mut low, mut high) = ([_mm512_setzero_ps(); 4], [_mm512_setzero_ps(); 4]);
+        for p in 0..F::M {
+            let part = &geometry.parts[p];
+            low[p] = load(part, &part.low[r], at);
+            high[p] = load(part, &part.high[r], at.wrapping_add(F::M));
+        }
+        if F::M == 2 {
+            let (even, odd) = (strided::<0>(), strided::<1>());
+            let x0 = _mm512_permutex2var_ps(low[0], even, low[1]);
+            let x1 = _mm512_permutex2var_ps(low[0], odd, low[1]);
+            let x2 = _mm512_permutex2var_ps(high[0], even, high[1]);
+            let x3 = _mm512_permutex2var_ps(high[0], odd, high[1]);
+            [F32x16(x0), F32x16(x1), F32x16(x2), F32x16(x3), F32x16(x3), F32x16(x3)]
+        } else {
+            let (ab, cd) = (_mm512_unpacklo_ps(low[0], low[1]), _mm512_unpacklo_ps(low[2], low[3]));
+            let (x0, x1) = interleave_pairs(ab, cd);
+            let (ab, cd) = (_mm512_unpackhi_ps(low[0], low[1]), _mm512_unpackhi_ps(low[2], low[3]));
+            let (x2, x3) = interleave_pairs(ab, cd);
+            let (ab, cd) = (_mm512_unpacklo_ps(high[0], high[1]), _mm512_unpacklo_ps(high[2], high[3]));
+            let (x4, x5) = interleave_pairs(ab, cd);
+            [F32x16(x0), F32x16(x1), F32x16(x2), F32x16(x3), F32x16(x4), F32x16(x5)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn put<F: Variant>(
+        geometry: &Geometry,
+        to: &Plane,
+        y: [F32x16; 4],
+        _stage: &mut Stage,
+        (r, _v): (usize, usize),
+    ) {
+        let parts = if F::M == 2 {
+            let part0 = _mm512_permutex2var_ps(y[0].0, woven::<0>(), y[1].0);
+            let part1 = _mm512_permutex2var_ps(y[0].0, woven::<8>(), y[1].0);
+            [part0, part1, part1, part1]
+        } else {
+            let (lo, hi) = (_mm512_unpacklo_ps(y[0].0, y[1].0), _mm512_unpackhi_ps(y[0].0, y[1].0));
+            let (lo2, hi2) = (_mm512_unpacklo_ps(y[2].0, y[3].0), _mm512_unpackhi_ps(y[2].0, y[3].0));
+            let (a, b) = interleave_pairs(lo, lo2);
+            let (c, d) = interleave_pairs(hi, hi2);
+            [a, b, c, d]
+        };
+        for p in 0..F::M {
+            store(&geometry.parts[p], r, to, F32x16(parts[p]));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn flush<F: Variant>(_geometry: &Geometry, _to: &Plane, _stage: &mut Stage) {}
+}
+
+/// Low 64 bit of each 128-bit lane of both, and the high ones.
+#[inline(always)]
+unsafe fn interleave_pairs(a: __m512, b: __m512) -> (__m512, __m512) {
+    let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+    (_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
+}
+
+/// Every other element of two registers, from `FIRST` on.
+#[inline(always)]
+unsafe fn strided<const FIRST: i32>() -> __m512i {
+    const fn f(first: i32, i: i32) -> i32 {
+        first + 2 * i
+    }
+    let index: [i32; 16] = const {
+        let mut index = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            index[i] = f(FIRST, i as i32);
+            i += 1;
+        }
+        index
+    };
+    _mm512_loadu_si512(index.as_ptr().cast())
+}
+
+/// Elements of two registers in turn, from lane `FIRST` on.
+#[inline(always)]
+unsafe fn woven<const FIRST: i32>() -> __m512i {
+    const fn f(first: i32, i: i32) -> i32 {
+        first + i / 2 + 16 * (i % 2)
+    }
+    let index: [i32; 16] = const {
+        let mut index = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            index[i] = f(FIRST, i as i32);
+            i += 1;
+        }
+        index
+    };
+    _mm512_loadu_si512(index.as_ptr().cast())
+}
+
+#[inline(always)]
+unsafe fn load(part: &Part, masks: &[u16; 8], at: *const f32) -> __m512 {
+    let mut x = _mm512_maskz_loadu_ps(masks[0], at.wrapping_offset(part.from[0]));
+    for run in 1..part.runs {
+        x = _mm512_mask_loadu_ps(x, masks[run], at.wrapping_offset(part.from[run]));
+    }
+    x
+}
+
+#[inline(always)]
+unsafe fn store(part: &Part, r: usize, to: &Plane, mut x: F32x16) {
+    let masks = &part.out[r];
+    let row = r as isize * to.row;
+    if !to.residual.is_null() {
+        for run in 0..part.runs {
+            x = x.add(F32x16::load_mask(to.residual.wrapping_offset(part.to[run] + row), masks[run]));
+        }
+    }
+    match to.activation {
+        0 => {}
+        RELU => x = F32x16::splat(0.0).max_or_other(x),
+        LEAKY_RELU => x = x.leaky(F32x16::splat(to.alpha[0])),
+        code => {
+            let mut pixels = [0.0f32; 16];
+            x.store(pixels.as_mut_ptr());
+            (to.activate)(code, to.alpha, pixels.as_mut_ptr(), 16);
+            x = F32x16::load(pixels.as_ptr());
+        }
+    }
+    for run in 0..part.runs {
+        let out = to.out.wrapping_offset(part.to[run] + row);
+        if masks[run] == u16::MAX { x.store(out) } else { x.store_mask(out, masks[run]) }
+    }
+}
+
+transforms!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");

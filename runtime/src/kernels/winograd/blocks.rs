@@ -1,0 +1,130 @@
+//! Block sizes from shapes: never from thread counts, so that results are the same everywhere.
+
+use super::super::abi::{GROUP, Table};
+use super::shape::Shape;
+
+/// Most groups of a block: bounds the geometry on the stack.
+pub(super) const MOST_GROUPS: usize = 8;
+
+/// How a Winograd convolution is cut. Lengths and distances in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Blocks {
+    /// Outputs of a tile's row: 2 or 4.
+    pub(super) m: usize,
+    /// Groups of sixteen tiles, in all and in a block.
+    pub(super) all_groups: usize,
+    pub(super) groups: usize,
+    /// Blocks of tiles.
+    pub(super) blocks: usize,
+    /// Rows and columns of the register block, and the shapes for whole and for narrow panels.
+    pub(super) mr: usize,
+    pub(super) nr: usize,
+    pub(super) wide: usize,
+    pub(super) narrow: usize,
+    /// Row panels of the weights.
+    pub(super) panels: usize,
+    /// Outputs whose sums are in scratch together, a multiple of `mr`.
+    pub(super) output_block: usize,
+    /// Outputs of one tile of the launch, and their count for each block.
+    pub(super) output_part: usize,
+    pub(super) output_parts: usize,
+    /// A launch of its own transforms the input, because several tiles use it.
+    pub(super) shared_input: bool,
+    /// Channels of one tile of that launch, and their count for each block.
+    pub(super) channel_chunk: usize,
+    pub(super) channel_chunks: usize,
+    pub(super) weights_position: usize,
+    pub(super) weights_len: usize,
+    pub(super) input_position: usize,
+    pub(super) input_len: usize,
+    pub(super) sums_position: usize,
+    pub(super) sums_len: usize,
+}
+
+/// Tiles that a launch should have at least, for any number of threads.
+const WANTED: usize = 8;
+/// Groups of a block whose weights lie in a cache.
+const NEAR_GROUPS: usize = 4;
+/// Elements of transformed weights that the third-level cache cannot be trusted to hold.
+const FAR: usize = 4 << 20;
+/// Outputs whose sums are kept together.
+const OUTPUT_BLOCK: usize = 64;
+
+impl Blocks {
+    pub(super) fn new(shape: &Shape, m: usize, table: &Table<f32>) -> Blocks {
+        let wide = 0;
+        let nr = table.shapes[wide].nr;
+        let narrow = table.shapes.iter().position(|s| s.nr == GROUP).unwrap_or(wide);
+        let tiles = shape.images * shape.out_size.0.div_ceil(m) * shape.out_size.1.div_ceil(m);
+        let all_groups = tiles.div_ceil(GROUP);
+        let positions = (m + 2) * (m + 2);
+        let weights_len = positions * shape.outputs * shape.channels;
+        // Weights that no cache holds are read once for as many tiles as possible; threads then share the outputs.
+        let (most, wanted) = if far(weights_len) { (MOST_GROUPS, 1) } else { (NEAR_GROUPS, WANTED) };
+        let blocks = all_groups.div_ceil(most).max(wanted.min(all_groups.div_ceil(2)));
+        let groups = all_groups.div_ceil(blocks);
+        let blocks = all_groups.div_ceil(groups);
+
+        let rows = table.shapes[wide].rows.len();
+        let panels = shape.outputs.div_ceil(rows);
+        let mr = shape.outputs.div_ceil(panels);
+        let panels = shape.outputs.div_ceil(mr);
+        // A tile of a single panel would spend its time fetching the input.
+        let output_parts = WANTED.div_ceil(blocks).min(panels.div_ceil(4)).max(1);
+        let output_part = panels.div_ceil(output_parts) * mr;
+        let output_parts = shape.outputs.div_ceil(output_part);
+        let in_part = output_part / mr;
+        let output_block = in_part.div_ceil(in_part.div_ceil((OUTPUT_BLOCK / mr).max(1))) * mr;
+
+        let shared_input = output_parts > 1;
+        let chunks = WANTED.div_ceil(blocks).min(shape.channels.div_ceil(16)).max(1);
+        let channel_chunk = shape.channels.div_ceil(chunks);
+        // Positions an odd number of cache lines apart do not meet in one set.
+        let apart = |len: usize| (len.div_ceil(16) | 1) * 16;
+        let weights_position = shape.outputs * shape.channels;
+        let input_position = apart(shape.channels * groups * GROUP);
+        let sums_position = apart(output_block.min(shape.outputs) * groups * GROUP);
+        Blocks {
+            m,
+            all_groups,
+            groups,
+            blocks,
+            mr,
+            nr,
+            wide,
+            narrow,
+            panels,
+            output_block,
+            output_part,
+            output_parts,
+            shared_input,
+            channel_chunk,
+            channel_chunks: shape.channels.div_ceil(channel_chunk),
+            weights_position,
+            weights_len,
+            input_position,
+            input_len: positions * input_position,
+            sums_position,
+            sums_len: positions * sums_position,
+        }
+    }
+
+    /// Whether the transformed weights come from memory each time.
+    pub(super) fn weights_are_far(&self) -> bool {
+        far(self.weights_len)
+    }
+
+    /// Which of a level's transforms.
+    pub(super) fn variant(&self) -> usize {
+        usize::from(self.m == 4)
+    }
+
+    /// Positions of a transformed tile.
+    pub(super) fn positions(&self) -> usize {
+        (self.m + 2) * (self.m + 2)
+    }
+}
+
+fn far(weights_len: usize) -> bool {
+    weights_len > FAR
+}

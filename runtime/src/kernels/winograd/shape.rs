@@ -1,0 +1,210 @@
+//! Which contractions are 3 x 3 convolutions of stride 1, and where their elements lie.
+
+use super::super::spec::{Activation, AffineRead, Along, ContractSpec, Element};
+use super::WinogradError;
+
+/// A convolution `y[n, o, i, j] = sum over c, r, s of w[o, c, r, s] * x[n, c, i + r + top, j + s + left]`, rows of
+/// images dense. Strides in elements; those of the weights may be negative (backward-data turns the taps).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shape {
+    pub(super) images: usize,
+    pub(super) channels: usize,
+    pub(super) outputs: usize,
+    pub(super) size: (usize, usize),
+    pub(super) out_size: (usize, usize),
+    /// Input coordinates of the first tap of output 0: minus the padding.
+    pub(super) origin: (isize, isize),
+    pub(super) image: Strides,
+    pub(super) out: Strides,
+    pub(super) weights: WeightStrides,
+    /// The weights are the contraction's left operand.
+    pub(super) weights_left: bool,
+    pub(super) bias: bool,
+    pub(super) scale: bool,
+    pub(super) residual: bool,
+    pub(super) activation: Activation,
+}
+
+/// Elements between neighbours; columns are 1 apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Strides {
+    pub(super) image: isize,
+    pub(super) channel: isize,
+    pub(super) row: isize,
+    /// Of the first element.
+    pub(super) base: isize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct WeightStrides {
+    pub(super) output: isize,
+    pub(super) channel: isize,
+    pub(super) y: isize,
+    pub(super) x: isize,
+    pub(super) base: isize,
+}
+
+/// Numbers of the loop dimensions.
+#[derive(Clone, Copy)]
+struct Loops {
+    /// Count of batch dimensions, which come first.
+    batch: usize,
+    output: usize,
+    image: usize,
+    y: usize,
+    x: usize,
+    channel: usize,
+    tap_y: usize,
+    tap_x: usize,
+}
+
+/// Takes a contraction apart.
+pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
+    if spec.element != Element::F32 {
+        return Err(WinogradError::Element);
+    }
+    let (b, m, n) = (spec.batch.len(), spec.m.len(), spec.n.len());
+    if spec.batch.iter().any(|&e| e != 1) {
+        return Err(WinogradError::Groups);
+    }
+    let weights_left = match (m, n) {
+        (1, 3) => true,
+        (3, 1) => false,
+        _ => return Err(WinogradError::Form),
+    };
+    let &[channels, 3, 3] = spec.k.as_slice() else { return Err(WinogradError::Taps) };
+    if spec.out_strides.len() != b + m + n {
+        return Err(WinogradError::Form);
+    }
+    let (output, image) = if weights_left { (b, b + 1) } else { (b + 3, b) };
+    let k = b + m + n;
+    let loops = Loops { batch: b, output, image, y: image + 1, x: image + 2, channel: k, tap_y: k + 1, tap_x: k + 2 };
+    let (outer, outputs) = if weights_left { (&spec.n, spec.m[0]) } else { (&spec.m, spec.n[0]) };
+    let (images, out_size) = (outer[0], (outer[1], outer[2]));
+    if [images, outputs, channels, out_size.0, out_size.1].contains(&0) {
+        return Err(WinogradError::Form);
+    }
+    let (weights, image) = if weights_left { (&spec.left, &spec.right) } else { (&spec.right, &spec.left) };
+    let mut weights = weight_strides(weights, loops, [outputs, channels])?;
+    let read = image_read(image, loops, [images, channels])?;
+    let (mut top, mut left) = (read.y.offset, read.x.offset);
+    if read.y.turned {
+        weights.base += 2 * weights.y;
+        weights.y = -weights.y;
+        top -= 2;
+    }
+    if read.x.turned {
+        weights.base += 2 * weights.x;
+        weights.x = -weights.x;
+        left -= 2;
+    }
+    let out_stride = |d: usize| spec.out_strides[d] as isize;
+    let epilogue = &spec.epilogue;
+    let along_outputs = if weights_left { Along::M } else { Along::N };
+    let vectors = [epilogue.bias, epilogue.scale];
+    let dense = out_stride(loops.x) == 1 && read.x.stride == 1;
+    if !dense || vectors.iter().flatten().any(|along| *along != along_outputs) {
+        return Err(WinogradError::Form);
+    }
+    Ok(Shape {
+        images,
+        channels,
+        outputs,
+        size: (read.y.extent, read.x.extent),
+        out_size,
+        origin: (top as isize, left as isize),
+        image: Strides { image: read.image, channel: read.channel, row: read.y.stride, base: 0 },
+        out: Strides {
+            image: out_stride(loops.image),
+            channel: out_stride(loops.output),
+            row: out_stride(loops.y),
+            base: spec.out_offset as isize,
+        },
+        weights,
+        weights_left,
+        bias: epilogue.bias.is_some(),
+        scale: epilogue.scale.is_some(),
+        residual: epilogue.residual,
+        activation: epilogue.activation,
+    })
+}
+
+/// Weights are read at every loop point, inside.
+fn weight_strides(read: &AffineRead, loops: Loops, extents: [usize; 2]) -> Result<WeightStrides, WinogradError> {
+    let mut base = 0;
+    let mut strides = [0isize; 4];
+    for dim in &read.dims {
+        let (mut least, mut most) = (dim.offset, dim.offset);
+        for &(d, coefficient) in &dim.terms {
+            let (slot, extent) = match d {
+                _ if d == loops.output => (0, extents[0]),
+                _ if d == loops.channel => (1, extents[1]),
+                _ if d == loops.tap_y => (2, 3),
+                _ if d == loops.tap_x => (3, 3),
+                // A batch dimension of extent 1 moves nothing.
+                _ if d < loops.batch => continue,
+                _ => return Err(WinogradError::Form),
+            };
+            strides[slot] += (coefficient * dim.stride) as isize;
+            let reach = coefficient * (extent as i64 - 1);
+            least += reach.min(0);
+            most += reach.max(0);
+        }
+        if dim.divisor != 1 || least < 0 || most >= dim.extent as i64 {
+            return Err(WinogradError::Form);
+        }
+        base += (dim.offset * dim.stride) as isize;
+    }
+    let [output, channel, y, x] = strides;
+    Ok(WeightStrides { output, channel, y, x, base })
+}
+
+/// A spatial dimension: `index = loop + tap + offset`, or minus the tap.
+struct Spatial {
+    offset: i64,
+    turned: bool,
+    extent: usize,
+    stride: isize,
+}
+
+struct ImageRead {
+    image: isize,
+    channel: isize,
+    y: Spatial,
+    x: Spatial,
+}
+
+fn image_read(read: &AffineRead, loops: Loops, extents: [usize; 2]) -> Result<ImageRead, WinogradError> {
+    let (mut strides, mut y, mut x) = ([0isize; 2], None, None);
+    for dim in &read.dims {
+        if dim.divisor != 1 {
+            return Err(WinogradError::Stride);
+        }
+        let coefficient = |d: usize| dim.terms.iter().filter(|t| t.0 == d).map(|t| t.1).sum::<i64>();
+        let only = |used: &[usize]| dim.terms.iter().all(|(d, c)| *c == 0 || *d < loops.batch || used.contains(d));
+        let spatial = |at: usize, tap: usize| {
+            let steps = (coefficient(at), coefficient(tap));
+            let turned = match steps {
+                (1, 1) => false,
+                (1, -1) => true,
+                _ => return Err(WinogradError::Stride),
+            };
+            Ok(Some(Spatial { offset: dim.offset, turned, extent: dim.extent, stride: dim.stride as isize }))
+        };
+        let plain =
+            |d: usize, extent: usize| coefficient(d) == 1 && only(&[d]) && dim.offset == 0 && extent <= dim.extent;
+        if plain(loops.image, extents[0]) {
+            strides[0] += dim.stride as isize;
+        } else if plain(loops.channel, extents[1]) {
+            strides[1] += dim.stride as isize;
+        } else if only(&[loops.y, loops.tap_y]) && y.is_none() {
+            y = spatial(loops.y, loops.tap_y)?;
+        } else if only(&[loops.x, loops.tap_x]) && x.is_none() {
+            x = spatial(loops.x, loops.tap_x)?;
+        } else {
+            return Err(WinogradError::Form);
+        }
+    }
+    let (Some(y), Some(x)) = (y, x) else { return Err(WinogradError::Form) };
+    Ok(ImageRead { image: strides[0], channel: strides[1], y, x })
+}
