@@ -32,7 +32,8 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MODELS, KERNELS = "examples/models/", "examples/kernels/"
 INFERENCE_TOLERANCE = 1e-3
-LOSS_TOLERANCE = 1e-3
+# PyTorch with channels last differs from itself without by 1.3e-3 within five steps of resnet18_train.
+LOSS_TOLERANCE = 2e-3
 CHECKED_STEPS = 5
 # Processors that other programs may keep busy, and how often a run is tried that they disturb.
 DISTURBED, MOST_RUNS = 0.1, 3
