@@ -11,7 +11,7 @@ use kiln_ir::DType;
 use kiln_rt::executable::Slot;
 use kiln_rt::machine::{Caches, Ceilings};
 
-use crate::codegen::TableSlot;
+use crate::codegen::{CompiledKernel, TableSlot};
 use crate::compile::Compiled;
 use crate::loops::nest::LoopNest;
 use crate::lower::{BufferUse, Lowered};
@@ -64,14 +64,22 @@ pub struct LaunchSource<'a> {
     pub nest: &'a LoopNest,
     /// What its buffers are.
     pub uses: &'a [BufferUse],
+    /// Its machine code.
+    pub code: &'a CompiledKernel,
 }
 
 /// Where each launch of a graph comes from, in order; `None` for copies and packing, which belong to no kernel.
 pub fn sources(compiled: &Compiled) -> Vec<Option<LaunchSource<'_>>> {
-    let kernels = compiled.lowered.iter().flat_map(|lowered| {
-        lowered.launches.iter().map(move |(nest, uses)| Some(LaunchSource { lowered, nest, uses }))
-    });
-    kernels.chain(std::iter::repeat(None)).take(compiled.executable.launches.len()).collect()
+    let nests =
+        compiled.lowered.iter().flat_map(|lowered| lowered.launches.iter().map(move |launch| (lowered, launch)));
+    let nests = nests.map(Some).chain(std::iter::repeat(None));
+    let launches = compiled.launches.clone().zip(nests);
+    launches
+        .map(|(entry, source)| {
+            let (lowered, (nest, uses)) = source?;
+            Some(LaunchSource { lowered, nest, uses, code: compiled.code.kernel(entry) })
+        })
+        .collect()
 }
 
 /// The roofline of each launch of a graph.

@@ -17,6 +17,8 @@ use kiln_rt::profile::Profile;
 use kiln_rt::session::ProgramId;
 use serde_json::json;
 
+use load::Load;
+
 use super::failure::Failure;
 use super::load::{Script, bindings, parse_binding};
 use super::machine::{self, Machine, NamedPath, milliseconds, parse_named_path, parse_threads};
@@ -26,6 +28,7 @@ use super::run::{check_inputs, infer_bindings};
 
 mod ceilings;
 mod kernels;
+mod load;
 
 /// Measures compilation, runs and kernels; with `--machine`, the machine itself.
 #[derive(Debug, Args)]
@@ -69,6 +72,9 @@ const WARM_UP: usize = 3;
 const MEASURED: Duration = Duration::from_millis(1000);
 const MOST_ITERATIONS: usize = 1000;
 
+/// Processors that others may keep busy before the figures are said to be disturbed.
+const DISTURBED: f64 = 0.1;
+
 /// Figures of one program.
 struct Figures {
     compile_ms: f64,
@@ -79,6 +85,8 @@ struct Figures {
     lower_bound: u64,
     flops: u64,
     threads: usize,
+    /// Processors that other programs kept busy during the runs.
+    other_cpu: Option<f64>,
     /// After the runs, before the machine is measured, which takes memory of its own.
     peak_rss_bytes: Option<u64>,
 }
@@ -122,8 +130,8 @@ impl Bench {
         }
         let mut runs: Vec<Run<'_>> =
             graphs.iter().map(|graph| Run::new(&machine, graph, &inputs)).collect::<Result<_, _>>()?;
-        let times = self.measure(&mut machine, &mut runs)?;
-        let figures = figures(&program, &names, &machine, compile_ms, times)?;
+        let (times, other_cpu) = self.measure(&mut machine, &mut runs)?;
+        let figures = figures(&program, &names, &machine, compile_ms, (times, other_cpu))?;
         let profiles = profiles(&program, &mut machine, &names, &mut runs, figures.times.len())?;
         let roofs = ceilings::roofs(machine.session.threads())?;
         let kernels = kernels::kernels(&profiles, &roofs);
@@ -149,22 +157,24 @@ impl Bench {
         }
     }
 
-    /// Times of single runs, sorted.
-    fn measure(&self, machine: &mut Machine, runs: &mut [Run<'_>]) -> Result<Vec<Duration>, Failure> {
+    /// Times of single runs, sorted, and how many processors other programs kept busy meanwhile.
+    fn measure(&self, machine: &mut Machine, runs: &mut [Run<'_>]) -> Result<(Vec<Duration>, Option<f64>), Failure> {
         let mut run = || runs.iter_mut().try_for_each(|run| machine.session.run(run.id, &run.inputs, &mut run.outputs));
         for _ in 0..WARM_UP {
             run()?;
         }
         let most = self.iterations.map_or(MOST_ITERATIONS, |iterations| iterations as usize);
         let mut times = Vec::with_capacity(most);
+        let load = Load::start();
         let begin = Instant::now();
         while times.len() < most && (self.iterations.is_some() || times.is_empty() || begin.elapsed() < MEASURED) {
             let start = Instant::now();
             run()?;
             times.push(start.elapsed());
         }
+        let other_cpu = load.others();
         times.sort_unstable();
-        Ok(times)
+        Ok((times, other_cpu))
     }
 }
 
@@ -242,7 +252,7 @@ fn figures(
     graphs: &[Name],
     machine: &Machine,
     compile_ms: f64,
-    times: Vec<Duration>,
+    (times, other_cpu): (Vec<Duration>, Option<f64>),
 ) -> Result<Figures, Failure> {
     let compiled: Vec<_> = graphs.iter().map(|graph| compiled(program, graph)).collect::<Result<_, _>>()?;
     let launches = compiled.iter().flat_map(|compiled| &compiled.executable.launches);
@@ -254,6 +264,7 @@ fn figures(
         lower_bound: compiled.iter().map(|compiled| compiled.placement.plan.lower_bound).max().unwrap_or(0),
         flops: launches.map(|launch| launch.flops).sum(),
         threads: machine.session.threads(),
+        other_cpu,
         peak_rss_bytes: peak_rss_bytes(),
     })
 }
@@ -280,6 +291,7 @@ impl Figures {
             "iterations": self.times.len(),
             "arena_bytes": self.arena_bytes,
             "arena_lower_bound_bytes": self.lower_bound,
+            "other_cpu": self.other_cpu,
             "peak_rss_bytes": self.peak_rss_bytes,
             "gflops": self.gflops(),
             "threads": self.threads,
@@ -287,10 +299,13 @@ impl Figures {
     }
 
     fn to_text(&self) -> String {
+        let shared = self.other_cpu.filter(|busy| *busy > DISTURBED);
+        let shared =
+            shared.map(|busy| format!("  shared   with other programs, which kept {busy:.1} processors busy\n"));
         let peak = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{bytes} bytes"));
         format!(
             "  compile  {:>10.2} ms\n  prepare  {:>10.2} ms\n  median   {:>10.4} ms  of {} runs on {} threads\n  \
-             min      {:>10.4} ms\n  speed    {:>10.2} GFLOP/s\n  arena    {} bytes, lower bound {}\n  peak RSS {peak}\n",
+             min      {:>10.4} ms\n  speed    {:>10.2} GFLOP/s\n  arena    {} bytes, lower bound {}\n  peak RSS {peak}\n{}",
             self.compile_ms,
             self.prepare_ms,
             self.median().as_secs_f64() * 1e3,
@@ -300,6 +315,7 @@ impl Figures {
             self.gflops(),
             self.arena_bytes,
             self.lower_bound,
+            shared.unwrap_or_default(),
         )
     }
 }

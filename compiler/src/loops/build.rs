@@ -10,6 +10,7 @@
 
 pub mod contract;
 pub mod depthwise;
+pub mod depthwise_grad;
 mod epilogue;
 mod evaluate;
 mod form;

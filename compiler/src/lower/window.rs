@@ -5,16 +5,20 @@ use std::sync::Arc;
 use kiln_ir::graph::{Graph, Provenance, Value};
 use kiln_ir::types::DType;
 use kiln_rt::kernels::Kernels;
-use kiln_rt::kernels::window::{self, DepthwisePlan, PoolGradPlan, PoolGradSpec, PoolPlan, PoolSpec, WindowPlan};
+use kiln_rt::kernels::window::{
+    self, DepthwiseGradPlan, DepthwisePlan, PoolGradPlan, PoolGradSpec, PoolPlan, PoolSpec, WindowPlan,
+};
 
 use super::{BufferUse, Lowered, start_of};
 use crate::loops::build::depthwise::{DepthwiseForm, depthwise_form};
+use crate::loops::build::depthwise_grad::{DepthwiseGradForm, depthwise_grad_form};
 use crate::loops::build::pool::{PoolForm, pool_form};
 use crate::loops::nest::{Access, Arg, Index, NestBuilder, Place, Var};
 
 /// Name by which nests call the planes of a depthwise convolution.
 const DEPTHWISE_TILES: &str = "depthwise_tiles";
-
+/// Name by which nests call the filters of a depthwise convolution's gradient.
+const DEPTHWISE_GRAD_TILES: &str = "depthwise_grad_tiles";
 /// Name by which nests call the planes of a pool.
 const POOL_TILES: &str = "pool_tiles";
 /// Name by which nests call the planes of a pool's gradient.
@@ -24,6 +28,7 @@ const POOL_GRAD_TILES: &str = "pool_grad_tiles";
 pub(super) fn helper_address(name: &str) -> Option<usize> {
     match name {
         DEPTHWISE_TILES => Some(window::depthwise_tiles as *const () as usize),
+        DEPTHWISE_GRAD_TILES => Some(window::depthwise_grad_tiles as *const () as usize),
         POOL_TILES => Some(window::pool_tiles as *const () as usize),
         POOL_GRAD_TILES => Some(window::pool_grad_tiles as *const () as usize),
         _ => None,
@@ -37,6 +42,9 @@ pub(super) fn lower(name: &str, region: &Graph, kernels: &Kernels, provenance: &
         let form = form.ok()?;
         let plan = DepthwisePlan::new(&form.spec, kernels).ok()?;
         depthwise(call, &form, WindowPlan::Depthwise(plan))
+    } else if let Some(form) = depthwise_grad_form(region) {
+        let plan = DepthwiseGradPlan::new(&form.spec, kernels).ok()?;
+        depthwise_grad(call, &form, WindowPlan::DepthwiseGrad(plan))
     } else {
         match pool_form(region)?.ok()? {
             PoolForm::Pool { spec, x, results } => {
@@ -62,6 +70,14 @@ fn depthwise(mut call: Call<'_>, form: &DepthwiseForm, plan: WindowPlan) -> Lowe
     let macs = spec.planes * spec.rows.output * spec.columns.output * spec.rows.kernel * spec.columns.kernel;
     let in_place = form.residual_in_place();
     call.finish(DEPTHWISE_TILES, args.collect(), plan, 2 * macs, in_place)
+}
+
+fn depthwise_grad(mut call: Call<'_>, form: &DepthwiseGradForm, plan: WindowPlan) -> Lowered {
+    let operands = [Some(form.x), Some(form.dy)].map(|param| call.operand(param));
+    let out = call.result(Some(0), Access::Write);
+    let spec = &form.spec;
+    let macs = spec.planes * spec.rows.output * spec.columns.output * spec.rows.kernel * spec.columns.kernel;
+    call.finish(DEPTHWISE_GRAD_TILES, operands.into_iter().chain([out]).collect(), plan, 2 * macs, None)
 }
 
 fn pool(

@@ -50,6 +50,8 @@ pub enum Verdict {
     Size,
     /// Another kernel would have to run in the middle of this one.
     Cycle,
+    /// A contraction that the program has behind a reader of this kernel would have to run before it.
+    Early,
     /// A contraction or a pool reads its operands from memory.
     ContractionOperand,
     /// The micro-kernels have no such epilogue; the text says which rule it breaks.
@@ -69,6 +71,7 @@ impl Verdict {
             Verdict::Fused => "fused",
             Verdict::Size => "size",
             Verdict::Cycle => "cycle",
+            Verdict::Early => "early",
             Verdict::ContractionOperand => "contraction_operand",
             Verdict::Epilogue(_) => "epilogue",
             Verdict::Scatter => "scatter",
@@ -82,10 +85,11 @@ impl Verdict {
     }
 
     /// Every code, for the tests that want a fixture for each.
-    pub const CODES: [&'static str; 12] = [
+    pub const CODES: [&'static str; 13] = [
         "fused",
         "size",
         "cycle",
+        "early",
         "contraction_operand",
         "epilogue",
         "scatter",
@@ -102,6 +106,7 @@ impl Verdict {
             Verdict::Fused => "one kernel".into(),
             Verdict::Size => "the kernel would have too many members".into(),
             Verdict::Cycle => "another kernel has to run in between".into(),
+            Verdict::Early => "a contraction further below would have to run before what reads this".into(),
             Verdict::ContractionOperand => "a micro-kernel reads its operands from memory".into(),
             Verdict::Epilogue(reason) => reason.into(),
             Verdict::Scatter => "a scatter runs alone".into(),

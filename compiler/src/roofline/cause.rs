@@ -1,12 +1,30 @@
 //! Why a launch is far below its roofline, from what the compiler decided about it.
+//!
+//! | code | what is seen |
+//! |---|---|
+//! | `launch_overhead` | it is shorter than calling it, and waking the other threads |
+//! | `few_tiles` | there are fewer tiles than threads |
+//! | `packing`, `gathered_packing` | copying operands into panels costs as much as the arithmetic; the second, one by one |
+//! | `few_rows`, `idle_lanes`, `stores` | the register block is too low, too wide, or its sums too short |
+//! | `split_sums` | it adds partial sums |
+//! | `winograd`, `window_kernel` | it is one of these micro-kernels, whose plan is shown |
+//! | `scalar_loops` | most of its statements run one by one |
+//! | `narrow_loops`, `narrow_functions` | its loops have 128 bit; the second, with functions that take tens of operations |
+//! | `gathers` | it reads with a stride, one by one |
+//! | `functions` | its loops are wide, and compute functions |
+//! | `cache_misses` | nothing of the above: it waits for its data |
+//! | `copy` | it moves data only |
+//!
+//! The estimate is of one launch by itself: it does not know what the others leave in the caches.
 
 use kiln_rt::kernels::ContractPlan;
 
 use super::{LaunchSource, Roofline};
+use crate::codegen::Width;
 use crate::codegen::emit::lane_use::LaneUse;
 use crate::loops::nest::{ExprNode, LoopNest};
 use crate::lower::BufferUse;
-use crate::lower::micro_kernel::{CONTRACT_REDUCE, CONTRACT_TILES};
+use crate::lower::micro_kernel::{CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_INPUT, WINOGRAD_PACK};
 use kiln_ir::scalar::{BinaryFn, UnaryFn};
 
 /// A cause with its evidence.
@@ -56,7 +74,7 @@ pub fn cause(source: Option<LaunchSource<'_>>, measured: &Measured) -> Cause {
     }
     let mut found = match source {
         None => Cause { code: "copy", text: "moves data between layouts or buffers".to_owned() },
-        Some(source) => contraction(source).unwrap_or_else(|| loops(source.nest)),
+        Some(source) => micro_kernel(source).unwrap_or_else(|| loops(source)),
     };
     if busy < 1.0 {
         found.text = format!("{}; {few}", found.text);
@@ -65,22 +83,30 @@ pub fn cause(source: Option<LaunchSource<'_>>, measured: &Measured) -> Cause {
 }
 
 /// The cause if the launch calls a micro-kernel.
-fn contraction(source: LaunchSource<'_>) -> Option<Cause> {
+fn micro_kernel(source: LaunchSource<'_>) -> Option<Cause> {
+    if let Some(plan) = &source.lowered.window {
+        let text = format!("{}, {} planes a tile", plan.kernel(), plan.planes_per_tile());
+        return Some(Cause { code: "window_kernel", text });
+    }
     let [helper] = source.nest.helpers.as_slice() else { return None };
     let &BufferUse::Descriptor(phase) = source.uses.first()? else { return None };
-    let plan = source.lowered.contractions.get(phase)?.direct()?;
-    match &*helper.name {
-        CONTRACT_TILES => Some(micro_kernel(plan)),
-        CONTRACT_REDUCE => {
+    let kernel = source.lowered.contractions.get(phase)?;
+    match (&*helper.name, kernel.direct()) {
+        (CONTRACT_TILES, Some(plan)) => Some(contraction(plan)),
+        (CONTRACT_REDUCE, Some(plan)) => {
             let text = format!("adds {} partial sums of each of {} results", plan.tiling().k_splits, plan.outputs());
             Some(Cause { code: "split_sums", text })
         }
-        _ => None,
+        (PACK_OPERAND | WINOGRAD_PACK | WINOGRAD_INPUT, _) => {
+            let text = "writes panels of an operand that changes from run to run".to_owned();
+            Some(Cause { code: "packing", text })
+        }
+        _ => Some(Cause { code: "winograd", text: kernel.describe() }),
     }
 }
 
 /// The largest of the costs that the plan's estimate has beside useful multiply-adds.
-fn micro_kernel(plan: &ContractPlan) -> Cause {
+fn contraction(plan: &ContractPlan) -> Cause {
     let estimate = plan.estimate();
     let tiling = plan.tiling();
     let percent = |part: f64| format!("{:.0} % of its estimated cycles", 100.0 * part / estimate.total().max(1.0));
@@ -106,22 +132,37 @@ fn micro_kernel(plan: &ContractPlan) -> Cause {
 }
 
 /// The cause of a launch of loops.
-fn loops(nest: &LoopNest) -> Cause {
-    let found = LaneUse::of(nest);
+fn loops(source: LaunchSource<'_>) -> Cause {
+    let found = LaneUse::of(source.nest);
     let all = (found.lanes + found.single).max(1.0);
+    let functions = expensive(source.nest).join(", ");
+    let narrow = source.code.loops.iter().find_map(|one| match one.width {
+        Width::Narrow { reason } => Some(reason),
+        Width::Wide { .. } => None,
+    });
+    if let (None, false) = (narrow, source.code.loops.is_empty()) {
+        return match () {
+            () if !functions.is_empty() => Cause { code: "functions", text: format!("{functions} in 512-bit loops") },
+            () if found.gathering > MUCH * all => gathers("512-bit"),
+            () => Cause { code: "cache_misses", text: "512-bit loops, which wait for their data".to_owned() },
+        };
+    }
     if found.single > MUCH * all {
         let text = format!("{:.0} % of its statements run one by one: {}", 100.0 * found.single / all, found.reason);
         return Cause { code: "scalar_loops", text };
     }
-    let functions = expensive(nest);
+    let reason = narrow.map(|reason| format!(": {reason}")).unwrap_or_default();
     if !functions.is_empty() {
-        return Cause { code: "narrow_functions", text: format!("{} in 128-bit loops", functions.join(", ")) };
+        return Cause { code: "narrow_functions", text: format!("{functions} in 128-bit loops{reason}") };
     }
     if found.gathering > MUCH * all {
-        let text = "128-bit loops read an operand element by element, with a stride".to_owned();
-        return Cause { code: "gathers", text };
+        return gathers("128-bit");
     }
-    Cause { code: "narrow_loops", text: "128-bit loops".to_owned() }
+    Cause { code: "narrow_loops", text: format!("128-bit loops{reason}") }
+}
+
+fn gathers(width: &str) -> Cause {
+    Cause { code: "gathers", text: format!("{width} loops read an operand element by element, with a stride") }
 }
 
 /// Functions that cost tens of operations each.
@@ -141,4 +182,60 @@ fn expensive(nest: &LoopNest) -> Vec<&'static str> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use kiln_rt::kernels::Level;
+
+    use super::super::{Bound, sources};
+    use super::*;
+    use crate::compile::{Options, compile};
+
+    /// The cause of each launch of a graph, if it took 100 times as long as its roofline asks for.
+    fn causes(body: &str) -> Vec<&'static str> {
+        let text = format!("graph @f({body}\n}}\n");
+        let module = kiln_ir::text::parse_module("m.kiln", &text).unwrap();
+        let options = Options { level: Level::Portable, ..Options::default() };
+        let program = compile(&module, &options).unwrap();
+        let measured = measured(1e6, 1, 1);
+        sources(&program.graphs["f"]).into_iter().map(|source| cause(source, &measured).code).collect()
+    }
+
+    fn measured(nanoseconds: f64, tiles: u64, threads: usize) -> Measured {
+        let roofline = Roofline { nanoseconds: 1e4, bound: Bound::L2 };
+        Measured { nanoseconds, tiles, roofline, threads, fork_join: 1000.0 }
+    }
+
+    #[test]
+    fn short_launches_are_overhead_and_single_tiles_leave_threads_idle() {
+        assert_eq!(cause(None, &measured(1.2e4, 8, 2)).code, "launch_overhead");
+        assert_eq!(cause(None, &measured(6e4, 1, 2)).text, "1 tile for 2 threads");
+        // Two threads explain half of it, not all.
+        let both = cause(None, &measured(1e6, 1, 2));
+        assert_eq!((both.code, both.text.ends_with("; 1 tile for 2 threads")), ("copy", true));
+    }
+
+    #[test]
+    fn loops_are_known_by_what_keeps_them_from_lanes() {
+        assert_eq!(causes("%x: f32[4096]) {\n  %y = exp %x\n  return %y"), ["narrow_functions"]);
+        assert_eq!(causes("%x: f32[4096]) {\n  %y = relu %x\n  return %y"), ["narrow_loops"]);
+        // Every other element.
+        let strided = "%x: f32[8192]) {\n  %y = slice %x {start = [0], stop = [8192], step = [2]}\n  return %y";
+        assert_eq!(causes(strided), ["gathers"]);
+    }
+
+    #[test]
+    fn contractions_are_known_by_their_plans() {
+        let dot = |m: usize, k: usize, n: usize| {
+            causes(&format!(
+                "%a: f32[{m}, {k}], %b: f32[{k}, {n}]) {{\n  %y = dot %a, %b {{a_contract = [1], b_contract = [0]}}\n  \
+                 return %y"
+            ))
+        };
+        // One row gives each packed element and each register one use, whichever operand the vectors come from.
+        assert!(["few_rows", "idle_lanes", "packing"].contains(&dot(1, 512, 512)[0]));
+        assert_eq!(dot(16, 65536, 32).last(), Some(&"split_sums"));
+    }
 }

@@ -6,16 +6,15 @@
 use crate::attribute::Ints;
 use crate::body::Body;
 use crate::builder::{Tensor, to_ints};
-use crate::op::dims::positions;
 use crate::op::rules::compose;
-use crate::op::{Dot, Elementwise, Fault, Faults, Gradient, OpSpec, Types, Vjp};
-use crate::types::{Shape, TensorType};
+use crate::op::{Dot, Elementwise, Fault, Faults, Gradient, Iota, OpSpec, Types, Vjp};
+use crate::types::{DType, Shape, TensorType};
 
 /// Dimensions that queries and keys share: N and H.
 const BATCH: [usize; 2] = [0, 1];
-/// Queries, in whatever has a row per query.
+/// Queries or keys, in whatever has a row for each.
 const ROW: usize = 2;
-/// Keys in the weights `[N, H, S, T]`, features in everything else.
+/// Features, or the other of queries and keys.
 const COLUMN: usize = 3;
 
 /// 1. `attention.C1`: `q: [N, H, S, D]` is of a float type and has 4 dimensions.
@@ -38,7 +37,7 @@ impl OpSpec for super::Attention {
         compose(&["q", "k", "v"], operands, |params| {
             let [q, k, v] = params else { return Vec::new() };
             let scores = &product(q, k, COLUMN, COLUMN) * self.scale;
-            let scores = masked(&scores, self.causal);
+            let scores = masked(&scores, self.causal, COLUMN);
             let largest = scores.max_over(&[COLUMN]);
             let powers = (&scores - &along_rows(&largest, &scores)).exp();
             let sum = powers.sum(&[COLUMN]);
@@ -63,7 +62,8 @@ impl OpSpec for super::Attention {
 /// 1. `attention_grad.C1`: `y` and `dy` have the type of the result of `attention`, `log_sum` has that of its rows.
 ///
 /// Constraints as `attention`, of `q`, `k`, `v` and attributes. With the weights `p = e^(s - log_sum)`: `dv = p' dy`, and
-/// `ds = p * (dy v' - sum(dy * y))`, from which `dq = scale * ds k` and `dk = scale * ds' q`.
+/// `ds = p * (dy v' - sum(dy * y))`, from which `dq = scale * ds k` and `dk = scale * ds' q`. Matrices are computed as their
+/// transposes, with a row per key.
 impl OpSpec for super::AttentionGrad {
     fn infer(&self, operands: &[TensorType]) -> Result<Types, Vec<Fault>> {
         let mut faults = Faults::default();
@@ -78,16 +78,16 @@ impl OpSpec for super::AttentionGrad {
     fn body(&self, operands: &[TensorType], _: &[TensorType]) -> Body {
         compose(&["q", "k", "v", "y", "log_sum", "dy"], operands, |params| {
             let [q, k, v, y, log_sum, dy] = params else { return Vec::new() };
-            // The scale on the short side: one multiplication per feature instead of one per key. It also makes the
-            // product another one than the forward's, which `eliminate_common` would keep in memory until here.
-            let q = &(q * self.scale);
-            let scores = masked(&product(q, k, COLUMN, COLUMN), self.causal);
-            let weights = (&scores - &along_rows(log_sum, &scores)).exp();
+            // A row per key: as the forward has it, `eliminate_common` would keep the forward's product until here.
+            let scores = &product(k, q, COLUMN, COLUMN) * self.scale;
+            let scores = masked(&scores, self.causal, ROW);
+            let weights = (&scores - &along_columns(log_sum, &scores)).exp();
             let slope = (dy * y).sum(&[COLUMN]);
-            let dweights = product(dy, v, COLUMN, COLUMN);
-            let dscores = &weights * &(&dweights - &along_rows(&slope, &dweights));
-            let dq = &product(&dscores, k, COLUMN, ROW) * self.scale;
-            vec![dq, product(&dscores, q, ROW, ROW), product(&weights, dy, ROW, ROW)]
+            let dweights = product(v, dy, COLUMN, COLUMN);
+            let dscores = &weights * &(&dweights - &along_columns(&slope, &dweights));
+            let dq = &product(&dscores, k, ROW, ROW) * self.scale;
+            let dk = &product(&dscores, q, COLUMN, ROW) * self.scale;
+            vec![dq, dk, product(&weights, dy, COLUMN, ROW)]
         })
     }
 
@@ -112,12 +112,22 @@ fn along_rows(x: &Tensor, like: &Tensor) -> Tensor {
     x.broadcast(like.shape(), &[0, 1, ROW])
 }
 
-/// `scores: [N, H, S, T]`, -inf where the key stands behind the query.
-fn masked(scores: &Tensor, causal: bool) -> Tensor {
+/// A number per query, `[N, H, S]`, repeated along the columns of `like: [N, H, T, S]`.
+fn along_columns(x: &Tensor, like: &Tensor) -> Tensor {
+    x.broadcast(like.shape(), &[0, 1, COLUMN])
+}
+
+/// `scores`, whose keys are along dimension `keys` and whose queries along the other, -inf where the key stands behind
+/// the query: one mask for all heads, so that what heads and layers share is small.
+fn masked(scores: &Tensor, causal: bool, keys: usize) -> Tensor {
     if !causal {
         return scores.clone();
     }
-    let seen = positions(scores, COLUMN).elementwise(Elementwise::Le, &[&positions(scores, ROW)]);
+    let mask = scores.shape().dims()[ROW..].iter().cloned().collect::<Shape>();
+    let position = |dim| scores.builder().apply(Iota { ty: TensorType::new(DType::I64, mask.clone()), dim }, &[]);
+    let (key, query) = if keys == COLUMN { (position(1), position(0)) } else { (position(0), position(1)) };
+    let seen = key.elementwise(Elementwise::Le, &[&query]);
+    let seen = seen.broadcast(scores.shape(), &[ROW, COLUMN]);
     seen.elementwise(Elementwise::Select, &[scores, &scores.full_like(f64::NEG_INFINITY)])
 }
 

@@ -152,9 +152,16 @@ impl SimdWindow for F32x8 {
         Self(_mm256_blendv_ps(other.0, _mm256_maskload_ps(at, lanes), _mm256_castsi256_ps(lanes)))
     }
     #[inline(always)]
-    unsafe fn wins(self, best: Self) -> __m256 {
-        let number = _mm256_cmp_ps::<_CMP_ORD_Q>(best.0, best.0);
-        _mm256_and_ps(number, _mm256_cmp_ps::<_CMP_NLE_UQ>(self.0, best.0))
+    unsafe fn all() -> __m256 {
+        _mm256_castsi256_ps(_mm256_set1_epi32(-1))
+    }
+    #[inline(always)]
+    unsafe fn is_number(self, mask: __m256) -> __m256 {
+        _mm256_and_ps(mask, _mm256_cmp_ps::<_CMP_ORD_Q>(self.0, self.0))
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self, mask: __m256) -> __m256 {
+        _mm256_and_ps(mask, _mm256_cmp_ps::<_CMP_NLE_UQ>(self.0, best.0))
     }
     #[inline(always)]
     unsafe fn same_bits(self, other: Self) -> __m256 {
@@ -250,7 +257,7 @@ pub(crate) static F32: Table<f32> = Table {
     ],
     pack: super::pack_avx2::pack_f32,
     activate,
-    transpose: transpose,
+    transpose,
 };
 
 /// Double precision: 6 x 8.
@@ -264,4 +271,4 @@ pub(crate) static F64: Table<f64> = Table {
 
 math::strips!(F32x8, "avx2,fma");
 
-super::window::window_table!("avx2", F32x8, 4, "avx2,fma");
+super::window::window_table!("avx2", F32x8, 4, 2, "avx2,fma");

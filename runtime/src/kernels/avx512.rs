@@ -135,9 +135,16 @@ impl SimdWindow for F32x16 {
         Self(_mm512_mask_loadu_ps(other.0, mask, at))
     }
     #[inline(always)]
-    unsafe fn wins(self, best: Self) -> __mmask16 {
-        let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(best.0, best.0);
-        _mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(number, self.0, best.0)
+    unsafe fn all() -> __mmask16 {
+        !0
+    }
+    #[inline(always)]
+    unsafe fn is_number(self, mask: __mmask16) -> __mmask16 {
+        _mm512_mask_cmp_ps_mask::<_CMP_ORD_Q>(mask, self.0, self.0)
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self, mask: __mmask16) -> __mmask16 {
+        _mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(mask, self.0, best.0)
     }
     #[inline(always)]
     unsafe fn same_bits(self, other: Self) -> __mmask16 {
@@ -262,4 +269,4 @@ pub(crate) static F64: Table<f64> = Table {
 
 math::strips!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");
 
-super::window::window_table!("avx512", F32x16, 7, "avx512f,avx512dq,avx512bw,avx512vl,fma");
+super::window::window_table!("avx512", F32x16, 7, 4, "avx512f,avx512dq,avx512bw,avx512vl,fma");

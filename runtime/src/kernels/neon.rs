@@ -148,8 +148,16 @@ impl SimdWindow for F32x4 {
         Self(vld1q_f32(lanes.as_ptr()))
     }
     #[inline(always)]
-    unsafe fn wins(self, best: Self) -> uint32x4_t {
-        vbicq_u32(vceqq_f32(best.0, best.0), vcleq_f32(self.0, best.0))
+    unsafe fn all() -> uint32x4_t {
+        vdupq_n_u32(!0)
+    }
+    #[inline(always)]
+    unsafe fn is_number(self, mask: uint32x4_t) -> uint32x4_t {
+        vandq_u32(mask, vceqq_f32(self.0, self.0))
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self, mask: uint32x4_t) -> uint32x4_t {
+        vbicq_u32(mask, vcleq_f32(self.0, best.0))
     }
     #[inline(always)]
     unsafe fn same_bits(self, other: Self) -> uint32x4_t {
@@ -180,4 +188,4 @@ pub(crate) static F32: Table<f32> = Table {
 
 math::strips!(F32x4);
 
-super::window::window_table!("neon", F32x4, 4);
+super::window::window_table!("neon", F32x4, 4, 4);

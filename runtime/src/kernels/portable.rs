@@ -162,9 +162,16 @@ impl SimdWindow for Array<f32> {
         Self(out)
     }
     #[inline(always)]
-    unsafe fn wins(self, best: Self) -> [bool; 8] {
-        // Not `!(new <= best)` alone: the best may be the NaN.
-        std::array::from_fn(|i| self.0[i] > best.0[i] || self.0[i].is_nan() && !best.0[i].is_nan())
+    unsafe fn all() -> [bool; 8] {
+        [true; 8]
+    }
+    #[inline(always)]
+    unsafe fn is_number(self, mask: [bool; 8]) -> [bool; 8] {
+        std::array::from_fn(|i| mask[i] && !self.0[i].is_nan())
+    }
+    #[inline(always)]
+    unsafe fn wins(self, best: Self, mask: [bool; 8]) -> [bool; 8] {
+        std::array::from_fn(|i| mask[i] && (self.0[i] > best.0[i] || self.0[i].is_nan() || best.0[i].is_nan()))
     }
     #[inline(always)]
     unsafe fn same_bits(self, other: Self) -> [bool; 8] {
@@ -190,7 +197,7 @@ pub(crate) static F32: Table<f32> = Table {
     shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f32, 1>, rows::<f32, 2>, rows::<f32, 3>, rows::<f32, 4>] }],
     pack: pack_panel::<f32>,
     activate,
-    transpose: transpose,
+    transpose,
 };
 
 /// Double precision.
@@ -204,4 +211,4 @@ pub(crate) static F64: Table<f64> = Table {
 
 math::strips!(Array<f32>);
 
-super::window::window_table!("portable", Array<f32>, 2);
+super::window::window_table!("portable", Array<f32>, 2, 2);

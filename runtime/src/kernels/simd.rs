@@ -87,8 +87,12 @@ pub(crate) trait SimdWindow: SimdMath {
     unsafe fn interleave(self, next: Self) -> (Self, Self);
     /// As `load_mask`, but lanes whose bit is clear are those of `other`.
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self;
-    /// Where `self` replaces `best` as the maximum: it is larger, or the first NaN.
-    unsafe fn wins(self, best: Self) -> Self::Mask;
+    /// Every lane.
+    unsafe fn all() -> Self::Mask;
+    /// Where `mask` holds and `self` is a number.
+    unsafe fn is_number(self, mask: Self::Mask) -> Self::Mask;
+    /// Where `mask` holds and `self` is larger than `best` or one of them is NaN.
+    unsafe fn wins(self, best: Self, mask: Self::Mask) -> Self::Mask;
     /// Where the bits are equal.
     unsafe fn same_bits(self, other: Self) -> Self::Mask;
 }

@@ -5,6 +5,8 @@
 
 mod axis;
 mod depthwise;
+mod depthwise_grad;
+mod depthwise_grad_filter;
 mod depthwise_plane;
 mod lanes;
 mod plan;
@@ -16,6 +18,8 @@ mod tables;
 
 pub use axis::{Axis, WindowError};
 pub use depthwise::{DepthwiseDescriptor, DepthwiseEpilogue, DepthwisePlan, DepthwiseSpec, depthwise_tiles};
+pub use depthwise_grad::{DepthwiseGradDescriptor, DepthwiseGradPlan, DepthwiseGradSpec, depthwise_grad_tiles};
+pub(crate) use depthwise_grad_filter::{FilterCall, filter};
 pub(crate) use depthwise_plane::{PlaneCall, plane};
 pub use plan::WindowPlan;
 pub use pool::{PoolDescriptor, PoolPlan, PoolReduce, PoolSpec, pool_tiles};

@@ -15,6 +15,10 @@ const LOW: f64 = 0.25;
 /// ... if it takes more than this part of the time.
 const WORTH_NAMING: f64 = 0.01;
 
+/// Kernels with less of the time than this are summed up, if there are more than so many kernels.
+const WORTH_SHOWING: f64 = 0.005;
+const MOST_SMALL: usize = 20;
+
 /// One launch of a run.
 pub(super) struct Kernel {
     graph: String,
@@ -111,8 +115,9 @@ pub(super) fn text(kernels: &[Kernel], roofs: &Roofs) -> String {
         "{:>10} {:>6} {:>9} {:>8} {:>6} {:<7} {:>6}  kernel\n",
         "us", "%", "GFLOP/s", "GB/s", "roof %", "bound", "tiles"
     );
+    let shown = sorted.iter().filter(|kernel| kernel.share >= WORTH_SHOWING).count().max(MOST_SMALL).min(sorted.len());
     // Writing to a String cannot fail.
-    for kernel in &sorted {
+    for kernel in &sorted[..shown] {
         let _ = writeln!(
             text,
             "{:>10.2} {:>6.1} {:>9.2} {:>8.2} {:>6.1} {:<7} {:>6}  {}",
@@ -126,6 +131,11 @@ pub(super) fn text(kernels: &[Kernel], roofs: &Roofs) -> String {
             kernel.title(several),
         );
     }
+    let rest = &sorted[shown..];
+    if !rest.is_empty() {
+        let share: f64 = rest.iter().map(|kernel| kernel.share).sum();
+        let _ = writeln!(text, "{:>17.1}  ... {} more, which --json lists", 100.0 * share, rest.len());
+    }
     let roof = &roofs.ceilings;
     let _ = writeln!(
         text,
@@ -138,6 +148,11 @@ pub(super) fn text(kernels: &[Kernel], roofs: &Roofs) -> String {
         roof.dram.most(),
         roofs.fork_join_us,
     );
+    if sorted.iter().take(shown).any(|kernel| kernel.percent() > 100.0) {
+        text.push_str(
+            "above 100 %: fewer multiplications than are counted (Winograd), or data nearer than is estimated\n",
+        );
+    }
     let slow: Vec<_> = sorted.into_iter().filter_map(|kernel| Some((kernel, kernel.cause.as_ref()?))).collect();
     if !slow.is_empty() {
         let _ = writeln!(text, "\nbelow {:.0} % of their rooflines:", 100.0 * LOW);

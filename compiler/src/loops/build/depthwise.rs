@@ -39,9 +39,9 @@ impl DepthwiseForm {
 }
 
 /// Output planes per input plane above which the contraction kernels, which pack a window once for all of them, win.
-const MOST_MULTIPLIED: usize = 4;
+pub(super) const MOST_MULTIPLIED: usize = 4;
 /// Extent of a window above which it is no filter: the weights' gradient sums over whole planes.
-const LARGEST_KERNEL: usize = 15;
+pub(super) const LARGEST_KERNEL: usize = 15;
 
 /// The form of a region whose first contraction is its root; `None` if that is no depthwise convolution.
 ///
@@ -133,7 +133,7 @@ fn spec_of(map: &Map, x: (&Read, &Extents), w: (&Read, &Extents)) -> Option<Dept
 }
 
 /// The dimensions along which an operand is read whole and in order, without those of extent 1.
-fn plain_dims((read, extents): (&Read, &Extents), all: &[usize]) -> Option<Vec<usize>> {
+pub(super) fn plain_dims((read, extents): (&Read, &Extents), all: &[usize]) -> Option<Vec<usize>> {
     let mut dims = Vec::new();
     for (index, &extent) in read.index.iter().zip(extents) {
         let IndexExpr::Affine(affine) = index else { return None };

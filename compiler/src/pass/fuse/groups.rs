@@ -110,6 +110,8 @@ impl Groups {
             Verdict::Recompute
         } else if self.is_cyclic(facts, &union) {
             Verdict::Cycle
+        } else if self.pulls_up(facts, kinds, from, to, &union) {
+            Verdict::Early
         } else {
             region::of(facts, &union).verdict(facts)
         };
@@ -177,6 +179,21 @@ impl Groups {
         false
     }
 
+    /// Whether a contraction that the program has behind the first reader of `from` would have to run before it, because
+    /// `to` needs it. So what a backward computes again, to keep less, is not computed in the forward and kept.
+    fn pulls_up(&self, facts: &Facts<'_>, kinds: &[Kind], from: usize, to: usize, union: &[Node]) -> bool {
+        let graph = facts.graph;
+        let outside = |node: &Node| union.binary_search(node).is_err();
+        let needed = self.members[to].iter().flat_map(|&node| producers(facts, node));
+        let needed = needed.filter_map(|value| graph.producer(value)).map(|(node, _)| node);
+        let Some(last) = needed.filter(|n| outside(n) && kinds[n.index()] == Kind::Contraction).max() else {
+            return false;
+        };
+        let results = self.members[from].iter().flat_map(|&node| &graph.node(node).results);
+        let mut readers = results.flat_map(|result| &facts.users[result.index()]).filter(|n| outside(n));
+        readers.any(|reader| *reader < last)
+    }
+
     /// The kernels in an order in which operands come first; leaves are kernels of their own, dropped if unread.
     pub(super) fn ordered(&self, facts: &Facts<'_>) -> Vec<Vec<Node>> {
         let graph = facts.graph;
@@ -199,19 +216,28 @@ impl Groups {
                 }
             }
         }
-        program_order(&dag, |group| self.members[group].last().copied())
+        program_order(&dag, |group| self.members[group].first().copied())
             .into_iter()
             .map(|group| self.members[group].clone())
             .collect()
     }
 }
 
-/// A topological order that follows the program: of the groups that may run, the one whose last member comes first.
-/// So updates stay behind the last reader of what they overwrite.
-fn program_order(dag: &DiGraph<usize, ()>, last: impl Fn(usize) -> Option<Node>) -> Vec<usize> {
+/// A topological order that follows the program: of the groups that may run, the one that the program needs first, for
+/// its own first member or for that of a group that waits for it. The last member says less: of a gradient in one kernel
+/// with the update that it serves, it is at the end of the program, and everything else would run before it and be kept.
+fn program_order(dag: &DiGraph<usize, ()>, first: impl Fn(usize) -> Option<Node>) -> Vec<usize> {
+    let mut urgent: Vec<Option<Node>> = dag.node_indices().map(|i| first(dag[i])).collect();
+    // Groups are merged only without a cycle; a defect there would show as kernels that are missing.
+    let sorted = petgraph::algo::toposort(dag, None).unwrap_or_default();
+    for i in sorted.into_iter().rev() {
+        for user in dag.neighbors(i) {
+            urgent[i.index()] = urgent[i.index()].min(urgent[user.index()]);
+        }
+    }
     let mut waiting: Vec<usize> =
         dag.node_indices().map(|i| dag.edges_directed(i, Direction::Incoming).count()).collect();
-    let key = |i: NodeIndex| Reverse((last(dag[i]), i));
+    let key = |i: NodeIndex| Reverse((urgent[i.index()], i));
     let free = dag.node_indices().filter(|i| waiting[i.index()] == 0);
     let mut ready: BinaryHeap<_> = free.map(key).collect();
     let mut order = Vec::with_capacity(waiting.len());

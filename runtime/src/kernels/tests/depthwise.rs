@@ -1,7 +1,10 @@
 //! Depthwise convolutions against loops in f64.
 
 use super::super::math::activation_f64;
-use super::super::window::{Axis, DepthwiseEpilogue, DepthwisePlan, DepthwiseSpec, WindowError, depthwise_tiles};
+use super::super::window::{
+    Axis, DepthwiseEpilogue, DepthwiseGradPlan, DepthwiseGradSpec, DepthwisePlan, DepthwiseSpec, WindowError,
+    depthwise_grad_tiles, depthwise_tiles,
+};
 use super::super::{Activation, Kernels};
 use super::cases::numbers;
 use super::contract::levels;
@@ -190,4 +193,57 @@ fn depthwise_refuses_what_it_cannot_do() {
     let huge = Axis { input: 1 << 32, ..spec(1, [9, 9], [3, 3], [1, 1], [1, 1]).rows };
     let huge = DepthwiseSpec { rows: huge, ..spec(1, [9, 9], [3, 3], [1, 1], [1, 1]) };
     assert_eq!(refused(&huge), Some(WindowError::TooLarge));
+}
+
+/// The filters' gradient of a forward convolution, with NaN where no output looks.
+fn check_gradient(forward: &DepthwiseSpec) {
+    let tensors = Tensors::of(forward);
+    let DepthwiseSpec { planes, filters, multiplier, rows, columns, .. } = *forward;
+    let (x, dy) = (&tensors.x, &tensors.residual);
+    let taps = rows.kernel * columns.kernel;
+    let mut expected = vec![(0.0f64, 0.0f64); filters * taps];
+    for (at, &dy) in dy.iter().enumerate() {
+        let (plane, y, column) =
+            (at / (rows.output * columns.output), at / columns.output % rows.output, at % columns.output);
+        for tap in 0..taps {
+            let iy = (y * rows.stride + tap / columns.kernel) as i64 + rows.offset;
+            let ix = (column * columns.stride + tap % columns.kernel) as i64 + columns.offset;
+            if (0..rows.input as i64).contains(&iy) && (0..columns.input as i64).contains(&ix) {
+                let from = (plane / multiplier * rows.input + iy as usize) * columns.input + ix as usize;
+                let term = f64::from(x[from]) * f64::from(dy);
+                let sum = &mut expected[plane % filters * taps + tap];
+                *sum = (sum.0 + term, sum.1 + term.abs());
+            }
+        }
+    }
+    let spec = DepthwiseGradSpec { planes, filters, multiplier, rows, columns };
+    for kernels in levels() {
+        let plan = DepthwiseGradPlan::new(&spec, kernels).unwrap();
+        let mut dw = vec![f32::NAN; expected.len()];
+        for tile in (0..plan.tiles()).rev() {
+            // SAFETY: the tensors have the sizes of the spec.
+            unsafe {
+                depthwise_grad_tiles(plan.descriptor(), x.as_ptr(), dy.as_ptr(), dw.as_mut_ptr(), tile, tile + 1)
+            };
+        }
+        for (i, (&actual, &(value, size))) in dw.iter().zip(&expected).enumerate() {
+            let bound = f64::from(f32::EPSILON) * (4.0 + 8.0 * size);
+            let close = (f64::from(actual) - value).abs() <= bound;
+            assert!(close, "{} {spec:?}: dw[{i}] is {actual}, not {value}", kernels.level);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_depthwise_filters() {
+    for (size, padding) in [([7, 7], [1, 1]), ([14, 14], [1, 1]), ([5, 37], [0, 1]), ([30, 17], [2, 0])] {
+        for stride in [[1, 1], [2, 2], [3, 1], [1, 2]] {
+            for kernel in [[3, 3], [2, 3], [1, 1], [3, 5]] {
+                check_gradient(&spec(5, size, kernel, stride, padding));
+            }
+        }
+    }
+    let several = DepthwiseSpec { filters: 6, ..spec(24, [9, 40], [3, 3], [2, 2], [1, 1]) };
+    check_gradient(&several);
+    check_gradient(&DepthwiseSpec { filters: 12, multiplier: 3, ..several });
 }

@@ -43,7 +43,7 @@ impl Axis {
     }
 
     /// For each vector of `lanes` outputs and each `k`: which elements of the `stride` vectors read from `k` on lie
-    /// inside; and for each vector whether all do and all its outputs exist.
+    /// inside and meet an output that exists; and for each vector whether all do.
     pub(super) fn masks(&self, lanes: usize) -> (Vec<[u16; 2]>, Vec<bool>) {
         let vectors = self.output.div_ceil(lanes);
         let mut masks = Vec::with_capacity(vectors * self.kernel);
@@ -54,11 +54,12 @@ impl Axis {
                 let first = (vector * lanes * self.stride + k) as i64 + self.offset;
                 let mut mask = [0u16; 2];
                 for (half, bits) in mask.iter_mut().enumerate().take(self.stride) {
-                    let inside = |lane: &usize| {
-                        let position = first + (half * lanes + lane) as i64;
-                        (0..self.input as i64).contains(&position)
+                    let wanted = |lane: &usize| {
+                        let element = half * lanes + lane;
+                        let inside = (0..self.input as i64).contains(&(first + element as i64));
+                        inside && vector * lanes + element / self.stride < self.output
                     };
-                    *bits = (0..lanes).filter(inside).fold(0, |bits, lane| bits | 1 << lane);
+                    *bits = (0..lanes).filter(wanted).fold(0, |bits, lane| bits | 1 << lane);
                     all &= u32::from(*bits) == (1u32 << lanes) - 1;
                 }
                 masks.push(mask);

@@ -1,6 +1,7 @@
 //! A compiled window kernel of any kind.
 
 use super::depthwise::DepthwisePlan;
+use super::depthwise_grad::DepthwiseGradPlan;
 use super::pool::PoolPlan;
 use super::pool_grad::PoolGradPlan;
 
@@ -9,6 +10,8 @@ use super::pool_grad::PoolGradPlan;
 pub enum WindowPlan {
     /// For `depthwise_tiles`.
     Depthwise(DepthwisePlan),
+    /// For `depthwise_grad_tiles`.
+    DepthwiseGrad(DepthwiseGradPlan),
     /// For `pool_tiles`.
     Pool(PoolPlan),
     /// For `pool_grad_tiles`.
@@ -20,6 +23,7 @@ impl WindowPlan {
     pub fn descriptor(&self) -> usize {
         match self {
             Self::Depthwise(plan) => plan.descriptor().expose_provenance(),
+            Self::DepthwiseGrad(plan) => plan.descriptor().expose_provenance(),
             Self::Pool(plan) => plan.descriptor().expose_provenance(),
             Self::PoolGrad(plan) => plan.descriptor().expose_provenance(),
         }
@@ -29,6 +33,7 @@ impl WindowPlan {
     pub fn tiles(&self) -> u64 {
         match self {
             Self::Depthwise(plan) => plan.tiles(),
+            Self::DepthwiseGrad(plan) => plan.tiles(),
             Self::Pool(plan) => plan.tiles(),
             Self::PoolGrad(plan) => plan.tiles(),
         }
@@ -38,6 +43,7 @@ impl WindowPlan {
     pub fn planes_per_tile(&self) -> usize {
         match self {
             Self::Depthwise(plan) => plan.planes_per_tile(),
+            Self::DepthwiseGrad(plan) => plan.planes_per_tile(),
             Self::Pool(plan) => plan.planes_per_tile(),
             Self::PoolGrad(plan) => plan.planes_per_tile(),
         }
@@ -47,6 +53,7 @@ impl WindowPlan {
     pub fn kernel(&self) -> &str {
         match self {
             Self::Depthwise(plan) => plan.kernel(),
+            Self::DepthwiseGrad(plan) => plan.kernel(),
             Self::Pool(plan) => plan.kernel(),
             Self::PoolGrad(plan) => plan.kernel(),
         }

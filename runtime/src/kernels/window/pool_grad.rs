@@ -34,18 +34,16 @@ pub struct PoolGradDescriptor {
     pub(super) spec: PoolGradSpec,
     plane: super::pool_grad_plane::PoolGradFn,
     tile: usize,
-    pub(super) taps: Vec<Tap>,
+    /// For each row of `dx`: the first row of a window that it may be, and which window that is.
+    pub(super) first: Vec<(usize, isize)>,
+    /// For each phase: its first column of a window.
+    pub(super) phases: [usize; 2],
+    /// Element `l` of the phase of column `j` is in window `l + shifts[j]`.
+    pub(super) shifts: Vec<isize>,
     /// `[vectors of a phase][columns of the window]`: which windows exist.
     pub(super) masks: Vec<u16>,
     /// `[vectors of a phase]`: whether all windows do, and all elements of all phases.
     pub(super) full: Vec<bool>,
-}
-
-/// A column of the window. Element `phase + stride * l` of a row is in this column of window `l + shift`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tap {
-    pub(super) phase: usize,
-    pub(super) shift: isize,
 }
 
 impl PoolGradPlan {
@@ -60,16 +58,26 @@ impl PoolGradPlan {
             return Err(WindowError::Stride);
         }
         let table = kernels.window;
-        let taps = taps(&columns);
+        let stride = columns.stride as i64;
+        let phase = |j: usize| (j as i64 + columns.offset).rem_euclid(stride);
+        let shift = |j: usize| ((phase(j) - j as i64 - columns.offset) / stride) as isize;
+        let shifts: Vec<isize> = (0..columns.kernel).map(shift).collect();
+        // Columns of a phase are `stride` apart.
+        let phases = [0, 1].map(|wanted| (-columns.offset + wanted).rem_euclid(stride) as usize);
+        let first = (0..rows.input).map(|y| {
+            let from = y as i64 - rows.offset;
+            let row = from.rem_euclid(rows.stride as i64);
+            (row as usize, ((from - row) / rows.stride as i64) as isize)
+        });
         let vectors = columns.input.div_ceil(columns.stride * table.lanes);
-        let mut masks = Vec::with_capacity(vectors * taps.len());
+        let mut masks = Vec::with_capacity(vectors * shifts.len());
         let mut full = Vec::with_capacity(vectors);
         for vector in 0..vectors {
-            let first = vector * table.lanes;
-            let mut all = (first + table.lanes) * columns.stride <= columns.input;
-            for tap in &taps {
+            let at = vector * table.lanes;
+            let mut all = (at + table.lanes) * columns.stride <= columns.input;
+            for shift in &shifts {
                 let exists = |lane: &usize| {
-                    let window = (first + lane) as isize + tap.shift;
+                    let window = (at + lane) as isize + shift;
                     (0..columns.output as isize).contains(&window)
                 };
                 let mask: u16 = (0..table.lanes).filter(exists).fold(0, |bits, lane| bits | 1 << lane);
@@ -85,7 +93,9 @@ impl PoolGradPlan {
                 plane: table.pool_grad[usize::from(spec.place)][columns.stride - 1],
                 tile: tile_planes(spec.planes, rows.input * columns.input * 8),
                 spec: spec.clone(),
-                taps,
+                first: first.collect(),
+                phases,
+                shifts,
                 masks,
                 full,
             }),
@@ -111,16 +121,6 @@ impl PoolGradPlan {
     pub fn kernel(&self) -> &str {
         &self.kernel
     }
-}
-
-fn taps(columns: &Axis) -> Vec<Tap> {
-    let stride = columns.stride as i64;
-    let tap = |j: usize| {
-        let first = j as i64 + columns.offset;
-        let phase = first.rem_euclid(stride);
-        Tap { phase: phase as usize, shift: ((phase - first) / stride) as isize }
-    };
-    (0..columns.kernel).map(tap).collect()
 }
 
 /// Tiles `begin..end` of a pool's gradient. `place` and `gate` are read only if the spec has them.

@@ -61,33 +61,33 @@ unsafe fn sums<S: SimdWindow, const PLACE: bool, const STRIDE: usize, const MASK
     let (rows, columns) = (&d.spec.rows, &d.spec.columns);
     let zero = S::splat(0.0);
     let mut sums = [zero; STRIDE];
-    for i in 0..rows.kernel {
-        let from = y as i64 - rows.offset - i as i64;
-        let window = from.div_euclid(rows.stride as i64);
-        if window * rows.stride as i64 != from || window < 0 || window >= rows.output as i64 {
-            continue;
-        }
-        let row = window as usize * columns.output + v * S::LANES;
-        for j in 0..columns.kernel {
-            let tap = d.taps.get_unchecked(j);
-            let mask = *d.masks.get_unchecked(v * columns.kernel + j);
-            let at = (row as isize).wrapping_add(tap.shift);
-            let load = |from: *const f32| {
-                let from = from.wrapping_offset(at);
-                // SAFETY: the mask leaves the windows that exist; the level is the caller's promise.
-                unsafe { if MASKED { S::load_mask(from, mask) } else { S::load(from) } }
-            };
-            let mut term = load(call.dy);
-            if PLACE {
-                let here = S::splat(f32::from_bits((i * columns.kernel + j) as u32));
-                term = S::select(load(call.place).same_bits(here), term, zero);
-            }
+    let (mut i, mut window) = *d.first.get_unchecked(y);
+    while i < rows.kernel {
+        if (window as usize) < rows.output {
+            let row = window as usize * columns.output + v * S::LANES;
             for phase in 0..STRIDE {
-                if STRIDE == 1 || tap.phase == phase {
+                let mut j = d.phases[phase];
+                while j < columns.kernel {
+                    let mask = *d.masks.get_unchecked(v * columns.kernel + j);
+                    let at = row as isize + *d.shifts.get_unchecked(j);
+                    let load = |from: *const f32| {
+                        let from = from.wrapping_offset(at);
+                        // SAFETY: the mask leaves the windows that exist; the level is the caller's promise.
+                        unsafe { if MASKED { S::load_mask(from, mask) } else { S::load(from) } }
+                    };
+                    let mut term = load(call.dy);
+                    if PLACE {
+                        let here = S::splat(f32::from_bits((i * columns.kernel + j) as u32));
+                        term = S::select(load(call.place).same_bits(here), term, zero);
+                    }
                     sums[phase] = sums[phase].add(term);
+                    j += STRIDE;
                 }
             }
         }
+        // The next row of a window that this row is, one window further up.
+        i += rows.stride;
+        window -= 1;
     }
     sums
 }

@@ -12,6 +12,7 @@ use crate::kernels::math::clamp;
 use crate::kernels::simd::SimdWindow;
 use crate::kernels::tile::{CLAMP, LEAKY_RELU, RELU};
 
+pub(crate) const MAX: u32 = 0;
 pub(crate) const ARG_MAX: u32 = 1;
 pub(crate) const SUM: u32 = 2;
 
@@ -86,6 +87,15 @@ struct Block {
     to: usize,
 }
 
+/// What one vector of windows has become so far.
+#[derive(Clone, Copy)]
+struct State<S: SimdWindow> {
+    value: S,
+    place: S,
+    /// Windows without NaN so far: the first NaN stays.
+    numbers: S::Mask,
+}
+
 /// The reduced windows of one vector, and their places.
 #[inline(always)]
 unsafe fn reduce<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize, const MASKED: bool>(
@@ -97,36 +107,43 @@ unsafe fn reduce<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usi
     // SAFETY: the pointers and masks are those of the plane; the level is the caller's promise.
     let load =
         |at: *const f32, mask: u16| unsafe { if MASKED { S::load_mask_or(at, mask, neutral) } else { S::load(at) } };
-    let mut best = (neutral, S::splat(0.0));
+    let mut state = State { value: neutral, place: S::splat(0.0), numbers: S::all() };
     if K > 0 && block.from == 0 && block.to == K {
         for i in 0..K {
             let x = taps::<S, K, STRIDE>(block.at.wrapping_add(i * columns.input), block.masks, load);
             for j in 0..K {
-                best = step::<S, OP>(best, x[j], i * K + j);
+                step::<S, OP>(&mut state, x[j], i * K + j);
             }
         }
-        return best;
-    }
-    for i in block.from..block.to {
-        let row = block.at.wrapping_add(i * columns.input);
-        for j in 0..columns.kernel {
-            let (x, _) = tap::<S, STRIDE>(row, block.masks, j, &load);
-            best = step::<S, OP>(best, x, i * columns.kernel + j);
+    } else {
+        for i in block.from..block.to {
+            let row = block.at.wrapping_add(i * columns.input);
+            for j in 0..columns.kernel {
+                let (x, _) = tap::<S, STRIDE>(row, block.masks, j, &load);
+                step::<S, OP>(&mut state, x, i * columns.kernel + j);
+            }
         }
     }
-    best
+    let State { value, place, numbers } = state;
+    (if OP == MAX { S::select(numbers, value, S::splat(f32::NAN)) } else { value }, place)
 }
 
+/// Compares with the mask of what is still a number: the chain from maximum to maximum is then one comparison long, or
+/// without places one maximum.
 #[inline(always)]
-unsafe fn step<S: SimdWindow, const OP: u32>(best: (S, S), x: S, place: usize) -> (S, S) {
-    if OP == SUM {
-        return (best.0.add(x), best.1);
-    }
-    let wins = x.wins(best.0);
-    let value = S::select(wins, x, best.0);
+unsafe fn step<S: SimdWindow, const OP: u32>(state: &mut State<S>, x: S, place: usize) {
     match OP {
-        ARG_MAX => (value, S::select(wins, S::splat(f32::from_bits(place as u32)), best.1)),
-        _ => (value, best.1),
+        SUM => state.value = state.value.add(x),
+        MAX => {
+            state.value = x.max_or_other(state.value);
+            state.numbers = x.is_number(state.numbers);
+        }
+        _ => {
+            let wins = x.wins(state.value, state.numbers);
+            state.value = S::select(wins, x, state.value);
+            state.place = S::select(wins, S::splat(f32::from_bits(place as u32)), state.place);
+            state.numbers = x.is_number(state.numbers);
+        }
     }
 }
 

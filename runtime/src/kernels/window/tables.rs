@@ -1,5 +1,6 @@
 //! The window kernels of one level.
 
+use super::depthwise_grad_filter::FilterFn;
 use super::depthwise_plane::PlaneFn;
 use super::pool_grad_plane::PoolGradFn;
 use super::pool_plane::PoolFn;
@@ -14,6 +15,10 @@ pub(crate) struct WindowTable {
     pub(crate) depthwise3: [PlaneFn; 2],
     /// By any kernel, stride 1 and 2 along rows.
     pub(crate) depthwise: [PlaneFn; 2],
+    /// Gradient of the filters, by 3 x 3.
+    pub(crate) depthwise3_grad: [FilterFn; 2],
+    /// By any kernel.
+    pub(crate) depthwise_grad: [FilterFn; 2],
     /// By op (maximum, with place, sum) and window: 2 x 2 by 2, 3 x 3 by 2, any by 1, any by 2 along rows.
     pub(crate) pool: [[PoolFn; 4]; 3],
     /// Without and with places, stride 1 and 2 along rows.
@@ -21,16 +26,23 @@ pub(crate) struct WindowTable {
     pub(crate) activate: ActivateFn<f32>,
 }
 
-/// The table of a level, whose vector type, most rows per register block and features are given.
+/// The table of a level, whose vector type, most rows per register block (at stride 1 and otherwise, where more loads
+/// are in flight) and features are given.
 macro_rules! window_table {
-    ($name:literal, $vector:ty, $rows:literal $(, $feature:literal)?) => {
+    ($name:literal, $vector:ty, $rows:literal, $few:literal $(, $feature:literal)?) => {
         $(#[target_feature(enable = $feature)])?
-        unsafe fn depthwise3<const STRIDE: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
-            crate::kernels::window::plane::<$vector, 3, STRIDE, $rows>(call);
+        unsafe fn depthwise3<const STRIDE: usize, const R: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
+            crate::kernels::window::plane::<$vector, 3, STRIDE, R>(call);
         }
         $(#[target_feature(enable = $feature)])?
-        unsafe fn depthwise<const STRIDE: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
-            crate::kernels::window::plane::<$vector, 0, STRIDE, $rows>(call);
+        unsafe fn depthwise<const STRIDE: usize, const R: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
+            crate::kernels::window::plane::<$vector, 0, STRIDE, R>(call);
+        }
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn depthwise_grad<const K: usize, const STRIDE: usize>(
+            call: &crate::kernels::window::FilterCall<'_>,
+        ) {
+            crate::kernels::window::filter::<$vector, K, STRIDE, $few>(call);
         }
         $(#[target_feature(enable = $feature)])?
         unsafe fn pool<const OP: u32, const K: usize, const STRIDE: usize>(
@@ -47,8 +59,10 @@ macro_rules! window_table {
         pub(crate) static WINDOW: crate::kernels::window::WindowTable = crate::kernels::window::WindowTable {
             name: $name,
             lanes: <$vector as crate::kernels::simd::Simd>::LANES,
-            depthwise3: [depthwise3::<1>, depthwise3::<2>],
-            depthwise: [depthwise::<1>, depthwise::<2>],
+            depthwise3: [depthwise3::<1, $rows>, depthwise3::<2, $few>],
+            depthwise: [depthwise::<1, $few>, depthwise::<2, $few>],
+            depthwise3_grad: [depthwise_grad::<3, 1>, depthwise_grad::<3, 2>],
+            depthwise_grad: [depthwise_grad::<0, 1>, depthwise_grad::<0, 2>],
             pool: [
                 [pool::<0, 2, 2>, pool::<0, 3, 2>, pool::<0, 0, 1>, pool::<0, 0, 2>],
                 [pool::<1, 2, 2>, pool::<1, 3, 2>, pool::<1, 0, 1>, pool::<1, 0, 2>],

@@ -24,6 +24,16 @@ impl Lanes for F32x16 {
     unsafe fn fetch<F: Variant>(_geometry: &Geometry, _at: *const f32, _row: isize, _stage: &mut Stage) {}
 
     #[inline(always)]
+    unsafe fn announce<F: Variant>(geometry: &Geometry, at: *const f32, row: isize) {
+        for p in 0..F::M {
+            let at = at.wrapping_offset(geometry.parts[p].from[0]);
+            for r in 0..F::A {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_offset(r as isize * row).cast());
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn columns<F: Variant>(
         geometry: &Geometry,
         at: *const f32,

@@ -58,7 +58,10 @@ impl Blocks {
         let tiles = shape.images * shape.out_size.0.div_ceil(m) * shape.out_size.1.div_ceil(m);
         let all_groups = tiles.div_ceil(GROUP);
         let positions = (m + 2) * (m + 2);
-        let weights_len = positions * shape.outputs * shape.channels;
+        // Positions an odd number of cache lines apart do not meet in one set.
+        let apart = |len: usize| (len.div_ceil(16) | 1) * 16;
+        let weights_position = apart(shape.outputs * shape.channels);
+        let weights_len = positions * weights_position;
         // Weights that no cache holds are read once for as many tiles as possible; threads then share the outputs.
         let (most, wanted) = if far(weights_len) { (MOST_GROUPS, 1) } else { (NEAR_GROUPS, WANTED) };
         let blocks = all_groups.div_ceil(most).max(wanted.min(all_groups.div_ceil(2)));
@@ -79,9 +82,6 @@ impl Blocks {
         let shared_input = output_parts > 1;
         let chunks = WANTED.div_ceil(blocks).min(shape.channels.div_ceil(16)).max(1);
         let channel_chunk = shape.channels.div_ceil(chunks);
-        // Positions an odd number of cache lines apart do not meet in one set.
-        let apart = |len: usize| (len.div_ceil(16) | 1) * 16;
-        let weights_position = shape.outputs * shape.channels;
         let input_position = apart(shape.channels * groups * GROUP);
         let sums_position = apart(output_block.min(shape.outputs) * groups * GROUP);
         Blocks {

@@ -45,16 +45,16 @@ impl Rates {
             Level::Avx512 => Rates {
                 products: 32.0,
                 pack: 5.0,
-                input: [200.0, 400.0],
-                output: [120.0, 220.0],
-                weights: [31.0, 75.0],
+                input: [150.0, 300.0],
+                output: [110.0, 200.0],
+                weights: [22.0, 35.0],
             },
             Level::Avx2 => Rates {
                 products: 16.0,
                 pack: 8.0,
                 input: [800.0, 1500.0],
                 output: [500.0, 1000.0],
-                weights: [31.0, 75.0],
+                weights: [25.0, 45.0],
             },
             _ => Rates {
                 products: 5.0,

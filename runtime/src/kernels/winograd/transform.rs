@@ -138,6 +138,13 @@ pub(super) trait Lanes: SimdMath {
         }
     }
 
+    /// Announces the pixels that [`Self::fetch`] will ask for.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `Self`; `at` may be anything.
+    #[inline(always)]
+    unsafe fn announce<F: Variant>(_geometry: &Geometry, _at: *const f32, _row: isize) {}
+
     /// Row `r` of a group's pixels, by column, for vector `v` of the group.
     ///
     /// # Safety
@@ -249,6 +256,9 @@ pub(super) unsafe fn input<S: Lanes, F: Variant>(call: &InputCall<'_>) {
     for c in call.begin..call.end {
         let plane = call.from.wrapping_offset(c as isize * call.channel);
         for (g, geometry) in call.groups.iter().enumerate() {
+            if c + 1 < call.end {
+                S::announce::<F>(geometry, plane.wrapping_offset(call.channel), call.row);
+            }
             S::fetch::<F>(geometry, plane, call.row, &mut stage);
             for v in 0..GROUP / S::LANES {
                 let lane = g * GROUP + v * S::LANES;
