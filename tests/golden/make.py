@@ -455,7 +455,7 @@ class Ops:
 def ops():
     """Ops in odd configurations, in float64 on numbers that float32 holds."""
     for name, families in [("windows.json", [convolutions, pools, transposed]),
-                           ("ops.json", [normalisations, losses, pointwise, movement, attention])]:
+                           ("ops.json", [normalisations, losses, pointwise, movement, attention, small])]:
         o = Ops()
         for family in families:
             family(o)
@@ -659,6 +659,18 @@ def attention(o):
     add("attention_causal", [1, 2, 6, 3], 6, 3, causal=True)
     add("attention_one_query", [1, 3, 1, 8], 4, 2, scale=0.25)
     add("attention_extreme", [1, 1, 4, 2], 4, 3, causal=True, factor=500.0)
+
+
+def small(o):
+    """Results far below 1, scaled up: they are sums of 1 and what is left of it."""
+    x = np.array([-30.0, -24.5, -20.0, -17.25, -16.0, -12.0, -3.0])
+    scaled = "%small = softplus %x\n  %y = mul %small, %scale"
+    inputs = {"x": x, "scale": np.array([1e12, 1e10, 1e8, 1e7, 1e6, 1e5, 1.0])}
+    o.add("softplus_small", inputs, scaled, lambda x, scale: F.softplus(x, threshold=1e9) * scale, differentiable=["x"])
+    inputs = {"x": np.array([20.0, -18.0, 25.0]), "target": np.array([1.0, 0.0, 1.0]), "scale": np.array(1e8)}
+    scaled = "%small = bce_with_logits %x, %target\n  %y = mul %small, %scale"
+    function = lambda x, target, scale: F.binary_cross_entropy_with_logits(x, target) * scale
+    o.add("bce_with_logits_small", inputs, scaled, function, gradient=False)
 
 
 if __name__ == "__main__":

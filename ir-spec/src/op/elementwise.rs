@@ -194,7 +194,7 @@ elementwise! {
     silu Silu(x: Float) -> y = x / (1.0 + exp(-x));
         vjp(dy) = [dy * (logistic(x) + y * (1.0 - logistic(x)))];
     /// `log(1 + e^x)`, without overflow.
-    softplus Softplus(x: Float) -> y = max(x, 0.0) + log(1.0 + exp(-abs(x))); vjp(dy) = [dy * logistic(x)];
+    softplus Softplus(x: Float) -> y = max(x, 0.0) + log_of_1_plus(exp(-abs(x))); vjp(dy) = [dy * logistic(x)];
 
     /// `a + b`.
     add Add(a, b: Numeric) -> y = a + b; vjp(dy) = [dy, dy];
@@ -255,6 +255,14 @@ fn gelu_inner(x: &ScalarExpr) -> ScalarExpr {
 
 fn logistic(x: &ScalarExpr) -> ScalarExpr {
     1.0 / (1.0 + exp(-x))
+}
+
+/// `log(1 + x)` for `x` in 0..=1, exact to a few units in the last place also where `1 + x` rounds to 1: the rounding of
+/// `u = 1 + x` is divided out, `log(u) * x / (u - 1)` (Kahan; Goldberg, ACM Computing Surveys 23, 1991, theorem 4).
+fn log_of_1_plus(x: ScalarExpr) -> ScalarExpr {
+    let u = 1.0 + &x;
+    let scaled = log(u.clone()) * &x / (u.clone() - 1.0);
+    select(eq(u, 1.0), x, scaled)
 }
 
 fn zero(like: &ScalarExpr) -> ScalarExpr {

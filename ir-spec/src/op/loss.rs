@@ -62,7 +62,9 @@ impl OpSpec for super::CrossEntropy {
 /// 1. `loss.C1`: the first operand is of a float type.
 /// 2. `loss.C2`: `target` has its type.
 ///
-/// `softplus(x) - x * t` is `-(t log p + (1 - t) log (1 - p))` with `p = sigmoid(x)`, without overflow.
+/// `softplus(x) - x * t` is `-(t log p + (1 - t) log (1 - p))` with `p = sigmoid(x)`, without overflow. It is computed as
+/// `(max(x, 0) - x * t) + softplus(-|x|)`: for a logit that is right the parts of the first term cancel exactly, and the
+/// second, small as it is, stays.
 impl OpSpec for super::BceWithLogits {
     fn infer(&self, operands: &[TensorType]) -> Result<Types, Vec<Fault>> {
         infer_pair("logits", operands)
@@ -71,7 +73,8 @@ impl OpSpec for super::BceWithLogits {
     fn body(&self, operands: &[TensorType], _: &[TensorType]) -> Body {
         compose(&["logits", "target"], operands, |params| {
             let (x, target) = (&params[0], &params[1]);
-            vec![mean_all(&(&x.softplus() - &(x * target)))]
+            let large = &x.relu() - &(x * target);
+            vec![mean_all(&(&large + &x.abs().neg().softplus()))]
         })
     }
 
