@@ -1,4 +1,5 @@
-//! Micro-kernels: contractions with gathered operands, and elementary functions over strips.
+//! Micro-kernels: contractions with gathered operands, windows over planes ([`window`]), and elementary functions over
+//! strips.
 //!
 //! Nothing here knows the IR: plain pointers, plain numbers. The compiler describes a contraction with a
 //! [`ContractSpec`], gets a [`ContractPlan`], and emits calls of the entry points with the plan's descriptor:
@@ -7,6 +8,7 @@
 //! contract_tiles (descriptor, arguments, begin, end)    any split of 0..plan.tiles() over workers
 //! contract_reduce(descriptor, arguments, begin, end)    0..plan.reduce_tiles(), after all tiles
 //! pack_operand   (descriptor, side, from, to, begin, end)  once, for an operand marked packed
+//! window::*_tiles(descriptor, buffers..., begin, end)     0..plan.tiles()
 //! exp, log, ...  (source, destination, length)          strips of f32, in place allowed
 //! ```
 //!

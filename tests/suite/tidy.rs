@@ -30,7 +30,7 @@ const UNSAFE: [&str; 12] = [
     "compiler/benches/codegen.rs",
     "compiler/src/codegen/emit/tests",
     "compiler/src/codegen/jit.rs",
-    "runtime/benches/kernels.rs",
+    "runtime/benches",
     "runtime/src/arena.rs",
     "runtime/src/executable.rs",
     "runtime/src/kernels",
