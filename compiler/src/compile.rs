@@ -27,9 +27,10 @@ use crate::memory;
 use crate::packing::{Lasting, PackedState, packed_states};
 use crate::pass::Remarks;
 use crate::pass::hoist::PREPARE;
+use crate::pass::rematerialize::{self, Rematerialize};
 use crate::pass::specialize::Mode;
 use crate::pipeline::{Pipeline, Step};
-use crate::placement::{Home, Placement, place};
+use crate::placement::{self, Home, Placement, place};
 use crate::roofline::work;
 use crate::schedule::{Schedule, schedule};
 
@@ -50,6 +51,8 @@ pub struct Options {
     pub verify_each: bool,
     /// Budget of the exact memory search, in nodes.
     pub exact_nodes: u64,
+    /// Bytes that the arena of every graph may have: values are computed twice if it takes more.
+    pub memory_budget: Option<u64>,
     /// Texts to keep.
     pub texts: Texts,
 }
@@ -77,6 +80,7 @@ impl Default for Options {
             hoist: true,
             verify_each: cfg!(debug_assertions),
             exact_nodes: 2_000,
+            memory_budget: None,
             texts: Texts::default(),
         }
     }
@@ -157,7 +161,18 @@ pub fn compile_observed(
         None if options.hoist => Pipeline::standard(options.mode),
         None => Pipeline::standard(options.mode).without("hoist"),
     };
-    compile_with(module, &pipeline, options, observe)
+    compile_with(module, &budgeted(pipeline, options), options, observe)
+}
+
+/// The pipeline with what keeps it within the memory budget, if there is one.
+pub fn budgeted(pipeline: Pipeline, options: &Options) -> Pipeline {
+    match options.memory_budget {
+        // At the end: it repeats kernels.
+        Some(budget) => {
+            pipeline.with(Box::new(Rematerialize { budget, level: options.level, precision: options.precision }), "")
+        }
+        None => pipeline,
+    }
 }
 
 /// As [`compile_observed`], by a pipeline of the caller's, who may have passes of their own. It ends with `fuse`: only
@@ -280,20 +295,12 @@ fn draft<'a>(
     lasting: &Lasting,
     options: &Options,
 ) -> Result<Draft<'a>, CompileError> {
-    let schedule = schedule(graph);
-    let lasting = |value| lasting.holds(graph, &schedule, value);
-    let lowered: Vec<Lowered> = schedule
-        .kernels
-        .iter()
-        .map(|kernel| {
-            lower::lower(graph, kernel, kernels, &lasting).map_err(|declined| {
-                let name = graph.value_name(kernel.results[0]);
-                CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
-            })
-        })
-        .collect::<Result<_, _>>()?;
+    let (schedule, lowered) = ordered(graph, kernels, lasting)?;
     let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
     let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
+    if let Some(budget) = options.memory_budget.filter(|&budget| placement.plan.peak > budget) {
+        return Err(CompileError::Program(vec![rematerialize::refusal(graph, budget, &placement)]));
+    }
     let copies = placement
         .copies
         .iter()
@@ -304,6 +311,36 @@ fn draft<'a>(
         .collect();
     let packed = packed_states(graph, &schedule, &lowered);
     Ok(Draft { graph, schedule, lowered, placement, copies, packed, packs: Vec::new() })
+}
+
+/// The kernels as loops, in an order in which they need as little memory as was found.
+///
+/// # Errors
+/// A kernel without loops: a defect.
+pub(crate) fn ordered(
+    graph: &Graph,
+    kernels: Option<&MicroKernels<'_>>,
+    lasting: &Lasting,
+) -> Result<(Schedule, Vec<Lowered>), CompileError> {
+    let schedule = schedule(graph);
+    let lasts = |value| lasting.holds(graph, &schedule, value);
+    let mut lowered: Vec<Lowered> = Vec::with_capacity(schedule.kernels.len());
+    for kernel in &schedule.kernels {
+        let built = lower::lower(graph, kernel, kernels, &lasts).map_err(|declined| {
+            let name = graph.value_name(kernel.results[0]);
+            CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
+        })?;
+        lowered.push(built);
+    }
+    let flow = placement::flow(graph, &schedule, &lowered).flow;
+    let base: Vec<usize> = (0..lowered.len()).collect();
+    let order = memory::order::improve(&flow, &base);
+    if order == base {
+        return Ok((schedule, lowered));
+    }
+    let mut by_step: Vec<Option<Lowered>> = lowered.into_iter().map(Some).collect();
+    let lowered = order.iter().filter_map(|&step| by_step[step].take()).collect();
+    Ok((schedule.reordered(graph, &order), lowered))
 }
 
 fn assemble(

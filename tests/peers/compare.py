@@ -34,6 +34,8 @@ MODELS, KERNELS = "examples/models/", "examples/kernels/"
 INFERENCE_TOLERANCE = 1e-3
 LOSS_TOLERANCE = 1e-3
 CHECKED_STEPS = 5
+# Processors that other programs may keep busy, and how often a run is tried that they disturb.
+DISTURBED, MOST_RUNS = 0.1, 3
 # A script holds out one example in five, from the fourth on, unless it says otherwise.
 HELD_OUT_EVERY, HELD_OUT = 5, 4
 
@@ -243,14 +245,29 @@ def compare(options):
                         if (label, engine, count, repeat) in done:
                             continue
                         line = {"workload": label, "engine": engine, "threads": count, "repeat": repeat}
-                        try:
-                            measured = workload.measure(count) if engine == "kiln" else run_peer(options, name, engine, count)
-                            line = {**measured, **line}
-                        except Failed as failure:
-                            line["error"] = str(failure)
-                        if engine == "kiln":
-                            line["rel_err"] = error
-                        record(options.out, line)
+                        own = {"rel_err": error} if engine == "kiln" else {}
+                        record(options.out, {**quiet_run(workload, engine, count), **own, **line})
+
+
+def quiet_run(workload, engine, threads):
+    """Figures of one run. If other programs kept the processors busy, it runs again, and the quietest run counts."""
+    runs = []
+    for _ in range(MOST_RUNS):
+        try:
+            if engine == "kiln":
+                runs.append(workload.measure(threads))
+            else:
+                runs.append(run_peer(workload.options, workload.name, engine, threads))
+        except Failed as failure:
+            return {"error": str(failure)}
+        if others(runs[-1]) <= DISTURBED:
+            break
+    return min(runs, key=others)
+
+
+def others(line):
+    """Processors that other programs kept busy during a run."""
+    return line.get("other_cpu") or 0.0
 
 
 def record(path, line):
@@ -270,7 +287,7 @@ def table(lines):
     """The ratios as Markdown, one row for each workload and number of threads, and what they were taken on."""
     cells = {}
     # A run that shared the processors counts only where there is no other.
-    shared = lambda line: (line.get("other_cpu") or 0) > 0.1
+    shared = lambda line: others(line) > DISTURBED
     of = lambda line: (line["workload"], line["engine"], line["threads"])
     quiet = {of(line) for line in lines if "median_ms" in line and not shared(line)}
     for line in lines:
