@@ -1,6 +1,6 @@
 //! Executable memory for compiled kernels.
 //!
-//! Kernels are compiled on two threads, identical ones once, and their bytes defined in one module that is sealed once:
+//! Kernels are compiled on all cores, identical ones once, and their bytes defined in one module that is sealed once:
 //! memory is writable first and executable afterwards, never both.
 #![allow(unsafe_code, reason = "entry points are addresses in memory that this file owns and frees")]
 
@@ -18,10 +18,8 @@ use super::emit::ClifEmitter;
 use super::{CodegenError, CompiledKernel, Emit, TableSlot, Target, Texts};
 use crate::loops::nest::LoopNest;
 
-/// Threads that compile; the work is cut finely enough for more, the machines we know have two.
-const THREADS: usize = 2;
-/// Below this a second thread costs more than it saves.
-const FEW: usize = 4;
+/// Kernels for each thread at least: fewer are not worth starting one.
+const KERNELS_PER_THREAD: usize = 2;
 
 /// Machine code of a program: owns its memory, which is freed when it is dropped.
 pub struct JitCode {
@@ -184,21 +182,19 @@ fn emit_all(
             done.push((number, emitter.emit(nest)));
         }
     };
-    let mut results = if nests.len() < FEW {
-        work()
-    } else {
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..THREADS).map(|_| scope.spawn(work)).collect();
-            let mut results = work();
-            for other in others {
-                match other.join() {
-                    Ok(more) => results.extend(more),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = cores.min(nests.len() / KERNELS_PER_THREAD);
+    let mut results = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut results = work();
+        for other in others {
+            match other.join() {
+                Ok(more) => results.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
             }
-            results
-        })
-    };
+        }
+        results
+    });
     results.sort_by_key(|(number, _)| *number);
     results.into_iter().map(|(_, result)| result).collect()
 }
