@@ -1,5 +1,7 @@
 //! Training a script the way the command line does, with a choice of kernels and threads.
 
+use std::path::Path;
+
 use kiln::training::{TrainGraphs, inputs, load};
 use kiln::{Options, Program};
 use kiln_ir::attribute::AttrValue;
@@ -86,16 +88,16 @@ impl Training {
     ///
     /// # Errors
     /// Whatever failed.
-    pub fn train(&self, data: &Dataset, weights: Option<&Weights>, steps: u64) -> Outcome<(Session, Report)> {
+    pub fn train(&self, data: &Dataset, weights: Option<&Path>, steps: u64) -> Outcome<(Session, Report)> {
         let (recipe, options) = self.recipe()?;
         let options = FitOptions { steps: Some(steps), ..options };
         let module = self.module(options.batch)?;
         let mut session = Session::new(self.threads).map_err(text)?;
         session.initialize(&module, options.seed).map_err(text)?;
         if let Some(weights) = weights {
-            let unused = weights.apply(&mut session, &module).map_err(text)?;
+            let unused = Weights::open(weights).and_then(|mut file| file.apply(&mut session, &module)).map_err(text)?;
             if !unused.is_empty() {
-                return Err(format!("{}: nothing uses {}", weights.file, unused.join(", ")));
+                return Err(format!("{}: nothing uses {}", weights.display(), unused.join(", ")));
             }
         }
         let graphs = TrainGraphs::of(&recipe);

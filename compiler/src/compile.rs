@@ -1,5 +1,6 @@
 //! From a module to executables: passes, schedule, loops, memory plan, code.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -21,14 +22,15 @@ use crate::codegen::jit::JitCode;
 use crate::codegen::{CompiledKernel, TableSlot, Texts};
 use crate::loops::build::CheckSite;
 use crate::loops::nest::LoopNest;
-use crate::lower::{self, BufferUse, Lowered};
+use crate::lower::{self, BufferUse, Lowered, MicroKernels};
 use crate::memory;
 use crate::packing::{Lasting, PackedState, packed_states};
 use crate::pass::Remarks;
 use crate::pass::hoist::PREPARE;
+use crate::pass::rematerialize::{self, Rematerialize};
 use crate::pass::specialize::Mode;
 use crate::pipeline::{Pipeline, Step};
-use crate::placement::{Home, Placement, place};
+use crate::placement::{self, Home, Placement, place};
 use crate::roofline::work;
 use crate::schedule::{Schedule, schedule};
 
@@ -49,6 +51,8 @@ pub struct Options {
     pub verify_each: bool,
     /// Budget of the exact memory search, in nodes.
     pub exact_nodes: u64,
+    /// Bytes that the arena of every graph may have: values are computed twice if it takes more.
+    pub memory_budget: Option<u64>,
     /// Texts to keep.
     pub texts: Texts,
 }
@@ -76,6 +80,7 @@ impl Default for Options {
             hoist: true,
             verify_each: cfg!(debug_assertions),
             exact_nodes: 2_000,
+            memory_budget: None,
             texts: Texts::default(),
         }
     }
@@ -156,7 +161,18 @@ pub fn compile_observed(
         None if options.hoist => Pipeline::standard(options.mode),
         None => Pipeline::standard(options.mode).without("hoist"),
     };
-    compile_with(module, &pipeline, options, observe)
+    compile_with(module, &budgeted(pipeline, options), options, observe)
+}
+
+/// The pipeline with what keeps it within the memory budget, if there is one.
+pub fn budgeted(pipeline: Pipeline, options: &Options) -> Pipeline {
+    match options.memory_budget {
+        // At the end: it repeats kernels.
+        Some(budget) => {
+            pipeline.with(Box::new(Rematerialize { budget, level: options.level, precision: options.precision }), "")
+        }
+        None => pipeline,
+    }
 }
 
 /// As [`compile_observed`], by a pipeline of the caller's, who may have passes of their own. It ends with `fuse`: only
@@ -211,14 +227,14 @@ fn generate(
     results: &ResultNames,
     options: &Options,
 ) -> Result<IndexMap<Name, Compiled>, CompileError> {
-    let kernels = Kernels::for_level(options.level);
+    let kernels = Kernels::for_level(options.level).map(|kernels| MicroKernels::new(kernels, options.precision));
     let lasting = if options.hoist { Lasting::of(module) } else { Lasting::nothing() };
     if options.hoist && module.graph(PREPARE).is_none() {
         module.add_graph(Graph::new(PREPARE));
     }
     let Module { graphs: sources, states, .. } = module;
     let mut drafts: Vec<Draft<'_>> =
-        sources.values().map(|graph| draft(graph, kernels, &lasting, options)).collect::<Result<_, _>>()?;
+        sources.values().map(|graph| draft(graph, kernels.as_ref(), &lasting, options)).collect::<Result<_, _>>()?;
     let packs: Vec<PackedState> = drafts.iter().flat_map(|d| d.packed.iter().flatten()).cloned().collect();
     states.extend(packs.iter().map(|packed| (packed.name.clone(), packed.state())));
     drafts.iter_mut().filter(|draft| draft.graph.name() == PREPARE).for_each(|draft| draft.packs = packs.clone());
@@ -275,24 +291,16 @@ impl Draft<'_> {
 
 fn draft<'a>(
     graph: &'a Graph,
-    kernels: Option<&Kernels>,
+    kernels: Option<&MicroKernels<'_>>,
     lasting: &Lasting,
     options: &Options,
 ) -> Result<Draft<'a>, CompileError> {
-    let schedule = schedule(graph);
-    let lasting = |value| lasting.holds(graph, &schedule, value);
-    let lowered: Vec<Lowered> = schedule
-        .kernels
-        .iter()
-        .map(|kernel| {
-            lower::lower(graph, kernel, kernels, options.precision, &lasting).map_err(|declined| {
-                let name = graph.value_name(kernel.results[0]);
-                CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
-            })
-        })
-        .collect::<Result<_, _>>()?;
+    let (schedule, lowered) = ordered(graph, kernels, lasting)?;
     let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
     let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
+    if let Some(budget) = options.memory_budget.filter(|&budget| placement.plan.peak > budget) {
+        return Err(CompileError::Program(vec![rematerialize::refusal(graph, budget, &placement)]));
+    }
     let copies = placement
         .copies
         .iter()
@@ -305,6 +313,36 @@ fn draft<'a>(
     Ok(Draft { graph, schedule, lowered, placement, copies, packed, packs: Vec::new() })
 }
 
+/// The kernels as loops, in an order in which they need as little memory as was found.
+///
+/// # Errors
+/// A kernel without loops: a defect.
+pub(crate) fn ordered(
+    graph: &Graph,
+    kernels: Option<&MicroKernels<'_>>,
+    lasting: &Lasting,
+) -> Result<(Schedule, Vec<Lowered>), CompileError> {
+    let schedule = schedule(graph);
+    let lasts = |value| lasting.holds(graph, &schedule, value);
+    let mut lowered: Vec<Lowered> = Vec::with_capacity(schedule.kernels.len());
+    for kernel in &schedule.kernels {
+        let built = lower::lower(graph, kernel, kernels, &lasts).map_err(|declined| {
+            let name = graph.value_name(kernel.results[0]);
+            CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
+        })?;
+        lowered.push(built);
+    }
+    let flow = placement::flow(graph, &schedule, &lowered).flow;
+    let base: Vec<usize> = (0..lowered.len()).collect();
+    let order = memory::order::improve(&flow, &base);
+    if order == base {
+        return Ok((schedule, lowered));
+    }
+    let mut by_step: Vec<Option<Lowered>> = lowered.into_iter().map(Some).collect();
+    let lowered = order.iter().filter_map(|&step| by_step[step].take()).collect();
+    Ok((schedule.reordered(graph, &order), lowered))
+}
+
 fn assemble(
     declared: &IndexMap<Name, State>,
     draft: &Draft<'_>,
@@ -313,8 +351,7 @@ fn assemble(
     options: &Options,
 ) -> Result<Executable, CompileError> {
     let graph = draft.graph;
-    let states = draft.placement.states.iter().cloned().collect();
-    let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new(), states };
+    let mut linker = Linker { draft, constants: Vec::new(), offsets: IndexMap::new(), states: IndexSet::new() };
     let mut launches = Vec::new();
     let mut keep: Vec<Arc<dyn std::any::Any + Send + Sync>> = Vec::new();
     let mut entries = first..;
@@ -391,13 +428,33 @@ fn assemble(
         inputs: graph.params().iter().map(|p| binding(p.value, p.below)).collect(),
         outputs: graph.returns().iter().map(|&v| binding(v, None)).collect(),
         states: states.iter().map(|name| state_binding(declared, name)).collect::<Result<_, _>>()?,
-        launches,
+        launches: interleaved(launches, draft.packs.len()),
         constants,
         arena_bytes: draft.placement.plan.peak as usize,
         code: jit.clone(),
         keep,
         fingerprint: fingerprint(draft, options),
     })
+}
+
+/// The launches, with each of the last `packs` moved behind the last kernel that has to do with the state it packs. A
+/// session that runs them for the last time can then free a state as soon as it is packed, instead of holding all. Large
+/// ones come first: until one is packed its state and its panels are there, beside what earlier ones left.
+fn interleaved(launches: Vec<Launch>, packs: usize) -> Vec<Launch> {
+    let kernels = launches.len() - packs;
+    let mut last: IndexMap<Slot, usize> = IndexMap::new();
+    for (number, launch) in launches.iter().take(kernels).enumerate() {
+        last.extend(launch.slots.iter().filter(|slot| matches!(slot, Slot::State(_))).map(|slot| (*slot, number)));
+    }
+    // A pack of a state that no kernel touches comes before all of them.
+    let place = |number: usize, launch: &Launch| match number < kernels {
+        true => 2 * number + 1,
+        false => launch.slots.iter().filter_map(|slot| last.get(slot)).max().map_or(0, |kernel| 2 * kernel + 2),
+    };
+    let mut placed: Vec<(usize, Launch)> =
+        launches.into_iter().enumerate().map(|(number, launch)| (place(number, &launch), launch)).collect();
+    placed.sort_by_key(|(place, launch)| (*place, Reverse(launch.bytes)));
+    placed.into_iter().map(|(_, launch)| launch).collect()
 }
 
 fn site(check: &CheckSite) -> Site {
@@ -435,7 +492,7 @@ struct Linker<'a> {
     draft: &'a Draft<'a>,
     constants: Vec<u8>,
     offsets: IndexMap<Value, usize>,
-    /// States of the signature, in order.
+    /// States that launches use: not those that are only read as panels.
     states: IndexSet<Name>,
 }
 
@@ -531,6 +588,51 @@ mod tests {
             panic!("a limit is no defect");
         };
         assert_eq!((&*found[0].label, found[0].at.as_ref().unwrap().line), ("compile.K1", 2));
+    }
+
+    /// Three convolutions of one shape, the last without its relu, in a script that binds nothing.
+    fn three_convolutions() -> Program {
+        let text = "model @m(%x: f32[2, 16, 9, 9]) {\n  %h = conv %x {filters = 16, kernel = 3, padding = same}\n  \
+                    %h = relu %h\n  %h = conv %h {filters = 16, kernel = 3, padding = same}\n  %h = relu %h\n  \
+                    %h = conv %h {filters = 16, kernel = 3, padding = same}\n  predict %h\n}\n";
+        let module = kiln_ir::script::load("three.kiln", text, &kiln_ir::Bindings::new()).unwrap();
+        compile(&module, &Options::default()).unwrap()
+    }
+
+    #[test]
+    fn the_same_contraction_twice_has_one_plan() {
+        let program = three_convolutions();
+        let lowered = &program.graphs["predict"].lowered;
+        let plans: Vec<_> = lowered.iter().flat_map(|kernel| &kernel.contractions).collect();
+        let [first, second, third] = plans[..] else { panic!("{} plans", plans.len()) };
+        assert!(Arc::ptr_eq(first, second));
+        assert!(!Arc::ptr_eq(second, third), "another epilogue is another plan");
+    }
+
+    #[test]
+    fn a_state_is_packed_right_after_it_is_computed() {
+        let launch = |name: &str, slots: &[usize], bytes| Launch {
+            name: name.into(),
+            entry: 0,
+            slots: slots.iter().map(|&state| Slot::State(state)).collect(),
+            tiles: 1,
+            scratch_bytes: 0,
+            flops: 0,
+            bytes,
+            source: None,
+            sites: Vec::new(),
+        };
+        // Kernels fold @0 into @1 and @2 into @3; @4 and @5 are packed as they are.
+        let launches = vec![
+            launch("fold1", &[0, 1], 8),
+            launch("fold3", &[2, 3], 8),
+            launch("pack4", &[4, 14], 8),
+            launch("pack1", &[1, 11], 8),
+            launch("pack5", &[5, 15], 9),
+            launch("pack3", &[3, 13], 8),
+        ];
+        let order: Vec<String> = interleaved(launches, 4).into_iter().map(|launch| launch.name).collect();
+        assert_eq!(order, ["pack5", "pack4", "fold1", "pack1", "fold3", "pack3"]);
     }
 
     #[test]

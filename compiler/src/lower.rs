@@ -10,10 +10,9 @@ use std::sync::Arc;
 use kiln_ir::graph::{Graph, NodeData, Provenance, Value};
 use kiln_ir::types::{DType, TensorType};
 use kiln_rt::kernels::window::WindowPlan;
-use kiln_rt::kernels::{Kernels, Packed, Side};
+use kiln_rt::kernels::{Packed, Side};
 use smallvec::SmallVec;
 
-use crate::compile::Precision;
 use crate::loops::build::contract::{ContractForm, contract_form};
 use crate::loops::build::{self, CheckSite, Declined, region_of};
 use crate::loops::nest::{Access, Arg, Index, LoopNest, NestBuilder, Place, Var};
@@ -21,7 +20,7 @@ use crate::schedule::Scheduled;
 
 pub mod micro_kernel;
 
-pub use micro_kernel::{MicroKernel, Stage};
+pub use micro_kernel::{MicroKernel, MicroKernels, Stage};
 
 /// Address of a function that nests call by its name; 0 if there is none.
 pub fn helper_address(name: &str) -> usize {
@@ -89,22 +88,21 @@ pub struct Pack {
 pub fn lower(
     graph: &Graph,
     kernel: &Scheduled,
-    kernels: Option<&Kernels>,
-    precision: Precision,
+    kernels: Option<&MicroKernels<'_>>,
     lasting: &dyn Fn(Value) -> bool,
 ) -> Result<Lowered, Declined> {
     let data = graph.node(kernel.node);
     let region = wanted(region_of(graph, kernel.node), data, kernel);
     let name = graph.value_name(kernel.results[0]).to_string();
     let provenance = data.provenance.clone();
-    if let Some(lowered) = kernels.and_then(|kernels| window::lower(&name, &region, kernels, &provenance)) {
+    if let Some(lowered) = kernels.and_then(|micro| window::lower(&name, &region, micro.kernels, &provenance)) {
         return Ok(lowered);
     }
     if let (Some(kernels), Some(Ok(mut form))) = (kernels, contract_form(&region)) {
         let [left, right] = [form.left, form.right].map(|operand| lasting(kernel.operands[operand]));
         form.spec.packed = Packed { left, right };
         form.spec.packs_ahead = true;
-        if let Ok(plans) = MicroKernel::of(&form.spec, kernels, precision) {
+        if let Ok(plans) = kernels.of(&form.spec) {
             return Ok(contraction(name, &region, &form, plans, provenance));
         }
     }
@@ -137,10 +135,9 @@ fn contraction(
     name: String,
     region: &Graph,
     form: &ContractForm,
-    plans: Vec<MicroKernel>,
+    plans: Vec<Arc<MicroKernel>>,
     provenance: Provenance,
 ) -> Lowered {
-    let plans: Vec<Arc<MicroKernel>> = plans.into_iter().map(Arc::new).collect();
     let mut launches = Vec::new();
     let mut packs = Vec::new();
     let mut workspace_bytes = 0;

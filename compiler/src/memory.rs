@@ -8,6 +8,8 @@
 //! - [`solver`]: a greedy portfolio, then an exact search where greedy leaves a gap.
 //! - [`mod@check`]: an independent checker, which replays the plan and shares no code with the solvers.
 //! - [`chart`]: the certificate, and memory over time as text and SVG.
+//! - [`flow`]: kernels with what they read and write, before there is a plan; [`order`]: an order with a low peak.
+//! - [`recompute`]: which kernels to run twice for a lower peak.
 //! - [`csv`]: MiniMalloc's files in, plans out.
 //!
 //! Nothing here knows the IR: a problem is plain numbers, so that any program's memory can be planned and any plan
@@ -40,7 +42,10 @@
 pub mod chart;
 pub mod check;
 pub mod csv;
+pub mod flow;
+pub mod order;
 pub mod problem;
+pub mod recompute;
 pub mod solver;
 
 pub use check::{Access, AccessKind, check};

@@ -15,6 +15,7 @@ pub mod fold_constants;
 pub mod fuse;
 pub mod hoist;
 pub mod optimizer;
+pub mod rematerialize;
 pub mod specialize;
 
 /// Whether a pass changed the module.

@@ -13,7 +13,8 @@ use kiln_ir::types::Name;
 
 use crate::lower::{BufferUse, Lowered};
 use crate::memory::check::Access;
-use crate::memory::{Buffer, Options, Plan, Problem};
+use crate::memory::flow::{self, Flow};
+use crate::memory::{ALIGNMENT, Buffer, Options, Plan, Problem};
 use crate::schedule::{Origin, Schedule};
 
 /// Memory of one value.
@@ -79,11 +80,7 @@ fn end_step(lowered: &[Lowered]) -> u32 {
 /// # Errors
 /// What the checker or the problem's own rules find: a defect.
 pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &Options) -> Result<Placement, String> {
-    let mut cx = Placer::new(graph, schedule, lowered);
-    cx.fixed();
-    cx.results();
-    cx.updates();
-    cx.arena();
+    let mut cx = Placer::placed(graph, schedule, lowered);
     let end = end_step(lowered);
     for copy in &cx.copies {
         if let Home::Buffer(buffer) = copy.from {
@@ -106,6 +103,38 @@ pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &
         plan,
         trace: cx.trace,
     })
+}
+
+/// What the kernels need of the arena, whatever their order: homes are chosen as they are now.
+pub fn flow(graph: &Graph, schedule: &Schedule, lowered: &[Lowered]) -> ArenaFlow {
+    let cx = Placer::placed(graph, schedule, lowered);
+    let reserved = |bytes: u64| bytes.next_multiple_of(ALIGNMENT);
+    let mut kept = vec![false; cx.buffers.len()];
+    for copy in &cx.copies {
+        if let Home::Buffer(buffer) = copy.from {
+            kept[buffer] = true;
+        }
+    }
+    let kernels = (0..schedule.kernels.len()).map(|step| cx.kernel(step, reserved)).collect();
+    let mut values = vec![None; cx.buffers.len()];
+    for (origin, home) in &cx.homes {
+        if let (Origin::Computed(value), Home::Buffer(buffer)) = (origin, home) {
+            values[*buffer] = Some(*value);
+        }
+    }
+    ArenaFlow {
+        flow: Flow { sizes: cx.buffers.iter().map(|buffer| reserved(buffer.size)).collect(), kept, kernels },
+        values,
+    }
+}
+
+/// The kernels of a schedule as numbers.
+#[derive(Debug)]
+pub struct ArenaFlow {
+    /// The kernels, by their places in the schedule.
+    pub flow: Flow,
+    /// The graph's value behind each value of the flow; none for scratch memory.
+    pub values: Vec<Option<Value>>,
 }
 
 struct Placer<'a> {
@@ -160,6 +189,54 @@ impl<'a> Placer<'a> {
             states: states.into_keys().collect(),
             trace: Vec::new(),
         }
+    }
+
+    /// With a home for every value.
+    fn placed(graph: &'a Graph, schedule: &'a Schedule, lowered: &'a [Lowered]) -> Placer<'a> {
+        let mut cx = Placer::new(graph, schedule, lowered);
+        cx.fixed();
+        cx.results();
+        cx.updates();
+        cx.arena();
+        cx
+    }
+
+    /// A kernel as numbers: buffers, outputs and states.
+    fn kernel(&self, step: usize, reserved: impl Fn(u64) -> u64) -> flow::Kernel {
+        let scheduled = &self.schedule.kernels[step];
+        let mut kernel =
+            flow::Kernel { workspace: reserved(self.lowered[step].workspace_bytes as u64), ..flow::Kernel::default() };
+        let state = |name: &Name| self.states.iter().position(|other| other == name);
+        for &operand in &scheduled.operands {
+            let origin = self.origin(operand);
+            match (&origin, self.homes.get(&origin)) {
+                (Origin::State(name), _) => kernel.reads_states.extend(state(name)),
+                (_, Some(Home::Buffer(buffer))) if !kernel.reads.contains(buffer) => kernel.reads.push(*buffer),
+                (Origin::Computed(value), Some(Home::Output(_) | Home::State(_))) => {
+                    kernel.outside.reads.push(value.index());
+                }
+                _ => {}
+            }
+        }
+        for &result in &scheduled.results {
+            match self.homes.get(&Origin::Computed(result)) {
+                Some(Home::Buffer(buffer)) => kernel.writes.push(*buffer),
+                Some(home) => {
+                    kernel.outside.writes.push(result.index());
+                    if let Home::State(name) = home {
+                        kernel.writes_states.extend(state(name));
+                    }
+                }
+                None => {}
+            }
+        }
+        let buffer = |origin: &Origin| match self.homes.get(origin) {
+            Some(Home::Buffer(buffer)) => Some(*buffer),
+            _ => None,
+        };
+        let pairs = self.pairs(step as u32).filter_map(|(read, result)| Some((buffer(&read)?, buffer(&result)?)));
+        kernel.in_place = pairs.collect();
+        kernel
     }
 
     fn origin(&self, value: Value) -> Origin {

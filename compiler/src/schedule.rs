@@ -85,6 +85,15 @@ pub fn schedule(graph: &Graph) -> Schedule {
     Schedule { name: graph.name().into(), kernels, origins, text }
 }
 
+impl Schedule {
+    /// The same kernels in another order, by their places in this one.
+    pub fn reordered(&self, graph: &Graph, order: &[usize]) -> Schedule {
+        let kernels: Vec<Scheduled> = order.iter().map(|&step| self.kernels[step].clone()).collect();
+        let text = render(graph, &kernels);
+        Schedule { name: self.name.clone(), kernels, origins: self.origins.clone(), text }
+    }
+}
+
 fn render(graph: &Graph, kernels: &[Scheduled]) -> String {
     let mut text = format!("schedule @{} {{\n", graph.name());
     let name = |v: &Value| format!("%{}: {}", graph.value_name(*v), graph.ty(*v));

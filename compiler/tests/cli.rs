@@ -63,6 +63,8 @@ impl Ran {
     }
 }
 
+const GAN: &str = include_str!("../../examples/digits_gan.kiln");
+
 /// A directory to work in.
 struct Desk(TempDir);
 
@@ -366,6 +368,70 @@ fn a_resumed_training_ends_like_one_without_a_break() {
     let read = |name| std::fs::read(desk.path(name)).unwrap();
     assert!(read("whole.safetensors") == read("rest.safetensors"));
     desk.kiln(&["train", "m.kiln", "--seed", "4", "--resume", "c"]).fails(1, &["another seed"]);
+}
+
+#[test]
+fn two_optimizers_train_in_turn_resume_and_are_measured_together() {
+    let desk = Desk::new();
+    desk.write("g.kiln", GAN);
+    desk.digits();
+    let train = |more: &[&str]| {
+        let arguments = [&["train", "g.kiln", "--data", "digits.npz", "--json"], more].concat();
+        desk.kiln(&arguments).json()
+    };
+    let whole = train(&["--steps", "70", "--out", "whole.safetensors", "--threads", "2"]);
+    train(&["--steps", "40", "--checkpoint", "c", "--threads", "1"]);
+    let rest = train(&["--steps", "70", "--resume", "c", "--out", "rest.safetensors"]);
+    let read = |name| std::fs::read(desk.path(name)).unwrap();
+    assert!(read("whole.safetensors") == read("rest.safetensors"));
+    assert_eq!((&rest["resumed_from_step"], &rest["losses"]), (&Value::from(40), &whole["losses"]));
+
+    // What is reported for a batch is the sum over its steps.
+    let steps = whole["step_losses"].as_object().unwrap();
+    assert_eq!(steps.keys().collect::<Vec<_>>(), ["d_loss", "g_loss"]);
+    let of = |name: &str, batch: usize| steps[name][batch].as_f64().unwrap();
+    for batch in [0, 69] {
+        let sum = of("d_loss", batch) + of("g_loss", batch);
+        assert!((whole["losses"][batch].as_f64().unwrap() - sum).abs() < 1e-12);
+    }
+    // At first the discriminator does not know; soon the generator does not get through.
+    assert!(of("d_loss", 0) > 1.0 && of("d_loss", 69) < 0.6, "{whole}");
+
+    let bench = |graph: &[&str]| {
+        let arguments = [&["bench", "g.kiln", "--json", "--iterations", "2"], graph].concat();
+        desk.kiln(&arguments).json()
+    };
+    let (both, first, second) = (bench(&["--train"]), bench(&["--graph", "@step0"]), bench(&["--graph", "@step1"]));
+    let flops = |json: &Value| json["gflops"].as_f64().unwrap() * json["median_ms"].as_f64().unwrap();
+    assert!((flops(&both) / (flops(&first) + flops(&second)) - 1.0).abs() < 1e-6);
+    let arena = |json: &Value| json["arena_bytes"].as_u64().unwrap();
+    assert_eq!(arena(&both), arena(&first).max(arena(&second)));
+}
+
+#[test]
+fn what_is_not_finite_is_found_in_the_step_that_it_is_in() {
+    let desk = Desk::new();
+    let text = "\
+model @m(%x: f32[batch, 1, 8, 8]) {
+  %h = flatten %x
+  %y = dense %h {units = 1}
+  %down = neg %y
+  %first = reduce_mean %down
+  %large = exp %y
+  %second = reduce_mean %large
+  loss %first
+  loss %second
+}
+
+train {
+  data = \"digits.npz\",
+  batch = 32,
+  steps = [one {loss = first, optimizer = sgd {rate = 1000.0}}, two {loss = second, optimizer = sgd}],
+}
+";
+    desk.write("m.kiln", text);
+    desk.digits();
+    desk.kiln(&["train", "m.kiln"]).fails(1, &["train.finite", "%large = `exp`", "m.kiln:6:12", "replay of step 1"]);
 }
 
 #[test]

@@ -139,9 +139,6 @@ fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
         }
         let mut row = format!("{name:22}");
         for (ahead, data) in [(true, false), (false, false), (false, true)] {
-            if std::env::var("W_ONLY").is_ok() && !ahead {
-                continue;
-            }
             let conv = Conv { b, c, o: c, size, pad: 1, stride: 1 };
             let mut spec = if data { conv.backward_data() } else { conv.forward() };
             spec.packed.left = ahead;
@@ -153,9 +150,6 @@ fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
                 " | in step"
             };
             for tile in [None, Some(WinogradTile::Two), Some(WinogradTile::Four)] {
-                if std::env::var("W_ONLY").is_ok() && tile != Some(WinogradTile::Four) {
-                    continue;
-                }
                 let gflops = layer(&spec, tile, kernels);
                 row += &format!(" {gflops:6.1}");
             }

@@ -4,6 +4,8 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
+
 /// Alignment of every buffer: one cache line, one 512-bit vector.
 pub const ALIGNMENT: usize = 64;
 
@@ -20,13 +22,27 @@ pub struct OutOfMemory {
 /// written at once (1.4 GB of arena: 1.7 s).
 const ALLOCATOR_ALIGNMENT: usize = 16;
 
+/// Blocks of this size and more are mapped for themselves, in huge pages where the system has them, and freed memory
+/// goes back to the system at once. Measured with VGG-16, 553 MB of weights: loaded and packed in 0.21 s instead of
+/// 0.65 s, and a run takes 6% less, since fewer addresses are translated. Where memory is fragmented, the system first
+/// makes room, which once took two seconds.
+const MAPPED: usize = 2 << 20;
+
 /// A block of bytes, 64-byte aligned, zero at first. Its address does not change while it lives.
 #[derive(Debug)]
 pub struct Arena {
-    /// What was allocated; the block begins at the first multiple of [`ALIGNMENT`] in it.
-    allocation: NonNull<u8>,
+    memory: Memory,
     start: NonNull<u8>,
     bytes: usize,
+}
+
+/// What was allocated.
+#[derive(Debug)]
+enum Memory {
+    /// The block begins at the first multiple of [`ALIGNMENT`] in it.
+    Heap(NonNull<u8>),
+    /// Pages that nothing else is in.
+    Mapped { _pages: MmapMut },
 }
 
 // SAFETY: the block is owned; shared access is read-only and exclusive access goes through `&mut`.
@@ -38,16 +54,30 @@ impl Arena {
     /// A block of `bytes` zeros.
     ///
     /// # Errors
-    /// [`OutOfMemory`] if the allocator refuses.
+    /// [`OutOfMemory`] if the system refuses.
     pub fn new(bytes: usize) -> Result<Arena, OutOfMemory> {
-        let layout = Arena::layout(bytes).ok_or(OutOfMemory { bytes })?;
+        let arena = if bytes < MAPPED { Arena::on_heap(bytes) } else { Arena::mapped(bytes) };
+        arena.ok_or(OutOfMemory { bytes })
+    }
+
+    fn on_heap(bytes: usize) -> Option<Arena> {
+        let layout = Arena::layout(bytes)?;
         // SAFETY: the layout's size is at least ALIGNMENT, so not zero.
-        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(OutOfMemory { bytes })?;
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         let offset = allocation.as_ptr().addr().next_multiple_of(ALIGNMENT) - allocation.as_ptr().addr();
         // SAFETY: the layout has room for the largest such offset behind the block.
         let start = unsafe { allocation.add(offset) };
-        advise_huge_pages(start, bytes);
-        Ok(Arena { allocation, start, bytes })
+        Some(Arena { memory: Memory::Heap(allocation), start, bytes })
+    }
+
+    fn mapped(bytes: usize) -> Option<Arena> {
+        // More is no address space.
+        let mut pages = MmapMut::map_anon(bytes.min(isize::MAX as usize)).ok().filter(|pages| pages.len() == bytes)?;
+        // Advice: without huge pages everything works, slower.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        let start = NonNull::new(pages.as_mut_ptr())?;
+        Some(Arena { memory: Memory::Mapped { _pages: pages }, start, bytes })
     }
 
     /// Whole cache lines, at least one: an empty tensor has an address too; and room to align them.
@@ -91,30 +121,12 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        if let Some(layout) = Arena::layout(self.bytes) {
-            // SAFETY: allocated in `new` with the same layout.
-            unsafe { dealloc(self.allocation.as_ptr(), layout) }
+        if let (Memory::Heap(allocation), Some(layout)) = (&self.memory, Arena::layout(self.bytes)) {
+            // SAFETY: allocated in `on_heap` with the same layout.
+            unsafe { dealloc(allocation.as_ptr(), layout) }
         }
     }
 }
-
-/// Blocks of several huge pages are worth asking the system for them: streams over weights then miss the translation
-/// buffer a 512th as often, and the first touch costs one fault for each.
-#[cfg(target_os = "linux")]
-fn advise_huge_pages(start: NonNull<u8>, bytes: usize) {
-    const LEAST: usize = 4 << 20;
-    const PAGE: usize = 4096;
-    if bytes < LEAST {
-        return;
-    }
-    let skipped = start.as_ptr().addr().next_multiple_of(PAGE) - start.as_ptr().addr();
-    let whole = (bytes - skipped) / PAGE * PAGE;
-    // SAFETY: whole pages of the block; the advice does not change what they hold. A refusal changes nothing.
-    unsafe { libc::madvise(start.as_ptr().add(skipped).cast(), whole, libc::MADV_HUGEPAGE) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_: NonNull<u8>, _: usize) {}
 
 #[cfg(test)]
 mod tests {
@@ -123,7 +135,7 @@ mod tests {
 
     #[test]
     fn every_size_is_aligned_and_zero() {
-        for bytes in [0, 1, 63, 64, 65, 4097] {
+        for bytes in [0, 1, 63, 64, 65, 4097, MAPPED - 1, MAPPED, MAPPED + 1] {
             let arena = Arena::new(bytes).unwrap();
             assert_eq!(arena.as_ptr() as usize % ALIGNMENT, 0);
             assert_eq!(arena.as_slice(), vec![0; bytes]);

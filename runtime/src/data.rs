@@ -6,6 +6,7 @@ pub mod dataset;
 mod error;
 pub mod npy;
 pub mod range;
+pub(crate) mod transpose;
 
 pub use batches::{Split, epoch_order};
 pub use dataset::Dataset;

@@ -53,7 +53,7 @@ pub enum LoadError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
     /// No program has this id. The caller's fault.
-    #[error("the session has {programs} programs, there is no number {id}")]
+    #[error("the session has loaded {programs} programs, and there is no number {id}, or it had its last run")]
     UnknownProgram {
         /// The id.
         id: usize,

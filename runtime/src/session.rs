@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use indexmap::IndexMap;
 use kiln_ir::{Module, Name};
 
 use crate::arena::{Arena, OutOfMemory};
@@ -15,6 +16,8 @@ use crate::pool::{Pool, WorkerPanicked};
 use crate::profile::{LaunchTimes, Profile};
 use crate::states::StateStore;
 use crate::tensor::Tensor;
+
+mod last_run;
 
 /// A launch that one core finishes in less time than this runs on the caller's thread, in nanoseconds. Opening and
 /// closing the pool's gate takes 0.1 to 0.2 microseconds, until another core has taken tiles and returned its cache
@@ -35,7 +38,8 @@ pub struct ProgramId(usize);
 pub struct Session {
     pool: Pool,
     states: StateStore,
-    programs: Vec<Program>,
+    /// `None` where a program has been unloaded.
+    programs: Vec<Option<Program>>,
     arena: Arena,
     scratch: Vec<Arena>,
     statuses: Arena,
@@ -73,12 +77,42 @@ impl Session {
     /// Gives every state of the module its initial value. States that the session already has are set anew.
     ///
     /// # Errors
-    /// [`LoadError::StateType`] if the session has a state of that name and another type.
+    /// [`LoadError::StateType`] if the session has a state of that name and another type; [`LoadError::OutOfMemory`].
+    /// No state has changed then.
     pub fn initialize(&mut self, module: &Module, seed: u64) -> Result<(), LoadError> {
+        self.initialize_with(module, seed, IndexMap::new())
+    }
+
+    /// [`Session::initialize`], but states in `given` get these tensors, which are not copied if the states are new.
+    ///
+    /// # Errors
+    /// As [`Session::initialize`]; [`LoadError::StateType`] also if a tensor is of another type than the module's state,
+    /// [`LoadError::UnknownState`] if the module has none of that name.
+    pub fn initialize_with(
+        &mut self,
+        module: &Module,
+        seed: u64,
+        mut given: IndexMap<Name, Tensor>,
+    ) -> Result<(), LoadError> {
+        let mut values = Vec::with_capacity(module.states.len());
         for (name, state) in &module.states {
-            self.states.put(name.clone(), init::initial(name, state, seed)?)?;
+            let tensor = match given.swap_remove(name) {
+                Some(tensor) => tensor,
+                None => init::initial(name, state, seed)?,
+            };
+            if *tensor.ty() != state.ty {
+                return Err(LoadError::StateType {
+                    state: name.clone(),
+                    found: Box::new(tensor.ty().clone()),
+                    wanted: Box::new(state.ty.clone()),
+                });
+            }
+            values.push((name.clone(), tensor));
         }
-        Ok(())
+        if let Some((state, _)) = given.pop() {
+            return Err(LoadError::UnknownState { state });
+        }
+        self.states.put(values)
     }
 
     /// Adds a state, or sets the one of that name.
@@ -86,7 +120,15 @@ impl Session {
     /// # Errors
     /// [`LoadError::StateType`] if a state of that name has another type.
     pub fn put_state(&mut self, name: impl Into<Name>, tensor: Tensor) -> Result<(), LoadError> {
-        self.states.put(name.into(), tensor)
+        self.states.put([(name.into(), tensor)])
+    }
+
+    /// Adds states, and sets those that are there.
+    ///
+    /// # Errors
+    /// [`LoadError::StateType`] if a state of that name has another type; no state has changed then.
+    pub fn put_states(&mut self, tensors: IndexMap<Name, Tensor>) -> Result<(), LoadError> {
+        self.states.put(tensors)
     }
 
     /// Copies a tensor into a state.
@@ -136,7 +178,7 @@ impl Session {
         let forked = executable.launches.iter().map(worth_forking).collect();
         let mut program = Program { tables: Tables::default(), constants, executable, forked };
         program.tables = self.tables(&mut program.constants, &program.executable)?;
-        self.programs.push(program);
+        self.programs.push(Some(program));
         Ok(ProgramId(self.programs.len() - 1))
     }
 
@@ -155,7 +197,7 @@ impl Session {
         }
         if moved {
             let mut programs = std::mem::take(&mut self.programs);
-            let renewed = programs.iter_mut().try_for_each(|program| {
+            let renewed = programs.iter_mut().flatten().try_for_each(|program| {
                 program.tables = self.tables(&mut program.constants, &program.executable)?;
                 Ok(())
             });
@@ -194,7 +236,7 @@ impl Session {
     /// [`RunError::UnknownProgram`].
     pub fn executable(&self, id: ProgramId) -> Result<&Arc<Executable>, RunError> {
         let unknown = RunError::UnknownProgram { id: id.0, programs: self.programs.len() };
-        self.programs.get(id.0).map(|program| &program.executable).ok_or(unknown)
+        self.programs.get(id.0).and_then(Option::as_ref).map(|program| &program.executable).ok_or(unknown)
     }
 
     /// Tensors for a program's results, to be given to [`Session::run`] again and again.
@@ -247,7 +289,7 @@ impl Session {
     /// Checks the tensors against the signature and enters their addresses.
     fn prepare(&mut self, id: ProgramId, inputs: &[&Tensor], outputs: &mut [Tensor]) -> Result<(), RunError> {
         let unknown = RunError::UnknownProgram { id: id.0, programs: self.programs.len() };
-        let program = self.programs.get_mut(id.0).ok_or(unknown)?;
+        let program = self.programs.get_mut(id.0).and_then(Option::as_mut).ok_or(unknown)?;
         let executable = &*program.executable;
         check_count(executable, Direction::Inputs, executable.inputs.len(), inputs.len())?;
         check_count(executable, Direction::Outputs, executable.outputs.len(), outputs.len())?;
@@ -265,7 +307,7 @@ impl Session {
     /// Runs one launch of a prepared program.
     fn launch(&mut self, id: ProgramId, index: usize) -> Result<(), RunError> {
         let unknown = RunError::UnknownProgram { id: id.0, programs: self.programs.len() };
-        let program = self.programs.get(id.0).ok_or(unknown)?;
+        let program = self.programs.get(id.0).and_then(Option::as_ref).ok_or(unknown)?;
         let Some(launch) = program.executable.launches.get(index) else { return Ok(()) };
         let entry = program.executable.code.entry(launch.entry);
         let task = |worker: usize, begin: u64, end: u64| {

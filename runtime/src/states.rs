@@ -1,15 +1,18 @@
 //! The states of a session: named tensors that outlive a run and are shared by all programs.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 use kiln_ir::{Name, TensorType};
 
+use crate::arena::OutOfMemory;
 use crate::error::LoadError;
 use crate::tensor::Tensor;
 
 /// Named tensors in order of declaration.
 ///
-/// A tensor that is in the store stays where it is: programs hold its address. So there is no way to remove or
-/// exchange one; a session sets a state by copying.
+/// A tensor that is in the store stays where it is: programs hold its address. So there is no way to exchange one; a
+/// session sets a state by copying, and removes one only when no program uses it.
 #[derive(Debug, Default)]
 pub struct StateStore {
     tensors: IndexMap<Name, Tensor>,
@@ -41,16 +44,37 @@ impl StateStore {
         self.tensors.values().map(|tensor| tensor.bytes().len()).sum()
     }
 
-    /// Adds a state, or sets the one of that name.
+    /// Adds states, and sets those that are there. On error none has changed.
     ///
     /// # Errors
     /// [`LoadError::StateType`] if a state of that name has another type.
-    pub(crate) fn put(&mut self, name: Name, tensor: Tensor) -> Result<(), LoadError> {
-        if self.tensors.contains_key(&name) {
-            return self.set(&name, &tensor);
+    pub(crate) fn put(&mut self, tensors: impl IntoIterator<Item = (Name, Tensor)>) -> Result<(), LoadError> {
+        let tensors: Vec<(Name, Tensor)> = tensors.into_iter().collect();
+        for (name, tensor) in &tensors {
+            if self.tensors.contains_key(name) {
+                self.typed(name, tensor.ty())?;
+            }
         }
-        self.tensors.insert(name, tensor);
+        for (name, tensor) in tensors {
+            match self.tensors.get_mut(&name) {
+                Some(state) => state.bytes_mut().copy_from_slice(tensor.bytes()),
+                None => _ = self.tensors.insert(name, tensor),
+            }
+        }
         Ok(())
+    }
+
+    /// Frees the memory of a state; its name stays until [`StateStore::forget`]. No loaded program may use it again.
+    pub(crate) fn free(&mut self, name: &str) -> Result<(), OutOfMemory> {
+        if let Some(state) = self.tensors.get_mut(name) {
+            *state = Tensor::zeros(TensorType::new(state.dtype(), [0]))?;
+        }
+        Ok(())
+    }
+
+    /// Removes freed states, all at once: each for itself would move those behind it.
+    pub(crate) fn forget(&mut self, freed: &HashSet<&Name>) {
+        self.tensors.retain(|name, _| !freed.contains(name));
     }
 
     /// Copies a tensor into a state.

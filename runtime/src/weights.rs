@@ -1,21 +1,27 @@
 //! Weights in files: `.safetensors` and `.npz` are read, `.safetensors` is written.
+//!
+//! Tensors are read one by one, into the memory that the session's states will have: loading needs no more memory than
+//! the states, and one tensor on top if it is converted. (A mapped file would save a copy, but it is undefined
+//! behaviour if somebody shortens or writes the file meanwhile.)
 
-use std::collections::HashMap;
-use std::io::Read;
 use std::path::Path;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use kiln_ir::attribute::AttrValue;
 use kiln_ir::{DType, Module, Name, Recipe, Role, TensorType};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::arena::OutOfMemory;
-use crate::atomic_file::{WriteError, write_atomically};
-use crate::data::{DataError, convert, npy};
+use crate::data::transpose::reverse_axes;
+use crate::data::{DataError, convert};
 use crate::error::LoadError;
 use crate::session::Session;
-use crate::states::StateStore;
-use crate::tensor::{Tensor, TensorError};
+use crate::tensor::Tensor;
+
+mod file;
+mod save;
+
+use file::TensorFile;
+pub use save::{save, write_safetensors};
 
 /// Weights cannot be read or do not fit the model.
 #[derive(Debug, thiserror::Error)]
@@ -80,19 +86,26 @@ pub enum WeightsError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// Named tensors from a file.
-#[derive(Clone, Debug)]
+/// Named tensors in a file, which stays open: each is read when it is asked for.
 pub struct Weights {
     /// Where they come from.
     pub file: String,
-    /// In file order.
-    pub tensors: IndexMap<String, Tensor>,
+    tensors: TensorFile,
     /// Whether [`save`] wrote them: then they are named after the states, whatever the script calls foreign ones.
-    pub own: bool,
+    own: bool,
 }
 
 /// Entry of a file's metadata that marks it as [`save`]'s, and its value.
 const OWN: (&str, &str) = ("names", "kiln states");
+
+/// What a file has for the states of a module.
+#[derive(Debug)]
+pub struct Fitted {
+    /// Tensors in the types of the states, in order of declaration.
+    pub states: IndexMap<Name, Tensor>,
+    /// Names of tensors that no state uses, in file order.
+    pub unused: Vec<String>,
+}
 
 /// The name of a state in a foreign file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,84 +118,102 @@ pub struct ForeignName {
     pub transposed: bool,
 }
 
+/// The tensor that a state gets.
+struct Source<'a> {
+    state: &'a Name,
+    wanted: &'a TensorType,
+    tensor: &'a str,
+    transposed: bool,
+}
+
 impl Weights {
-    /// Reads a `.safetensors` or `.npz` file; the content tells which.
+    /// Opens a `.safetensors` or `.npz` file; the content tells which. Of its tensors only names and places are read.
     ///
     /// # Errors
     /// [`WeightsError::Data`].
-    pub fn read(path: &Path) -> Result<Weights, WeightsError> {
-        let file = path.display().to_string();
-        let mut bytes = Vec::new();
-        let read = std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
-        read.map_err(|source| DataError::Io { file: file.clone(), source })?;
-        if bytes.starts_with(b"PK") {
-            let tensors = npy::read_archive(&file, std::io::Cursor::new(bytes))?;
-            return Ok(Weights { file, tensors, own: false });
-        }
-        let tensors = decode(&file, &bytes)?;
-        let metadata = SafeTensors::read_metadata(&bytes).ok().and_then(|(_, metadata)| metadata.metadata().clone());
-        let own = metadata.is_some_and(|entries| entries.get(OWN.0).is_some_and(|value| value == OWN.1));
-        Ok(Weights { file, tensors, own })
+    pub fn open(path: &Path) -> Result<Weights, WeightsError> {
+        let tensors = TensorFile::open(path)?;
+        Ok(Weights { file: path.display().to_string(), own: tensors.metadata(OWN.0) == Some(OWN.1), tensors })
     }
 
-    /// Copies the weights into the session's states: every parameter and statistic of the module must be there, other
-    /// states may. Returns the names of tensors that nothing used, in file order. On error nothing is copied.
+    /// Names of the tensors, in file order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.names()
+    }
+
+    /// Reads a tensor; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// [`WeightsError::Data`], [`WeightsError::OutOfMemory`].
+    pub fn read(&mut self, name: &str) -> Result<Option<Tensor>, WeightsError> {
+        Ok(self.tensors.read(name)?)
+    }
+
+    /// Reads what the states of a module need: every parameter and statistic must be there, other states may. A tensor
+    /// that has a state's type is read into the memory that the state will have.
     ///
     /// # Errors
     /// [`WeightsError`].
-    pub fn apply(&self, session: &mut Session, module: &Module) -> Result<Vec<String>, WeightsError> {
+    pub fn fit(&mut self, module: &Module) -> Result<Fitted, WeightsError> {
         let foreign = if self.own { Vec::new() } else { foreign_names(module.recipe.as_ref())? };
-        let mut unused: IndexMap<&str, ()> = self.tensors.keys().map(|name| (name.as_str(), ())).collect();
+        let mut unused: IndexSet<&str> = self.tensors.names().collect();
         let mut missing = Vec::new();
-        let mut found = Vec::new();
+        let mut sources = Vec::new();
         for (name, state) in &module.states {
             let mapped = foreign.iter().find(|entry| entry.state == *name);
-            let tensor_name = mapped.map_or(name, |entry| &entry.foreign);
-            match self.tensors.get(&**tensor_name) {
-                Some(tensor) => {
-                    unused.shift_remove(&**tensor_name);
-                    let transposed = mapped.is_some_and(|entry| entry.transposed);
-                    found.push((name, self.fit(tensor_name, tensor, name, &state.ty, transposed)?));
-                }
-                None if matches!(state.role, Role::Param | Role::Statistic) => missing.push(format!("`{tensor_name}`")),
-                None => {}
+            let tensor: &str = mapped.map_or(name, |entry| &entry.foreign);
+            if self.tensors.has(tensor) {
+                unused.shift_remove(tensor);
+                let transposed = mapped.is_some_and(|entry| entry.transposed);
+                sources.push(Source { state: name, wanted: &state.ty, tensor, transposed });
+            } else if matches!(state.role, Role::Param | Role::Statistic) {
+                missing.push(format!("`{tensor}`"));
             }
         }
         if !missing.is_empty() {
             return Err(WeightsError::Missing {
                 file: self.file.clone(),
                 missing: missing.join(", "),
-                found: self.tensors.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+                found: self.tensors.names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
             });
         }
-        for (name, tensor) in found {
-            session.put_state(name.clone(), tensor)?;
-        }
-        Ok(unused.into_keys().map(str::to_owned).collect())
+        let unused = unused.into_iter().map(str::to_owned).collect();
+        let states = sources.iter().map(|source| Ok((source.state.clone(), self.fitted(source)?)));
+        Ok(Fitted { states: states.collect::<Result<_, WeightsError>>()?, unused })
     }
 
-    /// A tensor in the type of a state.
-    fn fit(
-        &self,
-        tensor_name: &str,
-        tensor: &Tensor,
-        state: &Name,
-        wanted: &TensorType,
-        transposed: bool,
-    ) -> Result<Tensor, WeightsError> {
-        let turned = if transposed { transpose(tensor)? } else { None };
-        if transposed && turned.is_none() {
-            return Err(WeightsError::Mapping(format!(
-                "`{tensor_name}` is {}, not a matrix to transpose",
-                tensor.ty()
-            )));
+    /// [`Weights::fit`], and the session's states set so. Returns the names of tensors that nothing used. On error no
+    /// state has changed.
+    ///
+    /// # Errors
+    /// [`WeightsError`].
+    pub fn apply(&mut self, session: &mut Session, module: &Module) -> Result<Vec<String>, WeightsError> {
+        let Fitted { states, unused } = self.fit(module)?;
+        session.put_states(states)?;
+        Ok(unused)
+    }
+
+    /// Reads a tensor in the type of its state.
+    fn fitted(&mut self, source: &Source<'_>) -> Result<Tensor, WeightsError> {
+        let Source { state, wanted, tensor: name, transposed } = *source;
+        let missing = || DataError::Damaged { file: self.file.clone(), what: format!("the tensor `{name}` is gone") };
+        let mut tensor = self.tensors.read(name)?.ok_or_else(missing)?;
+        if transposed {
+            tensor = match tensor.ty().rank() {
+                2 => reverse_axes(&tensor)?,
+                _ => {
+                    return Err(WeightsError::Mapping(format!(
+                        "`{name}` is {}, not a matrix to transpose",
+                        tensor.ty()
+                    )));
+                }
+            };
         }
-        let tensor = turned.as_ref().unwrap_or(tensor);
         if tensor.ty().shape != wanted.shape {
             let reversed = tensor.ty().extents().iter().rev().eq(wanted.extents().iter());
             return Err(WeightsError::Shape {
                 file: self.file.clone(),
-                tensor: tensor_name.to_owned(),
+                tensor: name.to_owned(),
                 found: Box::new(tensor.ty().clone()),
                 state: state.clone(),
                 wanted: Box::new(wanted.clone()),
@@ -192,9 +223,12 @@ impl Weights {
                 },
             });
         }
-        convert::check(tensor, wanted.dtype).map_err(|fault| WeightsError::Conversion {
+        if tensor.ty() == wanted {
+            return Ok(tensor);
+        }
+        convert::check(&tensor, wanted.dtype).map_err(|fault| WeightsError::Conversion {
             file: self.file.clone(),
-            tensor: tensor_name.to_owned(),
+            tensor: name.to_owned(),
             value: fault.value,
             position: fault.position,
             state: state.clone(),
@@ -206,18 +240,11 @@ impl Weights {
     }
 }
 
-/// The transpose of a matrix; `None` of anything else.
-fn transpose(tensor: &Tensor) -> Result<Option<Tensor>, OutOfMemory> {
-    let &[rows, columns] = &tensor.ty().extents()[..] else { return Ok(None) };
-    let size = tensor.dtype().bytes();
-    let mut turned = Tensor::zeros(tensor.ty().with_shape([columns, rows]))?;
-    for (position, out) in turned.bytes_mut().chunks_exact_mut(size).enumerate() {
-        let (row, column) = (position % rows, position / rows);
-        if let Some(element) = tensor.bytes().get((row * columns + column) * size..).and_then(|rest| rest.get(..size)) {
-            out.copy_from_slice(element);
-        }
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.names().collect();
+        out.debug_struct("Weights").field("file", &self.file).field("tensors", &names).finish_non_exhaustive()
     }
-    Ok(Some(turned))
 }
 
 /// The `weights` block of a script.
@@ -247,86 +274,6 @@ fn foreign_name(state: &Name, value: &AttrValue) -> Option<ForeignName> {
         _ => return None,
     };
     Some(ForeignName { state: state.clone(), foreign: foreign.clone(), transposed })
-}
-
-fn decode(file: &str, bytes: &[u8]) -> Result<IndexMap<String, Tensor>, WeightsError> {
-    let damaged = |what: String| DataError::Damaged { file: file.to_owned(), what };
-    let parsed =
-        SafeTensors::deserialize(bytes).map_err(|error| damaged(format!("neither .safetensors nor .npz: {error}")))?;
-    let mut views: Vec<(&str, TensorView<'_>)> = parsed.iter().collect();
-    views.sort_by_key(|(name, view)| (view.data().as_ptr() as usize, *name));
-    let mut tensors = IndexMap::new();
-    for (name, view) in views {
-        let dtype = dtype_of(view.dtype()).ok_or_else(|| DataError::Unsupported {
-            file: file.to_owned(),
-            array: name.to_owned(),
-            found: format!("{:?}", view.dtype()),
-        })?;
-        let ty = TensorType::new(dtype, view.shape());
-        let tensor = Tensor::from_bytes(ty, view.data()).map_err(|error| match error {
-            TensorError::OutOfMemory(error) => WeightsError::OutOfMemory(error),
-            error => damaged(format!("tensor `{name}`: {error}")).into(),
-        })?;
-        tensors.insert(name.to_owned(), tensor);
-    }
-    Ok(tensors)
-}
-
-fn dtype_of(dtype: Dtype) -> Option<DType> {
-    DType::ALL.into_iter().find(|&ours| file_dtype(ours) == dtype)
-}
-
-fn file_dtype(dtype: DType) -> Dtype {
-    match dtype {
-        DType::F32 => Dtype::F32,
-        DType::F64 => Dtype::F64,
-        DType::Bf16 => Dtype::BF16,
-        DType::F16 => Dtype::F16,
-        DType::I8 => Dtype::I8,
-        DType::U8 => Dtype::U8,
-        DType::I32 => Dtype::I32,
-        DType::U32 => Dtype::U32,
-        DType::I64 => Dtype::I64,
-        DType::Bool => Dtype::BOOL,
-    }
-}
-
-/// Writes the parameters and statistics of a module, atomically: on any failure the old file stays.
-///
-/// # Errors
-/// [`WriteError`].
-pub fn save(path: &Path, states: &StateStore, module: &Module) -> Result<(), WriteError> {
-    let kept = module.states.iter().filter(|(_, state)| matches!(state.role, Role::Param | Role::Statistic));
-    let tensors = kept.filter_map(|(name, _)| states.get(name).map(|tensor| (&**name, tensor)));
-    write(path, tensors, Some([OWN].map(|(key, value)| (key.to_owned(), value.to_owned())).into()))
-}
-
-/// Writes named tensors as `.safetensors`, atomically.
-///
-/// # Errors
-/// [`WriteError`].
-pub fn write_safetensors<'a>(
-    path: &Path,
-    tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
-) -> Result<(), WriteError> {
-    write(path, tensors, None)
-}
-
-fn write<'a>(
-    path: &Path,
-    tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
-    metadata: Option<HashMap<String, String>>,
-) -> Result<(), WriteError> {
-    let tensors: Vec<(&str, &Tensor)> = tensors.collect();
-    write_atomically(path, |out| {
-        let views: Result<Vec<_>, _> = tensors.iter().map(|(name, tensor)| Ok((*name, view(tensor)?))).collect();
-        let bytes = views.and_then(|views| safetensors::serialize(views, metadata));
-        std::io::Write::write_all(out, &bytes.map_err(std::io::Error::other)?)
-    })
-}
-
-fn view(tensor: &Tensor) -> Result<TensorView<'_>, safetensors::SafeTensorError> {
-    TensorView::new(file_dtype(tensor.dtype()), tensor.ty().extents().to_vec(), tensor.bytes())
 }
 
 #[cfg(test)]

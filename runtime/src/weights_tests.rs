@@ -17,9 +17,12 @@ fn matrix() -> TensorType {
     TensorType::new(DType::F32, [2, 3])
 }
 
+/// A file of these tensors, open.
 fn weights(entries: Vec<(&str, Tensor)>) -> Weights {
-    let tensors = entries.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-    Weights { file: "w.safetensors".into(), tensors, own: false }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("w.safetensors");
+    write_safetensors(&path, entries.iter().map(|(name, tensor)| (*name, tensor))).unwrap();
+    Weights { file: "w.safetensors".into(), ..Weights::open(&path).unwrap() }
 }
 
 fn counting(shape: [usize; 2]) -> Tensor {
@@ -37,8 +40,8 @@ fn what_is_saved_is_read_back() {
     session.initialize(&module, 0).unwrap();
     session.set_state("w", &counting([2, 3])).unwrap();
     save(&path, session.states(), &module).unwrap();
-    let weights = Weights::read(&path).unwrap();
-    assert_eq!(weights.tensors.keys().collect::<Vec<_>>(), ["s", "w"], "the counter is not a weight");
+    let mut weights = Weights::open(&path).unwrap();
+    assert_eq!(weights.names().collect::<Vec<_>>(), ["s", "w"], "the counter is not a weight");
     let mut other = Session::new(1).unwrap();
     other.initialize(&module, 1).unwrap();
     assert!(weights.apply(&mut other, &module).unwrap().is_empty());
@@ -57,8 +60,9 @@ fn every_element_type_survives() {
         })
         .collect();
     write_safetensors(&path, tensors.iter().map(|(name, tensor)| (*name, tensor))).unwrap();
-    let read = Weights::read(&path).unwrap();
-    assert!(tensors.iter().all(|(name, tensor)| read.tensors[*name] == *tensor));
+    let mut read = Weights::open(&path).unwrap();
+    assert!(tensors.iter().all(|(name, tensor)| read.read(name).unwrap().as_ref() == Some(tensor)));
+    assert_eq!(read.read("none").unwrap(), None);
 }
 
 #[test]
@@ -69,7 +73,7 @@ fn a_cut_file_is_refused_at_any_length() {
     let whole = std::fs::read(&path).unwrap();
     for length in 0..whole.len() {
         std::fs::write(&path, &whole[..length]).unwrap();
-        assert!(matches!(Weights::read(&path), Err(WeightsError::Data(_))), "{length}");
+        assert!(matches!(Weights::open(&path), Err(WeightsError::Data(_))), "{length}");
     }
 }
 
@@ -78,7 +82,8 @@ fn archives_are_read_too() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("w.npz");
     std::fs::write(&path, crate::data::npy::tests::archive()).unwrap();
-    assert_eq!(Weights::read(&path).unwrap().tensors["x"].ty().to_string(), "f32[6, 2]");
+    let x = Weights::open(&path).unwrap().read("x").unwrap().unwrap();
+    assert_eq!(x.ty().to_string(), "f32[6, 2]");
 }
 
 #[test]
@@ -87,7 +92,7 @@ fn foreign_names_and_transposes_are_mapped() {
     let text = "weights {dense1.weight = \"fc.weight\" transposed}\n";
     module.recipe = kiln_ir::text::parse_module("m.kiln", text).unwrap().recipe;
     let mut session = Session::new(1).unwrap();
-    let weights = weights(vec![("fc.weight", counting([3, 2])), ("extra", counting([2, 3]))]);
+    let mut weights = weights(vec![("fc.weight", counting([3, 2])), ("extra", counting([2, 3]))]);
     assert_eq!(weights.apply(&mut session, &module).unwrap(), ["extra"]);
     // The transpose of [[0, 1], [2, 3], [4, 5]].
     let state = session.states().get("dense1.weight").unwrap();
@@ -105,7 +110,7 @@ fn own_files_need_no_map() {
     session.initialize(&module, 0).unwrap();
     session.put_state("b", counting([2, 3])).unwrap();
     save(&path, session.states(), &module).unwrap();
-    let own = Weights::read(&path).unwrap();
+    let mut own = Weights::open(&path).unwrap();
     assert!(own.own);
     let mut other = Session::new(1).unwrap();
     own.apply(&mut other, &module).unwrap();
@@ -141,4 +146,71 @@ fn doubles_become_floats() {
     let double = Tensor::from_vec([1], vec![0.1_f64]).unwrap();
     weights(vec![("w", double)]).apply(&mut session, &module).unwrap();
     assert_eq!(session.states().get("w").unwrap().as_slice::<f32>().unwrap(), [0.1_f32]);
+}
+
+#[test]
+fn a_flipped_bit_in_an_archive_is_found_by_its_checksum() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("w.npz");
+    let mut bytes = crate::data::npy::tests::archive();
+    // 5.5 is the last element of `x`, stored as it is.
+    let element = bytes.windows(4).position(|window| window == 5.5_f32.to_le_bytes()).unwrap();
+    bytes[element + 1] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let mut weights = Weights::open(&path).unwrap();
+    let message = weights.read("x").unwrap_err().to_string();
+    assert!(message.contains("array `x`: Invalid checksum; the file is damaged"), "{message}");
+    assert!(weights.read("y").unwrap().is_some(), "the other array is whole");
+}
+
+#[test]
+fn no_state_changes_when_the_last_tensor_is_at_fault() {
+    let module = module(&[("a", Role::Param, matrix()), ("b", Role::Param, TensorType::new(DType::U8, [1]))]);
+    let mut session = Session::new(1).unwrap();
+    session.initialize(&module, 0).unwrap();
+    let half = Tensor::from_vec([1], vec![0.5_f32]).unwrap();
+    let error = weights(vec![("a", counting([2, 3])), ("b", half)]).apply(&mut session, &module).unwrap_err();
+    assert!(matches!(error, WeightsError::Conversion { position: 0, .. }), "{error}");
+    assert_eq!(session.states().get("a").unwrap().get(5), Some(0.0));
+    let wrong = Tensor::from_vec([2], vec![1_u8, 2]).unwrap();
+    let given = [("a".into(), counting([2, 3])), ("b".into(), wrong)].into_iter().collect();
+    assert!(matches!(session.put_states(given), Err(LoadError::StateType { .. })));
+    assert_eq!(session.states().get("a").unwrap().get(5), Some(0.0));
+}
+
+#[test]
+fn a_new_state_is_the_memory_that_was_read() {
+    let module = module(&[("a", Role::Param, matrix()), ("b", Role::Moment, matrix())]);
+    let mut session = Session::new(1).unwrap();
+    let Fitted { states, unused } =
+        weights(vec![("a", counting([2, 3])), ("c", counting([2, 3]))]).fit(&module).unwrap();
+    let address = states["a"].as_ptr();
+    session.initialize_with(&module, 0, states).unwrap();
+    assert_eq!(unused, ["c"]);
+    assert_eq!(session.states().get("a").unwrap().as_ptr(), address);
+    assert_eq!(session.states().iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["a", "b"]);
+    let stray = [("c".into(), counting([2, 3]))].into_iter().collect();
+    let error = session.initialize_with(&module, 0, stray).unwrap_err();
+    assert_eq!(error, LoadError::UnknownState { state: "c".into() });
+}
+
+#[test]
+fn both_kinds_of_file_can_come_through_a_pipe() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("w.safetensors");
+    write_safetensors(&path, [("x", &counting([2, 3]))].into_iter()).unwrap();
+    for bytes in [std::fs::read(&path).unwrap(), crate::data::npy::tests::archive()] {
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        if !made.is_ok_and(|status| status.success()) {
+            return;
+        }
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::write(pipe, bytes).unwrap()
+        });
+        assert!(Weights::open(&pipe).unwrap().read("x").unwrap().is_some());
+        writer.join().unwrap();
+        std::fs::remove_file(pipe).unwrap();
+    }
 }

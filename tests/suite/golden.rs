@@ -9,7 +9,6 @@ use kiln_ir::reference::Array;
 use kiln_ir::scalar::Number;
 use kiln_ir::verify::{Bound, verify};
 use kiln_ir::{Module, text};
-use kiln_rt::Weights;
 use kiln_rt::data::{Dataset, Split};
 use kiln_rt::kernels::{Level, detect};
 use kiln_rt::weights::foreign_names;
@@ -52,14 +51,14 @@ fn trajectory(name: &str) {
     let golden = json(&format!("{name}.json"));
     let text = std::fs::read_to_string(folder().join(format!("{name}.kiln"))).unwrap();
     let files = ["safetensors", "weights.npz"].map(|ending| folder().join(format!("{name}.{ending}")));
-    let weights = Weights::read(files.iter().find(|file| file.exists()).unwrap()).unwrap();
+    let weights = files.iter().find(|file| file.exists()).unwrap();
     for (level, threads) in [(detect(), 2), (Level::None, 1)] {
         let training = Training { name: name.to_owned(), text: text.clone(), level, threads };
         let (recipe, options) = training.recipe().unwrap();
         let inputs = training.inputs("step0", options.batch).unwrap();
         let data = Dataset::open(&folder().join(training.data_path().unwrap()), &inputs).unwrap();
         let steps = golden["steps"].as_u64().unwrap();
-        let (session, report) = training.train(&data, Some(&weights), steps).unwrap();
+        let (session, report) = training.train(&data, Some(weights), steps).unwrap();
 
         assert_eq!(report.losses().len() as u64, steps);
         for (step, (found, expected)) in report.losses().iter().zip(numbers(&golden["losses"])).enumerate() {

@@ -9,6 +9,7 @@ mod examples;
 mod golden;
 mod gradients;
 mod kit;
+mod memory;
 mod metrics;
 mod models;
 mod passes;

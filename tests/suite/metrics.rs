@@ -15,7 +15,8 @@ use kiln_tests::snapshots;
 /// Extents of `batch` and `tokens` in all numbers.
 const BATCH: usize = 32;
 const TOKENS: usize = 128;
-const GRAPHS: [&str; 2] = ["predict", "step0"];
+/// The second step is that of a script with two optimizers.
+const GRAPHS: [&str; 3] = ["predict", "step0", "step1"];
 /// Cranelift's instructions depend on whether the processor multiplies and adds in one; code bytes on more than that,
 /// so they are in no snapshot.
 const TARGET: &str = "x86_64-unknown-linux-gnu+fma";

@@ -115,6 +115,23 @@ impl Script {
     }
 }
 
+/// A number of bytes: `67108864`, `64MiB`, `64MB`.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => 0,
+    };
+    let bytes = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "a number of bytes such as `67108864`, `64MiB` or `64MB`".to_owned())
+}
+
 /// What is known of a script from its syntax alone, so that names can be bound before it is expanded.
 #[derive(Debug, Default)]
 pub(crate) struct Outline {

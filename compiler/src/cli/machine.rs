@@ -36,8 +36,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Initialises the states of `program` from `seed`, overwrites them with weights, loads all graphs and runs
-    /// `@prepare`.
+    /// Gives the states of `program` their weights, or initial values from `seed`, loads all graphs and runs `@prepare`.
+    /// States that only `@prepare` uses are gone then.
     pub(crate) fn new(
         program: &Program,
         seed: u64,
@@ -46,19 +46,16 @@ impl Machine {
     ) -> Result<Machine, Failure> {
         let mut session = new_session(threads)?;
         let start = Instant::now();
-        session.initialize(&program.module, seed)?;
-        if let Some(path) = weights {
-            load_weights(&mut session, &program.module, path)?;
-        }
+        initialize(&mut session, &program.module, seed, weights)?;
         let mut prepare_ms = milliseconds(start);
         let mut programs = IndexMap::new();
         for (name, compiled) in &program.graphs {
             programs.insert(name.clone(), session.load(compiled.executable.clone())?);
         }
-        if let Some(&id) = programs.get(PREPARE) {
+        if let Some(id) = programs.shift_remove(PREPARE) {
             let start = Instant::now();
             let mut outputs = session.outputs(id)?;
-            session.run(id, &[], &mut outputs)?;
+            session.run_last(id, &[], &mut outputs)?;
             prepare_ms += milliseconds(start);
         }
         Ok(Machine { session, programs, prepare_ms })
@@ -76,11 +73,18 @@ pub(crate) fn new_session(threads: usize) -> Result<Session, Failure> {
     Session::new(threads).map_err(|error| Failure::Input(format!("cannot start {threads} threads: {error}")))
 }
 
-/// Reads weights into a session.
-pub(crate) fn load_weights(session: &mut Session, module: &Module, path: &Path) -> Result<(), Failure> {
-    let unused = Weights::read(path)?.apply(session, module)?;
-    if !unused.is_empty() {
-        eprintln!("note: {}: not used by this model: {}", path.display(), unused.join(", "));
+/// Gives the states of a module what a file of weights has for them, else their initial values from `seed`.
+pub(crate) fn initialize(
+    session: &mut Session,
+    module: &Module,
+    seed: u64,
+    weights: Option<&Path>,
+) -> Result<(), Failure> {
+    let Some(path) = weights else { return Ok(session.initialize(module, seed)?) };
+    let fitted = Weights::open(path)?.fit(module)?;
+    session.initialize_with(module, seed, fitted.states)?;
+    if !fitted.unused.is_empty() {
+        eprintln!("note: {}: not used by this model: {}", path.display(), fitted.unused.join(", "));
     }
     Ok(())
 }

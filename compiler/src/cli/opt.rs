@@ -127,6 +127,7 @@ impl Opt {
             Some(passes) => Pipeline::parse(passes, self.mode()).map_err(Failure::Usage)?,
             None => Pipeline::standard(self.mode()),
         };
+        let pipeline = kiln::compile::budgeted(pipeline, &self.numerics.options());
         let mut text = String::new();
         let mut observe = |step: &Step<'_>| self.observe(step, &mut text);
         let done = pipeline.run(&mut module, &mut Remarks::default(), true, &mut observe);
@@ -173,7 +174,8 @@ impl Opt {
         Ok(text)
     }
 
-    /// The graphs to show: a table for other programs, or a drawing, is of one graph, the one that decides the size of the arena.
+    /// The graphs to show: a table for other programs, or a drawing, is of one graph, the one that decides the size of
+    /// the arena.
     fn shown<'a>(&self, program: &'a Program) -> Vec<(&'a Name, &'a Compiled)> {
         let all = program.graphs.iter();
         if !matches!(self.emit, Emit::MemoryCsv | Emit::MemorySvg) {

@@ -1,14 +1,19 @@
-//! `--precision`, which every subcommand that compiles has.
+//! `--precision` and `--memory-budget`, which every subcommand that compiles has.
 
 use clap::{Args, ValueEnum};
 use kiln::{Options, Precision};
 
-/// What kernels may do to be faster.
+use super::load::parse_bytes;
+
+/// What kernels may do to be faster, and how much memory they may take.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Numerics {
     /// How far sums may be reordered and approximated.
     #[arg(long, value_enum, value_name = "P", default_value = "default")]
     precision: Level,
+    /// Bytes that the arena of a graph may have, `64MiB`; what does not fit is computed twice, to the same bits.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory_budget: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,6 +34,6 @@ impl Numerics {
             Level::Default => Precision::Default,
             Level::Fast => Precision::Fast,
         };
-        Options { precision, ..Options::default() }
+        Options { precision, memory_budget: self.memory_budget, ..Options::default() }
     }
 }

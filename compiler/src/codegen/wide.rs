@@ -6,8 +6,11 @@
 
 mod allocate;
 mod assemble;
+mod body;
 mod encode;
+mod instructions;
 mod math;
+mod op;
 pub(super) mod tape;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,9 @@
 //! What covers a contraction: the direct sum, or Winograd's minimal filtering where that is faster and allowed.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use kiln_rt::kernels::{self, ContractError, ContractPlan, ContractSpec, Kernels, Packed, Side, WinogradPlan};
 
 use crate::compile::Precision;
@@ -39,6 +43,31 @@ pub enum MicroKernel {
     Winograd(WinogradPlan),
 }
 
+/// The micro-kernels of a compilation. Contractions that are the same share plan and tables: a network repeats its
+/// blocks, and working out the tables is a good part of compiling it.
+pub struct MicroKernels<'a> {
+    /// The kernels of the level.
+    pub kernels: &'a Kernels,
+    precision: Precision,
+    made: RefCell<HashMap<ContractSpec, Result<Vec<Arc<MicroKernel>>, ContractError>>>,
+}
+
+impl<'a> MicroKernels<'a> {
+    /// None yet.
+    pub fn new(kernels: &'a Kernels, precision: Precision) -> MicroKernels<'a> {
+        MicroKernels { kernels, precision, made: RefCell::default() }
+    }
+
+    /// The micro-kernels that together compute `spec`: one, or one per phase of a strided gradient.
+    ///
+    /// # Errors
+    /// [`ContractError`] when there are none.
+    pub fn of(&self, spec: &ContractSpec) -> Result<Vec<Arc<MicroKernel>>, ContractError> {
+        let make = || Ok(MicroKernel::of(spec, self.kernels, self.precision)?.into_iter().map(Arc::new).collect());
+        self.made.borrow_mut().entry(spec.clone()).or_insert_with(make).clone()
+    }
+}
+
 /// One launch of a micro-kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Stage {
@@ -51,11 +80,7 @@ pub struct Stage {
 }
 
 impl MicroKernel {
-    /// The micro-kernels that together compute `spec`: one, or one per phase of a strided gradient.
-    ///
-    /// # Errors
-    /// [`ContractError`] when there are none.
-    pub fn of(spec: &ContractSpec, kernels: &Kernels, precision: Precision) -> Result<Vec<MicroKernel>, ContractError> {
+    fn of(spec: &ContractSpec, kernels: &Kernels, precision: Precision) -> Result<Vec<MicroKernel>, ContractError> {
         let mut declined = None;
         if precision != Precision::Strict {
             match WinogradPlan::choose(spec, kernels) {

@@ -51,6 +51,11 @@ pub fn certificate(problem: &Problem, plan: &Plan) -> String {
     text + &holders(problem, peak_step, plan.lower_bound)
 }
 
+/// Who holds the peak: the storages live at the fullest step, largest first.
+pub fn holders_of_peak(problem: &Problem) -> String {
+    holders(problem, fullest_step(problem), problem.lower_bound())
+}
+
 /// What is known about the peak.
 fn standing(plan: &Plan) -> String {
     if plan.proved {

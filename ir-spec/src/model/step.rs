@@ -68,7 +68,7 @@ pub(super) fn plan<'a>(
         }
         match loss_of(step, losses) {
             Ok(loss) => plans.push(Plan { step, roots: vec![loss], updates: Vec::new(), draws: false }),
-            Err(fault) => faults.push(fault),
+            Err(fault) => faults.push(*fault),
         }
     }
     if !faults.is_empty() {
@@ -105,20 +105,20 @@ fn cone(forward: &Graph, roots: &[&Root]) -> Vec<bool> {
 }
 
 /// The loss of a step: the one it names, or the only one.
-fn loss_of<'a>(step: &Step, losses: &'a [Root]) -> Result<&'a Root, Diagnostic> {
+fn loss_of<'a>(step: &Step, losses: &'a [Root]) -> Result<&'a Root, Box<Diagnostic>> {
     let listed = losses.iter().map(|root| format!("`{}`", root.name)).collect::<Vec<_>>().join(", ");
     match (&step.loss, losses) {
         (None, [only]) => Ok(only),
         (None, _) => {
             let message = format!("the model has {} losses, and {} names none", losses.len(), step.title());
             let help = format!("add them up, or let each step of the training name one of {listed}: `steps = [...]`");
-            Err(Diagnostic::error("model.C8", message).at(step.at.clone()).help(help))
+            Err(Box::new(Diagnostic::error("model.C8", message).at(step.at.clone()).help(help)))
         }
         (Some(name), _) => losses.iter().find(|root| root.name == *name).ok_or_else(|| {
             let near = did_you_mean(name, losses.iter().map(|root| &*root.name));
-            Diagnostic::error("model.C8", format!("{} has the loss `{name}`, which the model has not", step.title()))
-                .at(step.at.clone())
-                .help(near.unwrap_or_else(|| format!("there are {listed}")))
+            let message = format!("{} has the loss `{name}`, which the model has not", step.title());
+            let help = near.unwrap_or_else(|| format!("there are {listed}"));
+            Box::new(Diagnostic::error("model.C8", message).at(step.at.clone()).help(help))
         }),
     }
 }

@@ -18,15 +18,25 @@ fn npy(descr: &str, order: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An archive with two arrays, made by the `zip` and `npyz` crates.
+fn decode(file: &str, array: &str, bytes: &[u8]) -> Result<Tensor, DataError> {
+    read_array(file, array, bytes.len() as u64, &mut &*bytes)
+}
+
+fn read_archive(file: &str, source: Cursor<impl AsRef<[u8]>>) -> Result<IndexMap<String, Tensor>, DataError> {
+    let mut archive = Archive::new(file, source)?;
+    let names: Vec<String> = archive.names().map(str::to_owned).collect();
+    names.into_iter().map(|name| Ok((name.clone(), archive.read(&name)?.unwrap()))).collect()
+}
+
+/// An archive with two arrays, the first stored, the second compressed, made by the `zip` and `npyz` crates.
 pub(crate) fn archive() -> Vec<u8> {
     use npyz::WriterBuilder;
     let mut cursor = Cursor::new(Vec::new());
     {
         let mut writer = npyz::npz::NpzWriter::new(&mut cursor);
         let x: Vec<f32> = (0..12).map(|i| i as f32 * 0.5).collect();
-        let mut array =
-            writer.array("x", Default::default()).unwrap().default_dtype().shape(&[6, 2]).begin_nd().unwrap();
+        let stored = npyz::zip::write::FileOptions::default().compression_method(npyz::zip::CompressionMethod::Stored);
+        let mut array = writer.array("x", stored).unwrap().default_dtype().shape(&[6, 2]).begin_nd().unwrap();
         array.extend(x).unwrap();
         array.finish().unwrap();
         let mut array = writer.array("y", Default::default()).unwrap().default_dtype().shape(&[6]).begin_nd().unwrap();
@@ -118,4 +128,39 @@ fn what_is_written_is_read_back() {
 fn a_missing_file_is_named() {
     let message = read_npz(Path::new("no/such.npz")).unwrap_err().to_string();
     assert!(message.starts_with("no/such.npz: No such file or directory"), "{message}");
+}
+
+#[test]
+fn an_entry_that_claims_more_than_the_file_has_asks_for_no_memory() {
+    // The header wants 4 GB of floats: refused by the sizes of the entry, not by the allocator.
+    let message = decode("f.npz", "x", &npy("<f4", "False", "(1073741824,)", &[0; 8])).unwrap_err().to_string();
+    assert!(message.contains("needs 4294967296 bytes, but 8 follow"), "{message}");
+    let mut long = npy("<f4", "False", "(1,)", &[0; 4]);
+    long[9] = 0xff;
+    assert!(decode("f", "x", &long).is_err(), "a header longer than the file");
+}
+
+#[test]
+fn large_arrays_are_read_whole_in_any_encoding() {
+    // More than one chunk of each path: as it is, swapped, widened.
+    let count = 70_001_usize;
+    let shape = format!("({count},)");
+    let le: Vec<u8> = (0..count as u32).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let be: Vec<u8> = (0..count as u32).flat_map(|i| (i as f32).to_be_bytes()).collect();
+    let short: Vec<u8> = (0..count).flat_map(|i| (i as i16).to_le_bytes()).collect();
+    for (descr, data) in [("<f4", le), (">f4", be)] {
+        let read = decode("f", "x", &npy(descr, "False", &shape, &data)).unwrap();
+        assert!(read.as_slice::<f32>().unwrap().iter().enumerate().all(|(i, &x)| x == i as f32), "{descr}");
+    }
+    let read = decode("f", "x", &npy("<i2", "False", &shape, &short)).unwrap();
+    assert!(read.as_slice::<i32>().unwrap().iter().enumerate().all(|(i, &x)| x == i32::from(i as i16)));
+}
+
+#[test]
+fn column_major_arrays_of_rank_three_are_turned() {
+    // x[i, j, k] = 100 i + 10 j + k of shape [2, 3, 2], first index fastest.
+    let data: Vec<u8> =
+        (0..2).flat_map(|k| (0..3).flat_map(move |j| (0..2).map(move |i| 100 * i + 10 * j + k))).collect();
+    let read = decode("f", "a", &npy("|u1", "True", "(2, 3, 2)", &data)).unwrap();
+    assert_eq!(read.as_slice::<u8>().unwrap(), [0, 1, 10, 11, 20, 21, 100, 101, 110, 111, 120, 121]);
 }

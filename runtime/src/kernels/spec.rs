@@ -1,9 +1,11 @@
 //! What a contraction is, as its callers say it: extents, affine reads, epilogue.
 
+use std::hash::{Hash, Hasher};
+
 /// `out[g, m, n] = epilogue(sum over k of left[g, m, k] * right[g, k, n])`, each index being a tuple.
 ///
 /// Loop dimensions are numbered through `batch`, `m`, `n`, `k` in this order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ContractSpec {
     /// Element type of all tensors.
     pub element: Element,
@@ -32,7 +34,7 @@ pub struct ContractSpec {
 }
 
 /// Element type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Element {
     /// `f32`
     #[default]
@@ -42,7 +44,7 @@ pub enum Element {
 }
 
 /// Reads one element per loop point: one [`AffineDim`] per operand dimension.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AffineRead {
     /// Operand dimensions, any order.
     pub dims: Vec<AffineDim>,
@@ -50,7 +52,7 @@ pub struct AffineRead {
 
 /// Index of one operand dimension: `(sum of coefficient * loop index + offset) / divisor`. The read is 0 unless the
 /// division is exact and the index is in `0..extent`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AffineDim {
     /// `(loop dimension, coefficient)`
     pub terms: Vec<(usize, i64)>,
@@ -65,7 +67,7 @@ pub struct AffineDim {
 }
 
 /// Which operands are prepacked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Packed {
     /// The left one.
     pub left: bool,
@@ -103,7 +105,7 @@ impl Side {
 }
 
 /// Applied in the order of the fields.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Epilogue {
     /// Adds a vector.
     pub bias: Option<Along>,
@@ -116,7 +118,7 @@ pub struct Epilogue {
 }
 
 /// The index that a bias or scale vector has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Along {
     /// One value for each flat m index, contiguous.
     M,
@@ -125,7 +127,7 @@ pub enum Along {
 }
 
 /// The closed set of activations. `NaN` gives `NaN` in each.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub enum Activation {
     /// Identity.
     #[default]
@@ -153,7 +155,27 @@ pub enum Activation {
     },
 }
 
+/// Equality of bits, so that a spec can be a key: a plan belongs to one.
+impl PartialEq for Activation {
+    fn eq(&self, other: &Activation) -> bool {
+        self.bits() == other.bits()
+    }
+}
+
+impl Eq for Activation {}
+
+impl Hash for Activation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bits().hash(state);
+    }
+}
+
 impl Activation {
+    fn bits(self) -> (u32, [u64; 2]) {
+        let (code, constants) = self.code();
+        (code, constants.map(f64::to_bits))
+    }
+
     /// Code of the kernels, and its constants: a slope, or two bounds.
     pub(crate) fn code(self) -> (u32, [f64; 2]) {
         match self {

@@ -292,3 +292,52 @@ fn short_launches_stay_on_the_caller() {
     assert!(!worth_forking(&launch(64, 1000, 1000)));
     assert!(worth_forking(&launch(2, 0, 1 << 20)));
 }
+
+#[test]
+fn the_last_run_frees_what_only_it_uses() {
+    // @b = @a^2 + 1, then @c = @b^2 + 1; another program reads @c.
+    let vectors = |names: &[&str]| names.iter().map(|name| Binding::new(*name, vector(2))).collect::<Vec<_>>();
+    let prepare = Executable {
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        states: vectors(&["a", "b", "c"]),
+        launches: vec![
+            launch(0, vec![Slot::State(0), Slot::State(1)], 2),
+            launch(0, vec![Slot::State(1), Slot::State(2)], 2),
+        ],
+        ..program(2)
+    };
+    let predict = Executable {
+        inputs: Vec::new(),
+        states: vectors(&["c"]),
+        launches: vec![launch(0, vec![Slot::State(0), Slot::Output(0)], 2)],
+        ..program(2)
+    };
+    let mut session = Session::new(2).unwrap();
+    for name in ["c", "a", "unrelated", "b"] {
+        session.put_state(name, Tensor::zeros(vector(2)).unwrap()).unwrap();
+    }
+    let (prepare, predict) = (session.load(Arc::new(prepare)).unwrap(), session.load(Arc::new(predict)).unwrap());
+    session.run_last(prepare, &[], &mut []).unwrap();
+    assert_eq!(session.states().iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["c", "unrelated"]);
+    let error = session.run(prepare, &[], &mut []).unwrap_err();
+    assert!(matches!(error, RunError::UnknownProgram { .. }), "it is unloaded: {error}");
+    // Growing the arena renews the tables of the programs that are left.
+    session
+        .load(Arc::new(Executable { states: Vec::new(), launches: Vec::new(), arena_bytes: 1 << 16, ..program(2) }))
+        .unwrap();
+    let mut outputs = session.outputs(predict).unwrap();
+    session.run(predict, &[], &mut outputs).unwrap();
+    // 0 becomes 1, 2 and 5.
+    assert!(outputs[0].as_slice::<f32>().unwrap().iter().all(|&y| y == 5.0));
+}
+
+#[test]
+fn a_failed_last_run_unloads_too() {
+    let (mut session, id) = session(1, 2);
+    let mut outputs = session.outputs(id).unwrap();
+    let mut bad = ramp(2);
+    bad.as_mut_slice::<f32>().unwrap()[0] = 5.0;
+    assert!(matches!(session.run_last(id, &[&bad], &mut outputs), Err(RunError::Kernel { .. })));
+    assert!(matches!(session.run(id, &[&ramp(2)], &mut outputs), Err(RunError::UnknownProgram { .. })));
+}

@@ -19,6 +19,8 @@ use crate::codegen::wide::{self, WideCode};
 use crate::codegen::{LoopWidth, Width};
 use crate::loops::nest::{Expr, ExprNode, Local, Loop, Stmt, Var};
 
+mod access;
+mod functions;
 mod lower;
 
 use lower::WideLoop;
@@ -27,6 +29,8 @@ use lower::WideLoop;
 const NAMESPACE: u32 = 1;
 /// A shorter loop does not repay the call.
 const LEAST_COUNT: i64 = wide::LANES;
+/// Nor does a shorter row fill enough of a vector.
+const LEAST_IN_ROWS: i64 = 4;
 /// A body with fewer expressions takes four vectors at a time, as the counter would cost as much as the work.
 const SMALL_BODY: usize = 12;
 /// A body with fewer expressions takes two.
@@ -140,7 +144,8 @@ impl Emitter<'_, '_> {
             (None, Bound::Known(begin), Bound::Known(end)) => end - begin,
             (None, ..) => i64::MAX,
         };
-        if count < LEAST_COUNT {
+        let least = if lanes.is_some() { LEAST_IN_ROWS } else { LEAST_COUNT };
+        if count < least {
             return Err("fewer iterations than lanes");
         }
         let mut wide = lower::lower(self.nest, &self.facts, &chain.rows, node)?;
@@ -184,6 +189,12 @@ impl Emitter<'_, '_> {
         self.b.ins().stack_store(types::I64, count, slot, 0);
         if let Some(rows) = rows {
             self.b.ins().stack_store(types::I64, rows, slot, Tape::ROWS_OFFSET);
+        }
+        if let Some(done) = &wide.turn {
+            let done = self.index_value(done)?;
+            let all = self.int(i64::from(wide.tape.turn()));
+            let left = self.b.ins().isub(all, done);
+            self.b.ins().stack_store(types::I64, left, slot, Tape::TURN_OFFSET);
         }
         for (number, (place, index)) in wide.streams.iter().enumerate() {
             let (pointer, offset) = self.address(*place, index)?;

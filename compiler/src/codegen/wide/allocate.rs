@@ -11,6 +11,10 @@ pub(super) const MOST_COPIES: usize = 8;
 const VECTORS: usize = 32;
 /// Register that takes a word where an instruction needs one.
 pub(super) const SCRATCH: u8 = 31;
+/// Numbers of the even elements of two vectors, if the tape takes every second.
+pub(super) const EVEN: u8 = 30;
+/// Another register for steps inside one operation, if the tape takes every second element.
+pub(super) const OTHER_SCRATCH: u8 = 29;
 /// The mask of the last, partial vector.
 pub(super) const TAIL: u8 = 1;
 /// Mask of steps inside one operation.
@@ -61,7 +65,7 @@ pub(super) fn allocate(tape: &Tape, copies: usize) -> Option<Registers> {
             masks: vec![[u8::MAX; MOST_COPIES]; tape.masks as usize],
             words: vec![None; tape.words.len()],
         },
-        free: (0..SCRATCH).rev().collect(),
+        free: (0..first_reserved(tape)).rev().collect(),
         free_masks: (FIRST_MASK..SCRATCH_MASK).rev().collect(),
         used: [false; VECTORS],
     };
@@ -73,6 +77,11 @@ pub(super) fn allocate(tape: &Tape, copies: usize) -> Option<Registers> {
     }
     state.keep_words();
     Some(state.registers)
+}
+
+/// First vector register that values may not have.
+fn first_reserved(tape: &Tape) -> u8 {
+    if tape.has_steps_of_two() { OTHER_SCRATCH } else { SCRATCH }
 }
 
 /// Last position at which each value is read or, for accumulators, written.
@@ -167,6 +176,7 @@ impl State<'_> {
         let in_place = match *op {
             Op::MulAdd { a, b, c, .. } => Some([Some(c), Some(a), Some(b)]),
             Op::Extreme { a, .. } => Some([Some(a), None, None]),
+            Op::LoadWhere { otherwise, .. } => Some([Some(otherwise), None, None]),
             _ => None,
         };
         if let (Some(to), Some(candidates)) = (result, in_place) {
@@ -292,7 +302,7 @@ impl State<'_> {
         }
         let mut order: Vec<usize> = (0..uses.len()).filter(|word| uses[*word] > 0).collect();
         order.sort_by_key(|word| std::cmp::Reverse(uses[*word]));
-        let spare = (0..SCRATCH).filter(|register| !self.used[usize::from(*register)]);
+        let spare = (0..first_reserved(self.tape)).filter(|register| !self.used[usize::from(*register)]);
         for (word, register) in order.into_iter().zip(spare) {
             self.registers.words[word] = Some(register);
         }

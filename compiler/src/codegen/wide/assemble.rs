@@ -1,27 +1,29 @@
 //! A tape as machine code.
 //!
-//! The function takes the address of its argument block in `rdi`: the number of elements of a row, the number of rows, a
-//! pointer per stream, the argument words, then a word per total, which it writes. Of every row it runs rounds of several
+//! The function takes the address of its argument block in `rdi`: the number of elements of a row, the number of rows and
+//! of those before the first turn, a pointer per stream, the argument words, then a word per total, which it writes. Of every row it runs rounds of several
 //! vectors, then single vectors under a mask of the elements that are left. It saves what the System V convention asks
 //! for.
 
-use super::allocate::{MOST_COPIES, Registers, SCRATCH, SCRATCH_MASK, TAIL, allocate};
-use super::encode::{self, Assembler, Condition, Evex, Gpr, Lanes, Memory, Rm};
-use super::tape::{At, Combine, Compare, Element, Op, Source, StreamData, Tape, Word, WordData};
+use super::allocate::{EVEN, MOST_COPIES, Registers, SCRATCH, TAIL, allocate};
+use super::encode::{self, Assembler, Condition, Gpr, Lanes, Memory, Rm};
+use super::instructions;
+use super::tape::{At, Op, StreamData, Tape, Word, WordData};
 
 /// Elements in a vector.
 pub(in crate::codegen) const LANES: i64 = 16;
 
 /// Registers for pointers and counters: those that a call may change come first.
-const POINTERS: [Gpr; 11] =
-    [Gpr(6), Gpr(8), Gpr(9), Gpr(10), Gpr(11), Gpr(3), Gpr(5), Gpr(12), Gpr(13), Gpr(14), Gpr(15)];
+const POINTERS: [Gpr; 10] = [Gpr(6), Gpr(8), Gpr(9), Gpr(10), Gpr(3), Gpr(5), Gpr(12), Gpr(13), Gpr(14), Gpr(15)];
 /// Of these, how many need not be saved.
-const VOLATILE: usize = 5;
+const VOLATILE: usize = 4;
+/// Beside `rcx`, for masks.
+pub(super) const TEMPORARY: Gpr = Gpr(11);
 const BLOCK: Gpr = Gpr::RDI;
 /// Element that the round begins with.
-const POSITION: Gpr = Gpr::RAX;
+pub(super) const POSITION: Gpr = Gpr::RAX;
 /// Last position of a whole round, or elements left.
-const LIMIT: Gpr = Gpr::RDX;
+pub(super) const LIMIT: Gpr = Gpr::RDX;
 
 /// Machine code of a wide loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +40,11 @@ pub(in crate::codegen) struct WideCode {
 impl Tape {
     /// Of the number of rows.
     pub(in crate::codegen) const ROWS_OFFSET: i32 = 8;
+    /// Of the number of rows until the first turn.
+    pub(in crate::codegen) const TURN_OFFSET: i32 = 16;
 
     pub(in crate::codegen) fn pointer_offset(stream: usize) -> i32 {
-        16 + 8 * stream as i32
+        24 + 8 * stream as i32
     }
 
     pub(in crate::codegen) fn argument_offset(&self, argument: u32) -> i32 {
@@ -74,14 +78,16 @@ pub(in crate::codegen) fn assemble(tape: &Tape, copies: usize, listing: bool) ->
 }
 
 /// General registers of streams and loops.
-struct Pointers {
-    streams: Vec<Gpr>,
+pub(super) struct Pointers {
+    pub(super) streams: Vec<Gpr>,
     /// By stream and loop, outermost first.
-    cursors: Vec<Vec<(usize, Gpr)>>,
-    counters: Vec<Gpr>,
+    pub(super) cursors: Vec<Vec<(usize, Gpr)>>,
+    pub(super) counters: Vec<Gpr>,
     /// Of the loops around the lanes.
-    rows: Vec<Gpr>,
-    used: usize,
+    pub(super) rows: Vec<Gpr>,
+    /// Rows until the next turn.
+    pub(super) turn: Option<Gpr>,
+    pub(super) used: usize,
 }
 
 impl Pointers {
@@ -92,23 +98,24 @@ impl Pointers {
         let counters = tape.repeats.iter().map(|_| take()).collect::<Option<Vec<_>>>()?;
         let levels = tape.streams.iter().map(|stream| stream.rows.len()).max().unwrap_or(0);
         let rows = (0..levels).map(|_| take()).collect::<Option<Vec<_>>>()?;
+        let turn = if tape.turn > 0 { Some(take()?) } else { None };
         let mut cursors = Vec::new();
         for stream in &tape.streams {
             let own = stream.strides.iter().map(|(number, _)| Some((*number, take()?)));
             cursors.push(own.collect::<Option<Vec<_>>>()?);
         }
         let used = POINTERS.len() - next.len();
-        Some(Pointers { streams, cursors, counters, rows, used })
+        Some(Pointers { streams, cursors, counters, rows, turn, used })
     }
 }
 
-struct Writer<'a> {
-    tape: &'a Tape,
-    registers: Registers,
-    pointers: Pointers,
-    a: Assembler,
+pub(super) struct Writer<'a> {
+    pub(super) tape: &'a Tape,
+    pub(super) registers: Registers,
+    pub(super) pointers: Pointers,
+    pub(super) a: Assembler,
     /// Whether the body is for one vector under a mask.
-    tail: bool,
+    pub(super) tail: bool,
 }
 
 impl Writer<'_> {
@@ -153,8 +160,24 @@ impl Writer<'_> {
                 self.a.add(self.pointers.streams[stream], step);
             }
         }
+        if level == 0 {
+            self.turn();
+        }
         self.a.subtract(counter, 1);
         self.a.jump_if(Condition::NotZero, head);
+    }
+
+    /// What streams advance in addition when a digit of the row's number is full.
+    fn turn(&mut self) {
+        let Some(left) = self.pointers.turn else { return };
+        let done = self.a.label();
+        self.a.subtract(left, 1);
+        self.a.jump_if(Condition::NotZero, done);
+        self.a.set(left, self.tape.turn);
+        for (stream, data) in self.tape.streams.iter().enumerate().filter(|(_, data)| data.turn != 0) {
+            self.a.add(self.pointers.streams[stream], data.turn);
+        }
+        self.a.bind(done);
     }
 
     /// Neutral elements of totals, and words that have a register.
@@ -162,6 +185,15 @@ impl Writer<'_> {
         let kept: Vec<_> = self.registers.kept().collect();
         for (word, register) in kept {
             self.broadcast(register, word);
+        }
+        if self.tape.has_steps_of_two() {
+            // Of two vectors, of which the second begins with element 15.
+            let evens: [u32; 16] = std::array::from_fn(|lane| if lane < 8 { 2 * lane } else { 2 * lane + 1 } as u32);
+            let memory = Rm::Memory(self.a.words(evens));
+            self.a.evex(instructions::VMOVUPS, EVEN, 0, memory, Lanes::All, None);
+        }
+        if let Some(turn) = self.pointers.turn {
+            self.a.load(turn, block(Tape::TURN_OFFSET));
         }
         for total in &self.tape.totals {
             for copy in 0..self.registers.copies {
@@ -171,13 +203,13 @@ impl Writer<'_> {
         }
     }
 
-    fn broadcast(&mut self, register: u8, word: Word) {
+    pub(super) fn broadcast(&mut self, register: u8, word: Word) {
         if self.tape.words[word.0 as usize] == WordData::Literal(0) {
             let zero = Rm::Register(register);
-            return self.a.evex(encode::VPXORD, register, register, zero, Lanes::All, None);
+            return self.a.evex(instructions::VPXORD, register, register, zero, Lanes::All, None);
         }
         let memory = self.word_memory(word);
-        self.a.evex(encode::VBROADCASTSS, register, 0, Rm::Memory(memory), Lanes::All, None);
+        self.a.evex(instructions::VBROADCASTSS, register, 0, Rm::Memory(memory), Lanes::All, None);
     }
 
     fn rounds(&mut self) {
@@ -228,11 +260,11 @@ impl Writer<'_> {
             }
             let to = self.registers.vector(total.vector, 0);
             for distance in [8, 4, 2, 1] {
-                self.a.evex(encode::VALIGND, SCRATCH, to, Rm::Register(to), Lanes::All, Some(distance));
+                self.a.evex(instructions::VALIGND, SCRATCH, to, Rm::Register(to), Lanes::All, Some(distance));
                 self.combine(total.combine, to, Rm::Register(SCRATCH), None);
             }
             let memory = Rm::Memory(block(self.tape.total_offset(number)));
-            self.a.evex(encode::VMOVSS_STORE, to, 0, memory, Lanes::All, None);
+            self.a.evex(instructions::VMOVSS_STORE, to, 0, memory, Lanes::All, None);
         }
     }
 
@@ -261,7 +293,7 @@ impl Writer<'_> {
             let cursor = self.pointers.cursors[stream][level].1;
             match level.checked_sub(1) {
                 Some(outer) => self.a.copy(cursor, self.pointers.cursors[stream][outer].1),
-                None if data.lanes => {
+                None if data.step > 0 => {
                     let memory = self.at_position(self.pointers.streams[stream], data, 0);
                     self.a.address(cursor, memory);
                 }
@@ -285,20 +317,20 @@ impl Writer<'_> {
     }
 
     fn at_position(&self, base: Gpr, data: &StreamData, displacement: i32) -> Memory {
-        let scale = if data.size == 4 { 2 } else { 0 };
+        let scale = (data.size * data.step).trailing_zeros() as u8;
         Memory::At { base, index: Some((POSITION, scale)), displacement }
     }
 
     /// Memory of an access of one copy.
-    fn memory(&self, at: At, copy: usize) -> Memory {
+    pub(super) fn memory(&self, at: At, copy: usize) -> Memory {
         let data = &self.tape.streams[at.stream.0 as usize];
-        let ahead = if data.lanes { copy as i32 * LANES as i32 * i32::from(data.size) } else { 0 };
+        let ahead = copy as i32 * LANES as i32 * i32::from(data.size * data.step);
         let displacement = at.displacement + ahead;
         match self.pointers.cursors[at.stream.0 as usize].last() {
             Some((_, cursor)) => Memory::At { base: *cursor, index: None, displacement },
             None => {
                 let base = self.pointers.streams[at.stream.0 as usize];
-                if data.lanes {
+                if data.step > 0 {
                     self.at_position(base, data, displacement)
                 } else {
                     Memory::At { base, index: None, displacement }
@@ -306,187 +338,8 @@ impl Writer<'_> {
             }
         }
     }
-
-    fn word_memory(&mut self, word: Word) -> Memory {
-        match self.tape.words[word.0 as usize] {
-            WordData::Literal(bits) => self.a.word(bits),
-            WordData::Argument(number) => block(self.tape.argument_offset(number)),
-        }
-    }
-
-    /// An operand in a register; a word that has none goes to the scratch register.
-    fn register(&mut self, source: Source, copy: usize) -> u8 {
-        match source {
-            Source::Vector(vector) => self.registers.vector(vector, copy),
-            Source::Word(word) => match self.registers.word(word) {
-                Some(register) => register,
-                None => {
-                    self.broadcast(SCRATCH, word);
-                    SCRATCH
-                }
-            },
-        }
-    }
-
-    /// An operand where memory is allowed.
-    fn rm(&mut self, source: Source, copy: usize) -> Rm {
-        match source {
-            Source::Vector(vector) => Rm::Register(self.registers.vector(vector, copy)),
-            Source::Word(word) => match self.registers.word(word) {
-                Some(register) => Rm::Register(register),
-                None => Rm::Word(self.word_memory(word)),
-            },
-        }
-    }
-
-    fn tail_lanes(&self) -> Option<u8> {
-        self.tail.then_some(TAIL)
-    }
-
-    fn op(&mut self, op: &Op, copy: usize) {
-        match *op {
-            Op::Load { to, at, element } => self.load(to, at, element, copy),
-            Op::Store { at, element, value } => {
-                let from = self.register(value, copy);
-                let instruction = if element == Element::Word { encode::VMOVUPS_STORE } else { encode::VPMOVDB };
-                let memory = Rm::Memory(self.memory(at, copy));
-                let lanes = self.tail_lanes().map_or(Lanes::All, Lanes::Where);
-                self.a.evex(instruction, from, 0, memory, lanes, None);
-            }
-            Op::Unary { to, f, x } => {
-                let (instruction, immediate) = f.instruction();
-                let x = self.rm(x, copy);
-                self.a.evex(instruction, self.registers.vector(to, copy), 0, x, Lanes::All, immediate);
-            }
-            Op::Binary { to, f, a, b } => {
-                let (a, b) = (self.register(a, copy), self.rm(b, copy));
-                self.a.evex(f.instruction(), self.registers.vector(to, copy), a, b, Lanes::All, None);
-            }
-            Op::MulAdd { to, a, b, c } => self.mul_add(self.registers.vector(to, copy), [a, b, c], copy),
-            Op::Extreme { to, max, a, b } => {
-                let to = self.registers.vector(to, copy);
-                self.move_to(to, a, copy);
-                let b = self.rm(b, copy);
-                self.combine(if max { Combine::Max } else { Combine::Min }, to, b, None);
-            }
-            Op::Compare { to, f, a, b } => {
-                let (instruction, predicate) = f.instruction();
-                let (a, b) = (self.register(a, copy), self.rm(b, copy));
-                self.a.evex(instruction, self.registers.mask(to, copy), a, b, Lanes::All, Some(predicate));
-            }
-            Op::Test { to, x } => {
-                let x = self.register(x, copy);
-                self.a.evex(encode::VPTESTMD, self.registers.mask(to, copy), x, Rm::Register(x), Lanes::All, None);
-            }
-            Op::Logic { to, f, a, b } => {
-                let (to, a, b) =
-                    (self.registers.mask(to, copy), self.registers.mask(a, copy), self.registers.mask(b, copy));
-                self.a.mask(f, to, a, b);
-            }
-            Op::Not { to, a } => self.a.mask_not(self.registers.mask(to, copy), self.registers.mask(a, copy)),
-            Op::Select { to, mask, a, b } => {
-                // The instruction takes its last operand where the mask is set.
-                let (b, a) = (self.register(b, copy), self.rm(a, copy));
-                let lanes = Lanes::Where(self.registers.mask(mask, copy));
-                self.a.evex(encode::VBLENDMPS, self.registers.vector(to, copy), b, a, lanes, None);
-            }
-            Op::Copy { to, from } => self.move_to(self.registers.vector(to, copy), from, copy),
-            Op::Accumulate { to, f, value } => {
-                let value = self.rm(value, copy);
-                let mask = self.tail_lanes().filter(|_| self.tape.is_total(to));
-                self.combine(f, self.registers.vector(to, copy), value, mask);
-            }
-            Op::AccumulateProduct { to, a, b } => {
-                let (a, b) = if matches!(a, Source::Word(_)) { (b, a) } else { (a, b) };
-                let (a, b) = (self.register(a, copy), self.rm(b, copy));
-                let lanes = self.tail_lanes().filter(|_| self.tape.is_total(to)).map_or(Lanes::All, Lanes::Where);
-                self.a.evex(encode::VFMADD231PS, self.registers.vector(to, copy), a, b, lanes, None);
-            }
-            Op::Repeat { .. } | Op::End { .. } => {}
-        }
-    }
-
-    fn load(&mut self, to: super::tape::Vector, at: At, element: Element, copy: usize) {
-        let data = &self.tape.streams[at.stream.0 as usize];
-        if !data.lanes && copy > 0 {
-            return;
-        }
-        let instruction = match (data.lanes, element) {
-            (false, _) => encode::VBROADCASTSS,
-            (true, Element::Word) => encode::VMOVUPS,
-            (true, Element::Signed) => encode::VPMOVSXBD,
-            (true, Element::Unsigned) => encode::VPMOVZXBD,
-        };
-        let lanes = self.tail_lanes().filter(|_| data.lanes).map_or(Lanes::All, Lanes::OrZero);
-        let memory = Rm::Memory(self.memory(at, copy));
-        self.a.evex(instruction, self.registers.vector(to, copy), 0, memory, lanes, None);
-    }
-
-    /// `a * b + c`, which overwrites one of the three.
-    fn mul_add(&mut self, to: u8, [a, b, c]: [Source; 3], copy: usize) {
-        let is_here = |w: &Writer<'_>, source: Source| match source {
-            Source::Vector(vector) => w.registers.vector(vector, copy) == to,
-            Source::Word(_) => false,
-        };
-        if is_here(self, c) {
-            let (a, b) = word_last(a, b);
-            let (a, b) = (self.register(a, copy), self.rm(b, copy));
-            return self.a.evex(encode::VFMADD231PS, to, a, b, Lanes::All, None);
-        }
-        let (a, b) = if is_here(self, b) { (b, a) } else { (a, b) };
-        if !is_here(self, a) {
-            // Nothing dies: one factor is copied, a word if there is one.
-            let (other, first) = word_last(a, b);
-            self.move_to(to, first, copy);
-            return self.multiply_here(to, other, c, copy);
-        }
-        self.multiply_here(to, b, c, copy);
-    }
-
-    /// `to = to * b + c`
-    fn multiply_here(&mut self, to: u8, b: Source, c: Source, copy: usize) {
-        if matches!(b, Source::Word(_)) {
-            let (c, b) = (self.register(c, copy), self.rm(b, copy));
-            return self.a.evex(encode::VFMADD132PS, to, c, b, Lanes::All, None);
-        }
-        let (b, c) = (self.register(b, copy), self.rm(c, copy));
-        self.a.evex(encode::VFMADD213PS, to, b, c, Lanes::All, None);
-    }
-
-    fn move_to(&mut self, to: u8, from: Source, copy: usize) {
-        match from {
-            Source::Word(word) => match self.registers.word(word) {
-                Some(register) => self.a.evex(encode::VMOVAPS, to, 0, Rm::Register(register), Lanes::All, None),
-                None => self.broadcast(to, word),
-            },
-            Source::Vector(vector) => {
-                let from = self.registers.vector(vector, copy);
-                if from != to {
-                    self.a.evex(encode::VMOVAPS, to, 0, Rm::Register(from), Lanes::All, None);
-                }
-            }
-        }
-    }
-
-    /// `to = f(to, value)`, in the lanes of a mask.
-    fn combine(&mut self, f: Combine, to: u8, value: Rm, mask: Option<u8>) {
-        let lanes = mask.map_or(Lanes::All, Lanes::Where);
-        let instruction: Evex = match f {
-            Combine::Plain(f) => return self.a.evex(f.instruction(), to, to, value, lanes, None),
-            Combine::Max => encode::VMAXPS,
-            Combine::Min => encode::VMINPS,
-        };
-        // The instruction gives its second operand if either is NaN; where the first is, it stays.
-        let (compare, predicate) = Compare::ORDERED.instruction();
-        self.a.evex(compare, SCRATCH_MASK, to, Rm::Register(to), lanes, Some(predicate));
-        self.a.evex(instruction, to, to, value, Lanes::Where(SCRATCH_MASK), None);
-    }
 }
 
-fn word_last(a: Source, b: Source) -> (Source, Source) {
-    if matches!(a, Source::Word(_)) { (b, a) } else { (a, b) }
-}
-
-fn block(displacement: i32) -> Memory {
+pub(super) fn block(displacement: i32) -> Memory {
     Memory::At { base: BLOCK, index: None, displacement }
 }

@@ -5,12 +5,15 @@
 
 use std::fmt::Write as _;
 
+use super::instructions::{Evex, Form};
+
 /// A general register by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gpr(pub(super) u8);
 
 impl Gpr {
     pub(super) const RAX: Gpr = Gpr(0);
+    pub(super) const RCX: Gpr = Gpr(1);
     pub(super) const RDX: Gpr = Gpr(2);
     pub(super) const RDI: Gpr = Gpr(7);
 
@@ -39,125 +42,6 @@ pub(super) enum Rm {
     Memory(Memory),
     /// One word in all lanes.
     Word(Memory),
-}
-
-/// An instruction with an EVEX prefix.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Evex {
-    name: &'static str,
-    map: u8,
-    prefix: u8,
-    wide: bool,
-    code: u8,
-    form: Form,
-    /// Bytes that a displacement of 8 bit counts in.
-    unit: i32,
-}
-
-/// How an instruction uses its operand fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// `to, a, rm`
-    Three,
-    /// `to, rm`
-    Two,
-    /// `rm, from`
-    Store,
-    /// `k, a, rm, immediate`
-    Compare,
-    /// `k, a, rm`
-    Test,
-    /// `to, a, rm, immediate`
-    ThreeImmediate,
-    /// `to, rm, immediate`
-    TwoImmediate,
-    /// `to, rm, immediate` with the destination in the field of `a` and a number in that of `to`
-    Shift(u8),
-}
-
-macro_rules! instructions {
-    ($($id:ident: $name:literal $map:literal $prefix:literal $wide:literal $code:literal $form:expr, $unit:literal;)*) => {
-        $(pub(super) const $id: Evex = Evex {
-            name: $name, map: $map, prefix: $prefix, wide: $wide == 1, code: $code, form: $form, unit: $unit,
-        };)*
-        #[cfg(test)]
-        pub(super) const ALL: &[Evex] = &[$($id),*];
-    };
-}
-
-// name, map (1 0F, 2 0F38, 3 0F3A), prefix (0 none, 1 66, 2 F3, 3 F2), W, opcode
-instructions! {
-    VADDPS: "vaddps" 1 0 0 0x58 Form::Three, 64;
-    VSUBPS: "vsubps" 1 0 0 0x5c Form::Three, 64;
-    VMULPS: "vmulps" 1 0 0 0x59 Form::Three, 64;
-    VDIVPS: "vdivps" 1 0 0 0x5e Form::Three, 64;
-    VMINPS: "vminps" 1 0 0 0x5d Form::Three, 64;
-    VMAXPS: "vmaxps" 1 0 0 0x5f Form::Three, 64;
-    VPADDD: "vpaddd" 1 1 0 0xfe Form::Three, 64;
-    VPSUBD: "vpsubd" 1 1 0 0xfa Form::Three, 64;
-    VPANDD: "vpandd" 1 1 0 0xdb Form::Three, 64;
-    VPORD: "vpord" 1 1 0 0xeb Form::Three, 64;
-    VPXORD: "vpxord" 1 1 0 0xef Form::Three, 64;
-    VPMULLD: "vpmulld" 2 1 0 0x40 Form::Three, 64;
-    VPMINSD: "vpminsd" 2 1 0 0x39 Form::Three, 64;
-    VPMINUD: "vpminud" 2 1 0 0x3b Form::Three, 64;
-    VPMAXSD: "vpmaxsd" 2 1 0 0x3d Form::Three, 64;
-    VPMAXUD: "vpmaxud" 2 1 0 0x3f Form::Three, 64;
-    VSCALEFPS: "vscalefps" 2 1 0 0x2c Form::Three, 64;
-    VFMADD132PS: "vfmadd132ps" 2 1 0 0x98 Form::Three, 64;
-    VFMADD213PS: "vfmadd213ps" 2 1 0 0xa8 Form::Three, 64;
-    VFMADD231PS: "vfmadd231ps" 2 1 0 0xb8 Form::Three, 64;
-    VBLENDMPS: "vblendmps" 2 1 0 0x65 Form::Three, 64;
-    VALIGND: "valignd" 3 1 0 0x03 Form::ThreeImmediate, 64;
-    VSQRTPS: "vsqrtps" 1 0 0 0x51 Form::Two, 64;
-    VRNDSCALEPS: "vrndscaleps" 3 1 0 0x08 Form::TwoImmediate, 64;
-    VCVTDQ2PS: "vcvtdq2ps" 1 0 0 0x5b Form::Two, 64;
-    VCVTUDQ2PS: "vcvtudq2ps" 1 3 0 0x7a Form::Two, 64;
-    VCVTTPS2DQ: "vcvttps2dq" 1 2 0 0x5b Form::Two, 64;
-    VMOVAPS: "vmovaps" 1 0 0 0x28 Form::Two, 64;
-    VMOVUPS: "vmovups" 1 0 0 0x10 Form::Two, 64;
-    VMOVUPS_STORE: "vmovups" 1 0 0 0x11 Form::Store, 64;
-    VBROADCASTSS: "vbroadcastss" 2 1 0 0x18 Form::Two, 4;
-    VPMOVZXBD: "vpmovzxbd" 2 1 0 0x31 Form::Two, 16;
-    VPMOVSXBD: "vpmovsxbd" 2 1 0 0x21 Form::Two, 16;
-    VPMOVDB: "vpmovdb" 2 2 0 0x31 Form::Store, 16;
-    VMOVSS_STORE: "vmovss" 1 2 0 0x11 Form::Store, 4;
-    VCMPPS: "vcmpps" 1 0 0 0xc2 Form::Compare, 64;
-    VPCMPD: "vpcmpd" 3 1 0 0x1f Form::Compare, 64;
-    VPCMPUD: "vpcmpud" 3 1 0 0x1e Form::Compare, 64;
-    VPTESTMD: "vptestmd" 2 1 0 0x27 Form::Test, 64;
-    VPSLLD: "vpslld" 1 1 0 0x72 Form::Shift(6), 64;
-    VPSRLD: "vpsrld" 1 1 0 0x72 Form::Shift(2), 64;
-    VPSRAD: "vpsrad" 1 1 0 0x72 Form::Shift(4), 64;
-}
-
-#[cfg(test)]
-impl Evex {
-    pub(super) fn immediate_for_test(self) -> Option<u8> {
-        let has = matches!(self.form, Form::Compare | Form::ThreeImmediate | Form::TwoImmediate | Form::Shift(_));
-        has.then_some(9)
-    }
-
-    pub(super) fn writes_mask_for_test(self) -> bool {
-        matches!(self.form, Form::Compare | Form::Test)
-    }
-
-    pub(super) fn stores_for_test(self) -> bool {
-        self.form == Form::Store
-    }
-
-    /// One word may stand for all lanes.
-    pub(super) fn takes_words_for_test(self) -> bool {
-        self.unit == 64 && !matches!(self.name, "vmovaps" | "vmovups")
-    }
-
-    pub(super) fn lanes_for_test(self) -> Vec<Lanes> {
-        match self.name {
-            "vblendmps" => vec![Lanes::All, Lanes::Where(3)],
-            _ if self.writes_mask_for_test() => vec![Lanes::All, Lanes::Where(1)],
-            _ => vec![Lanes::All, Lanes::Where(7), Lanes::OrZero(1)],
-        }
-    }
 }
 
 /// Lanes that an instruction writes.
@@ -219,6 +103,15 @@ impl Assembler {
         }))
     }
 
+    /// Sixteen words in a row behind the code.
+    pub(super) fn words(&mut self, words: [u32; 16]) -> Memory {
+        let known = self.pool.windows(16).position(|window| window == words);
+        Memory::Pool(known.unwrap_or_else(|| {
+            self.pool.extend(words);
+            self.pool.len() - 16
+        }))
+    }
+
     pub(super) fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
@@ -234,7 +127,7 @@ impl Assembler {
         self.note(|| listed(op, to, a, rm, lanes, immediate));
         let (reg, second) = match op.form {
             Form::Shift(extension) => (extension, to),
-            Form::Two | Form::Store | Form::TwoImmediate => (to, 0),
+            Form::Two | Form::FromGeneral | Form::FromMask | Form::Store | Form::TwoImmediate => (to, 0),
             _ => (to, a),
         };
         let (x, b) = match rm {
@@ -314,6 +207,34 @@ impl Assembler {
         self.note(|| format!("mov ecx, -1\nbzhi ecx, ecx, e{}\nkmovw k{to}, ecx", &count.name()[1..]));
         self.bytes.extend([0xb9, 0xff, 0xff, 0xff, 0xff]);
         self.bytes.extend([0xc4, 0xe2, (!count.0 & 15) << 3, 0xf5, 0xc9]);
+        self.bytes.extend([0xc5, 0xf8, 0x92, 0xc0 | to << 3 | 1]);
+    }
+
+    /// A mask of constant bits.
+    pub(super) fn mask_bits(&mut self, to: u8, bits: u16) {
+        self.note(|| format!("mov ecx, {}\nkmovw k{to}, ecx", hex(i64::from(bits))));
+        self.bytes.push(0xb9);
+        self.bytes.extend(u32::from(bits).to_le_bytes());
+        self.bytes.extend([0xc5, 0xf8, 0x92, 0xc0 | to << 3 | 1]);
+    }
+
+    /// Of the elements that every second of `count` ones stretches over, 16 from the element `skip` on; with `even`, only
+    /// every second. Changes `rcx` and `temporary`.
+    pub(super) fn mask_spread(&mut self, to: u8, count: Gpr, skip: u8, even: bool, temporary: Gpr) {
+        self.address(temporary, Memory::At { base: count, index: Some((count, 0)), displacement: -1 });
+        self.set(Gpr(1), -1);
+        self.note(|| format!("bzhi rcx, rcx, {}", temporary.name()));
+        self.bytes.extend([0xc4, 0xe2, 0x80 | (!temporary.0 & 15) << 3, 0xf5, 0xc9]);
+        if skip > 0 {
+            self.note(|| format!("shr rcx, {}", hex(i64::from(skip))));
+            self.bytes.extend([0x48, 0xc1, 0xe9, skip]);
+        }
+        if even {
+            self.note(|| "and rcx, 0x5555".to_owned());
+            self.integer(0x81, 4, IntRm::Register(Gpr(1)));
+            self.bytes.extend(0x5555u32.to_le_bytes());
+        }
+        self.note(|| format!("kmovw k{to}, ecx"));
         self.bytes.extend([0xc5, 0xf8, 0x92, 0xc0 | to << 3 | 1]);
     }
 
@@ -496,6 +417,8 @@ fn memory_text(memory: Memory) -> String {
 
 fn listed(op: Evex, to: u8, a: u8, rm: Rm, lanes: Lanes, immediate: Option<u8>) -> String {
     let rm = match rm {
+        Rm::Register(number) if op.form == Form::FromMask => format!("k{number}"),
+        Rm::Register(number) if op.form == Form::FromGeneral => Gpr(number).name().replace('r', "e"),
         Rm::Register(number) => format!("zmm{number}"),
         Rm::Memory(memory) => memory_text(memory),
         Rm::Word(memory) => memory_text(memory) + "{1to16}",
@@ -507,7 +430,9 @@ fn listed(op: Evex, to: u8, a: u8, rm: Rm, lanes: Lanes, immediate: Option<u8>) 
     };
     let operands = match op.form {
         Form::Three | Form::ThreeImmediate => format!("zmm{to}{lanes}, zmm{a}, {rm}"),
-        Form::Two | Form::TwoImmediate | Form::Shift(_) => format!("zmm{to}{lanes}, {rm}"),
+        Form::Two | Form::FromGeneral | Form::FromMask | Form::TwoImmediate | Form::Shift(_) => {
+            format!("zmm{to}{lanes}, {rm}")
+        }
         Form::Store => format!("{rm}{lanes}, zmm{to}"),
         Form::Compare | Form::Test => format!("k{to}{lanes}, zmm{a}, {rm}"),
     };

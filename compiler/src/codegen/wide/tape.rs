@@ -4,7 +4,7 @@
 //! Registers are virtual and without number limit. A register is written once, except accumulators. What lies between
 //! [`Op::Repeat`] and its [`Op::End`] runs a fixed number of times.
 
-use super::encode::{self, Evex};
+pub(in crate::codegen) use super::op::{Binary, Combine, Compare, Op, Unary};
 
 /// A virtual vector register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,12 +43,14 @@ pub(in crate::codegen) struct Stream(pub(super) u32);
 pub(in crate::codegen) struct StreamData {
     /// Bytes of an element, 1 or 4.
     pub(in crate::codegen) size: u8,
-    /// Whether neighbouring lanes read neighbouring elements; else all lanes read the same.
-    pub(in crate::codegen) lanes: bool,
+    /// Elements from lane to lane: 0, 1 or 2.
+    pub(in crate::codegen) step: u8,
     /// Bytes per iteration of inner loops, outermost first.
     pub(in crate::codegen) strides: Vec<(usize, i32)>,
     /// Bytes per iteration of the loops around the lanes, outermost first.
     pub(in crate::codegen) rows: Vec<i32>,
+    /// Bytes in addition after every [`Tape::turn`] rows.
+    pub(in crate::codegen) turn: i32,
 }
 
 /// An element of a stream, some bytes off.
@@ -69,243 +71,6 @@ pub(in crate::codegen) enum Element {
     Unsigned,
 }
 
-/// `f(a, b)` in one instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::codegen) enum Binary {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    /// The smaller; the second if either is NaN.
-    Least,
-    /// The greater; the second if either is NaN.
-    Greatest,
-    /// `a * 2^floor(b)`.
-    Scale,
-    IntAdd,
-    IntSub,
-    IntMul,
-    IntMin,
-    IntMax,
-    UintMin,
-    UintMax,
-    And,
-    Or,
-    Xor,
-}
-
-impl Binary {
-    pub(super) fn instruction(self) -> Evex {
-        match self {
-            Binary::Add => encode::VADDPS,
-            Binary::Sub => encode::VSUBPS,
-            Binary::Mul => encode::VMULPS,
-            Binary::Div => encode::VDIVPS,
-            Binary::Least => encode::VMINPS,
-            Binary::Greatest => encode::VMAXPS,
-            Binary::Scale => encode::VSCALEFPS,
-            Binary::IntAdd => encode::VPADDD,
-            Binary::IntSub => encode::VPSUBD,
-            Binary::IntMul => encode::VPMULLD,
-            Binary::IntMin => encode::VPMINSD,
-            Binary::IntMax => encode::VPMAXSD,
-            Binary::UintMin => encode::VPMINUD,
-            Binary::UintMax => encode::VPMAXUD,
-            Binary::And => encode::VPANDD,
-            Binary::Or => encode::VPORD,
-            Binary::Xor => encode::VPXORD,
-        }
-    }
-
-    fn commutes(self) -> bool {
-        !matches!(self, Binary::Sub | Binary::Div | Binary::Least | Binary::Greatest | Binary::Scale | Binary::IntSub)
-    }
-}
-
-/// `f(x)` in one instruction, some with a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::codegen) enum Unary {
-    Sqrt,
-    /// To the nearest, ties to even.
-    Nearest,
-    Floor,
-    Ceil,
-    FromInt,
-    FromUint,
-    ToInt,
-    ShiftLeft(u8),
-    ShiftRight(u8),
-    ShiftRightSigned(u8),
-}
-
-impl Unary {
-    pub(super) fn instruction(self) -> (Evex, Option<u8>) {
-        match self {
-            Unary::Sqrt => (encode::VSQRTPS, None),
-            // 8 keeps the inexact flag silent.
-            Unary::Nearest => (encode::VRNDSCALEPS, Some(8)),
-            Unary::Floor => (encode::VRNDSCALEPS, Some(9)),
-            Unary::Ceil => (encode::VRNDSCALEPS, Some(10)),
-            Unary::FromInt => (encode::VCVTDQ2PS, None),
-            Unary::FromUint => (encode::VCVTUDQ2PS, None),
-            Unary::ToInt => (encode::VCVTTPS2DQ, None),
-            Unary::ShiftLeft(distance) => (encode::VPSLLD, Some(distance)),
-            Unary::ShiftRight(distance) => (encode::VPSRLD, Some(distance)),
-            Unary::ShiftRightSigned(distance) => (encode::VPSRAD, Some(distance)),
-        }
-    }
-}
-
-/// A comparison; the number is the instruction's predicate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::codegen) enum Compare {
-    Float(u8),
-    Int(u8),
-    Uint(u8),
-}
-
-impl Compare {
-    /// Neither is NaN.
-    pub(in crate::codegen) const ORDERED: Compare = Compare::Float(7);
-    pub(in crate::codegen) const LESS: Compare = Compare::Float(0x11);
-    pub(in crate::codegen) const EQUAL: Compare = Compare::Float(0);
-    pub(in crate::codegen) const GREATER: Compare = Compare::Float(0x1e);
-
-    pub(super) fn instruction(self) -> (Evex, u8) {
-        match self {
-            Compare::Float(predicate) => (encode::VCMPPS, predicate),
-            Compare::Int(predicate) => (encode::VPCMPD, predicate),
-            Compare::Uint(predicate) => (encode::VPCMPUD, predicate),
-        }
-    }
-
-    /// The comparison with its operands exchanged.
-    fn turned(self) -> Compare {
-        match self {
-            Compare::Float(predicate) => Compare::Float(match predicate {
-                0x11 => 0x1e,
-                0x1e => 0x11,
-                0x12 => 0x1d,
-                0x1d => 0x12,
-                other => other,
-            }),
-            Compare::Int(predicate) => Compare::Int(turned_integer(predicate)),
-            Compare::Uint(predicate) => Compare::Uint(turned_integer(predicate)),
-        }
-    }
-}
-
-/// 1 is less, 2 less or equal, 5 greater or equal, 6 greater.
-fn turned_integer(predicate: u8) -> u8 {
-    match predicate {
-        1 => 6,
-        6 => 1,
-        2 => 5,
-        5 => 2,
-        other => other,
-    }
-}
-
-/// How an accumulator takes a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::codegen) enum Combine {
-    Plain(Binary),
-    /// The greater of floats, NaN if either is.
-    Max,
-    /// The smaller of floats, NaN if either is.
-    Min,
-}
-
-/// One step of a tape.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::codegen) enum Op {
-    Load {
-        to: Vector,
-        at: At,
-        element: Element,
-    },
-    Store {
-        at: At,
-        element: Element,
-        value: Source,
-    },
-    Unary {
-        to: Vector,
-        f: Unary,
-        x: Source,
-    },
-    Binary {
-        to: Vector,
-        f: Binary,
-        a: Source,
-        b: Source,
-    },
-    MulAdd {
-        to: Vector,
-        a: Source,
-        b: Source,
-        c: Source,
-    },
-    /// The greater or smaller of floats, NaN if either is.
-    Extreme {
-        to: Vector,
-        max: bool,
-        a: Source,
-        b: Source,
-    },
-    Compare {
-        to: Mask,
-        f: Compare,
-        a: Source,
-        b: Source,
-    },
-    /// Whether any bit is set.
-    Test {
-        to: Mask,
-        x: Source,
-    },
-    Logic {
-        to: Mask,
-        f: super::encode::MaskOp,
-        a: Mask,
-        b: Mask,
-    },
-    Not {
-        to: Mask,
-        a: Mask,
-    },
-    Select {
-        to: Vector,
-        mask: Mask,
-        a: Source,
-        b: Source,
-    },
-    /// Gives an accumulator a value.
-    Copy {
-        to: Vector,
-        from: Source,
-    },
-    /// `to = f(to, value)`.
-    Accumulate {
-        to: Vector,
-        f: Combine,
-        value: Source,
-    },
-    /// `to = a * b + to`.
-    AccumulateProduct {
-        to: Vector,
-        a: Source,
-        b: Source,
-    },
-    /// Begins an inner loop.
-    Repeat {
-        number: usize,
-    },
-    End {
-        number: usize,
-    },
-}
-
 /// A value that is carried from one vector to the next, with a partial value per lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::codegen) struct Total {
@@ -324,6 +89,8 @@ pub(in crate::codegen) struct Tape {
     pub(super) head: Vec<Op>,
     /// Whether operations go to the head.
     in_head: bool,
+    /// Rows of the outermost loop after which streams make another step, or 0.
+    pub(super) turn: i32,
     /// Iterations of the loops around the lanes but for the outermost, whose number is an argument; outermost first.
     pub(super) rows: Vec<i32>,
     pub(super) words: Vec<WordData>,
@@ -423,8 +190,12 @@ impl Tape {
         self.streams.iter().enumerate().map(|(number, data)| (Stream(number as u32), data))
     }
 
+    pub(in crate::codegen) fn step(&self, stream: Stream) -> u8 {
+        self.streams[stream.0 as usize].step
+    }
+
     pub(in crate::codegen) fn runs_along_lanes(&self, stream: Stream) -> bool {
-        self.streams[stream.0 as usize].lanes
+        self.streams[stream.0 as usize].step > 0
     }
 
     /// The vector is the same in all lanes and copies.
@@ -448,9 +219,18 @@ impl Tape {
         self.rows = rows;
     }
 
-    /// Whether something per row needs a mask, of which there are too few.
-    pub(in crate::codegen) fn has_masks_in_head(&self) -> bool {
-        self.head.iter().any(|op| op.mask_result().is_some())
+    /// Rows of the outermost loop after which streams make another step.
+    pub(in crate::codegen) fn set_turn(&mut self, turn: i32) {
+        self.turn = turn;
+    }
+
+    pub(in crate::codegen) fn turn(&self) -> i32 {
+        self.turn
+    }
+
+    /// Whether a stream takes every second element.
+    pub(super) fn has_steps_of_two(&self) -> bool {
+        self.streams.iter().any(|stream| stream.step == 2)
     }
 
     pub(in crate::codegen) fn binary(&mut self, f: Binary, a: Source, b: Source) -> Source {
@@ -489,55 +269,5 @@ impl Tape {
         let to = self.vector();
         self.push(Op::Select { to, mask, a, b });
         Source::Vector(to)
-    }
-}
-
-impl Op {
-    /// Operands; accumulators that are written in place are among them.
-    pub(super) fn sources(&self) -> [Option<Source>; 3] {
-        match *self {
-            Op::Load { .. } | Op::Logic { .. } | Op::Not { .. } | Op::Repeat { .. } | Op::End { .. } => [None; 3],
-            Op::Store { value: x, .. } | Op::Unary { x, .. } | Op::Test { x, .. } | Op::Copy { from: x, .. } => {
-                [Some(x), None, None]
-            }
-            Op::Binary { a, b, .. } | Op::Extreme { a, b, .. } | Op::Compare { a, b, .. } | Op::Select { a, b, .. } => {
-                [Some(a), Some(b), None]
-            }
-            Op::MulAdd { a, b, c, .. } => [Some(a), Some(b), Some(c)],
-            Op::Accumulate { to, value, .. } => [Some(value), Some(Source::Vector(to)), None],
-            Op::AccumulateProduct { to, a, b } => [Some(a), Some(b), Some(Source::Vector(to))],
-        }
-    }
-
-    pub(super) fn masks(&self) -> [Option<Mask>; 2] {
-        match *self {
-            Op::Logic { a, b, .. } => [Some(a), Some(b)],
-            Op::Not { a, .. } => [Some(a), None],
-            Op::Select { mask, .. } => [Some(mask), None],
-            _ => [None; 2],
-        }
-    }
-
-    /// The vector that is written.
-    pub(super) fn result(&self) -> Option<Vector> {
-        match *self {
-            Op::Load { to, .. }
-            | Op::Unary { to, .. }
-            | Op::Binary { to, .. }
-            | Op::MulAdd { to, .. }
-            | Op::Extreme { to, .. }
-            | Op::Select { to, .. }
-            | Op::Copy { to, .. }
-            | Op::Accumulate { to, .. }
-            | Op::AccumulateProduct { to, .. } => Some(to),
-            _ => None,
-        }
-    }
-
-    pub(super) fn mask_result(&self) -> Option<Mask> {
-        match *self {
-            Op::Compare { to, .. } | Op::Test { to, .. } | Op::Logic { to, .. } | Op::Not { to, .. } => Some(to),
-            _ => None,
-        }
     }
 }

@@ -436,3 +436,93 @@ fn sums_go_on_from_row_to_row() {
     assert_eq!(wide[1].get::<f32>(), want);
     assert_eq!(narrow[1].get::<f32>(), want);
 }
+
+/// Windows of 2 x 2 with a step of 2 over planes of `2 height + odd` x `2 width + odd`: the greatest number and its place,
+/// the first NaN if there is one. With `odd`, rows are found by quotient and remainder.
+fn max_pool(planes: usize, height: usize, width: usize, odd: usize) -> LoopNest {
+    let (rows, columns) = (2 * height + odd, 2 * width + odd);
+    let n = NestBuilder::new("pool");
+    let x = n.buffer("x", F32, planes * rows * columns, Access::Read);
+    let y = n.buffer("y", F32, planes * height * width, Access::Write);
+    let place = n.buffer("place", I32, planes * height * width, Access::Write);
+    let (row, i) = (n.var("row"), n.var("i"));
+    let origin = if odd == 0 {
+        Index::var(row) * (2 * columns) as i64
+    } else {
+        let plane = Index::var(row).floor_div(height as i64) * (rows * columns) as i64;
+        plane + Index::var(row).modulo(height as i64) * (2 * columns) as i64
+    };
+    let at = |down: usize, right: usize| n.load(x, origin.clone() + Index::var(i) * 2 + (down * columns + right));
+    let (mut best, mut where_) = (at(0, 0), n.literal(0i64, I32));
+    for (number, (down, right)) in [(0, 1), (1, 0), (1, 1)].into_iter().enumerate() {
+        let next = at(down, right);
+        let nan = n.binary(BinaryFn::And, n.compare(CompareFn::Ne, next, next), n.compare(CompareFn::Eq, best, best));
+        let better = n.binary(BinaryFn::Or, n.compare(CompareFn::Gt, next, best), nan);
+        best = n.select(better, next, best);
+        where_ = n.select(better, n.literal(number as i64 + 1, I32), where_);
+    }
+    let out = Index::var(row) * width as i64 + Index::var(i);
+    let body = vec![n.store(y, out.clone(), best), n.store(place, out, where_)];
+    let lanes = Loop::over(i, width).vector().body(body);
+    // Two tiles, the second of which begins in the middle of a plane.
+    let half = (planes * height / 2 + 1) as i64;
+    let (begin, end) =
+        (Index::var(Var::TILE) * half, (Index::var(Var::TILE) * half + half).at_most((planes * height) as i64));
+    n.finish(2, vec![Loop::range(row, begin, end).body(vec![lanes])])
+}
+
+#[test]
+fn windows_with_steps_of_two() {
+    for (planes, height, width) in [(3usize, 5usize, 6usize), (2, 3, 15), (2, 4, 16), (1, 3, 33), (1, 2, 100)] {
+        for odd in [0, 1] {
+            let nest = max_pool(planes, height, width, odd);
+            let xs = numbers(planes * (2 * height + odd) * (2 * width + odd), width as u64);
+            let outputs = planes * height * width;
+            let zeros = Bytes::zeros(outputs * 4);
+            let [mut wide, mut narrow] = both(&nest, &[Bytes::of(&xs), zeros.clone(), zeros]);
+            assert_eq!(bits(&mut wide[1]), bits(&mut narrow[1]), "{planes} {height} {width} {odd}");
+            assert_eq!(wide[2].get::<i32>(), narrow[2].get::<i32>(), "{planes} {height} {width} {odd}");
+        }
+    }
+}
+
+/// `y[2 i + phase, 2 j + phase'] = (place[i, j] = 2 phase + phase' ? dy[i, j] : 0)` where `(i, j)` exists.
+#[test]
+fn stores_with_steps_of_two_and_loads_that_may_be_outside() {
+    for (height, width) in [(4usize, 6usize), (3, 15), (2, 16), (2, 40)] {
+        let (rows, columns) = (2 * height + 1, 2 * width + 1);
+        let n = NestBuilder::new("grad");
+        let dy = n.buffer("dy", F32, height * width, Access::Read);
+        let place = n.buffer("place", I32, height * width, Access::Read);
+        let y = n.buffer("y", F32, rows * columns, Access::Write);
+        let mut body = Vec::new();
+        for (down, right) in [(0usize, 0usize), (0, 1), (1, 0), (1, 1)] {
+            let (i, j) = (n.var("i"), n.var("j"));
+            let at = Index::var(i) * width as i64 + Index::var(j);
+            let inside = n.binary(
+                BinaryFn::And,
+                n.in_range(Index::var(i), height as i64),
+                n.in_range(Index::var(j), width as i64),
+            );
+            let chosen = n.guarded_load(place, at.clone(), inside, n.literal(-1i64, I32));
+            let value = n.guarded_load(dy, at, inside, n.literal(0.0, F32));
+            let number = n.literal((2 * down + right) as i64, I32);
+            let value = n.select(n.compare(CompareFn::Eq, chosen, number), value, n.literal(0.0, F32));
+            let to = (Index::var(i) * 2 + down) * columns as i64 + Index::var(j) * 2 + right;
+            let lanes = Loop::over(j, width + 1 - right).vector().body(vec![n.store(y, to, value)]);
+            body.push(Loop::over(i, height + 1 - down).body(vec![lanes]));
+        }
+        let nest = n.finish(1, body);
+        let xs = numbers(height * width, 11);
+        let places: Vec<i32> = (0..height * width).map(|i| (i * 7919 % 101) as i32 % 4).collect();
+        let zeros = Bytes::zeros(rows * columns * 4);
+        let [mut wide, mut narrow] = both(&nest, &[Bytes::of(&xs), Bytes::of(&places), zeros]);
+        let (wide, narrow) = (bits(&mut wide[2]), bits(&mut narrow[2]));
+        assert_eq!(wide, narrow, "{height} {width}");
+        for (at, (x, place)) in xs.iter().zip(&places).enumerate() {
+            let (i, j) = (at / width * 2 + *place as usize / 2, at % width * 2 + *place as usize % 2);
+            let want = if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() };
+            assert_eq!(wide[i * columns + j], want, "{height} {width}: {i} {j}");
+        }
+    }
+}

@@ -6,16 +6,12 @@
 use std::collections::HashMap;
 
 use kiln_ir::DType;
-use kiln_ir::scalar::{BinaryFn, CompareFn, Number, UnaryFn};
 
 use super::super::analysis::Facts;
-use super::super::lanes::literal_bytes;
 use super::super::loops::neutral;
-use crate::codegen::wide::MaskOp;
-use crate::codegen::wide::tape::{
-    At, Binary, Combine, Compare, Element, Mask, Op, Source, StreamData, Tape, Unary, Vector, Word,
-};
-use crate::loops::nest::{Accumulator, Atom, Expr, ExprNode, Index, Local, Loop, LoopNest, Place, Stmt, Var};
+use super::functions::{bits, checked_bits, combination, comparison, element, numeric, vector};
+use crate::codegen::wide::tape::{Mask, Op, Source, Tape, Vector, Word};
+use crate::loops::nest::{Accumulator, Expr, ExprNode, Index, Local, Loop, LoopNest, Place, Stmt, Var};
 
 /// Why a loop stays narrow.
 pub(super) type Lowered<T> = Result<T, &'static str>;
@@ -30,15 +26,19 @@ pub(super) struct WideLoop {
     pub(super) inner: Vec<(Var, i64)>,
     /// Words that the caller gives.
     pub(super) arguments: Vec<Expr>,
+    /// Rows since the last turn, at the beginning.
+    pub(super) turn: Option<Index>,
     /// Expressions of the body, a measure of its length.
     pub(super) size: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Value {
+pub(super) enum Value {
     Vector(Vector),
     Word(Word),
     Mask(Mask),
+    /// All bits or none, the same in all lanes.
+    Truth(Vector),
 }
 
 /// Lowers a loop that may run in lanes, with the loops around it, outermost first.
@@ -50,6 +50,8 @@ pub(super) fn lower(nest: &LoopNest, facts: &[Facts], rows: &[&Loop], node: &Loo
         facts,
         lane: node.var,
         rows: rows.iter().map(|row| (row.var, row.step)).collect(),
+        loops: rows.iter().chain([&node]).map(|node| (*node).clone()).collect(),
+        turn: None,
         varying: Facts::changed_by_loop(node),
         rows_vary,
         row_values: HashMap::new(),
@@ -58,6 +60,7 @@ pub(super) fn lower(nest: &LoopNest, facts: &[Facts], rows: &[&Loop], node: &Loo
             streams: Vec::new(),
             inner: Vec::new(),
             arguments: Vec::new(),
+            turn: None,
             size: 0,
         },
         open: Vec::new(),
@@ -70,36 +73,41 @@ pub(super) fn lower(nest: &LoopNest, facts: &[Facts], rows: &[&Loop], node: &Loo
         lowering.total(accumulator)?;
     }
     lowering.block(&node.body)?;
-    if lowering.wide.tape.has_masks_in_head() {
-        return Err("a comparison per row");
+    if let Some(turn) = lowering.turn {
+        lowering.wide.tape.set_turn(turn);
+        lowering.wide.turn = rows.first().map(|row| Index::var(row.var).modulo(i64::from(turn)));
     }
     Ok(lowering.wide)
 }
 
-struct Lowering<'a> {
-    nest: &'a LoopNest,
-    facts: &'a [Facts],
-    lane: Var,
+pub(super) struct Lowering<'a> {
+    pub(super) nest: &'a LoopNest,
+    pub(super) facts: &'a [Facts],
+    pub(super) lane: Var,
     /// Variables of the loops around the lanes, with their steps.
-    rows: Vec<(Var, i64)>,
+    pub(super) rows: Vec<(Var, i64)>,
+    /// The same loops and, last, the one in lanes.
+    pub(super) loops: Vec<Loop>,
+    /// Divisor of the outermost variable.
+    pub(super) turn: Option<i32>,
     /// What the loop changes.
-    varying: Facts,
+    pub(super) varying: Facts,
     /// What the loops around it change beside.
-    rows_vary: Facts,
+    pub(super) rows_vary: Facts,
     /// Values per row.
-    row_values: HashMap<Expr, Value>,
-    wide: WideLoop,
+    pub(super) row_values: HashMap<Expr, Value>,
+    pub(super) wide: WideLoop,
     /// Variables of the inner loops around this place, with their numbers.
-    open: Vec<(Var, usize)>,
+    pub(super) open: Vec<(Var, usize)>,
     /// Steps of inner loops, by number.
-    steps: Vec<i64>,
-    values: HashMap<Expr, Value>,
-    words: HashMap<Expr, Word>,
-    locals: HashMap<Local, Value>,
+    pub(super) steps: Vec<i64>,
+    pub(super) values: HashMap<Expr, Value>,
+    pub(super) words: HashMap<Expr, Word>,
+    pub(super) locals: HashMap<Local, Value>,
 }
 
 impl Lowering<'_> {
-    fn total(&mut self, accumulator: &Accumulator) -> Lowered<()> {
+    pub(super) fn total(&mut self, accumulator: &Accumulator) -> Lowered<()> {
         let dtype = self.nest.dtype(accumulator.init);
         let combine = accumulator.combine.ok_or("an accumulator does not combine")?;
         let f = combination(combine, dtype)?;
@@ -109,11 +117,11 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn block(&mut self, stmts: &[Stmt]) -> Lowered<()> {
+    pub(super) fn block(&mut self, stmts: &[Stmt]) -> Lowered<()> {
         stmts.iter().try_for_each(|stmt| self.stmt(stmt))
     }
 
-    fn stmt(&mut self, stmt: &Stmt) -> Lowered<()> {
+    pub(super) fn stmt(&mut self, stmt: &Stmt) -> Lowered<()> {
         match stmt {
             Stmt::Let { local, value } => {
                 let value = self.eval(*value)?;
@@ -132,7 +140,7 @@ impl Lowering<'_> {
     }
 
     /// A local that names an accumulator keeps the value that it has now.
-    fn own(&mut self, value: Value) -> Value {
+    pub(super) fn own(&mut self, value: Value) -> Value {
         match value {
             Value::Vector(vector) if self.wide.tape.is_changed(vector) => {
                 let to = self.wide.tape.vector();
@@ -143,7 +151,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn set(&mut self, local: Local, value: Expr) -> Lowered<()> {
+    pub(super) fn set(&mut self, local: Local, value: Expr) -> Lowered<()> {
         let Some(Value::Vector(to)) = self.locals.get(&local).copied() else {
             return Err("an accumulator of another kind");
         };
@@ -177,10 +185,11 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn store(&mut self, place: Place, index: &Index, value: Expr) -> Lowered<()> {
+    pub(super) fn store(&mut self, place: Place, index: &Index, value: Expr) -> Lowered<()> {
         let dtype = self.nest.place(place).ok_or("an undeclared place")?.0;
         let element = element(dtype)?;
         let value = match self.eval(value)? {
+            Value::Truth(_) => return Err("a truth value that is the same in all lanes"),
             Value::Mask(mask) => {
                 let (one, zero) = (self.wide.tape.literal(1), self.wide.tape.literal(0));
                 self.wide.tape.select(mask, Source::Word(one), Source::Word(zero))
@@ -198,7 +207,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn inner(&mut self, node: &Loop) -> Lowered<()> {
+    pub(super) fn inner(&mut self, node: &Loop) -> Lowered<()> {
         let (Some(begin), Some(end)) = (node.begin.as_constant(), node.end.as_constant()) else {
             return Err("an inner loop of unknown length");
         };
@@ -233,7 +242,7 @@ impl Lowering<'_> {
     }
 
     /// Evaluates before an inner loop what it does not change.
-    fn before(&mut self, stmts: &[Stmt], changed: &Facts) -> Lowered<()> {
+    pub(super) fn before(&mut self, stmts: &[Stmt], changed: &Facts) -> Lowered<()> {
         for stmt in stmts {
             match stmt {
                 Stmt::Let { value, .. } | Stmt::Set { value, .. } | Stmt::Store { value, .. } => {
@@ -251,7 +260,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn before_expr(&mut self, expr: Expr, changed: &Facts) -> Lowered<()> {
+    pub(super) fn before_expr(&mut self, expr: Expr, changed: &Facts) -> Lowered<()> {
         let nest = self.nest;
         let facts = self.facts[expr.0 as usize];
         if !facts.meets(&self.varying) {
@@ -268,31 +277,34 @@ impl Lowering<'_> {
         nest.node(expr).children().try_for_each(|child| self.before_expr(child, changed))
     }
 
-    fn kill(&mut self, changed: &Facts) {
+    pub(super) fn kill(&mut self, changed: &Facts) {
         self.values.retain(|expr, _| !self.facts[expr.0 as usize].meets(changed));
     }
 
-    fn source(&mut self, expr: Expr) -> Lowered<Source> {
+    pub(super) fn source(&mut self, expr: Expr) -> Lowered<Source> {
         match self.eval(expr)? {
             Value::Vector(vector) => Ok(Source::Vector(vector)),
             Value::Word(word) => Ok(Source::Word(word)),
-            Value::Mask(_) => Err("a truth value as a number"),
+            Value::Mask(_) | Value::Truth(_) => Err("a truth value as a number"),
         }
     }
 
-    fn mask(&mut self, expr: Expr) -> Lowered<Mask> {
+    pub(super) fn mask(&mut self, expr: Expr) -> Lowered<Mask> {
         match self.eval(expr)? {
             Value::Mask(mask) => Ok(mask),
             Value::Vector(_) => Err("a number as a truth value"),
-            Value::Word(word) => {
-                let to = self.wide.tape.mask();
-                self.wide.tape.push(Op::Test { to, x: Source::Word(word) });
-                Ok(to)
-            }
+            Value::Word(word) => Ok(self.test(Source::Word(word))),
+            Value::Truth(vector) => Ok(self.test(Source::Vector(vector))),
         }
     }
 
-    fn eval(&mut self, expr: Expr) -> Lowered<Value> {
+    pub(super) fn test(&mut self, x: Source) -> Mask {
+        let to = self.wide.tape.mask();
+        self.wide.tape.push(Op::Test { to, x });
+        to
+    }
+
+    pub(super) fn eval(&mut self, expr: Expr) -> Lowered<Value> {
         let dtype = self.nest.dtype(expr);
         match self.nest.node(expr) {
             ExprNode::Local(local) => {
@@ -322,19 +334,27 @@ impl Lowering<'_> {
     }
 
     /// A value that is computed once per row.
-    fn per_row(&mut self, expr: Expr, dtype: DType) -> Lowered<Value> {
+    pub(super) fn per_row(&mut self, expr: Expr, dtype: DType) -> Lowered<Value> {
         if let Some(value) = self.row_values.get(&expr) {
             return Ok(*value);
         }
         let around = self.wide.tape.set_head(true);
-        let value = self.fresh(expr, dtype);
+        let value = self.fresh(expr, dtype).map(|value| match value {
+            // Masks are few: what is kept for a row is kept in a vector.
+            Value::Mask(mask) => {
+                let to = self.wide.tape.vector();
+                self.wide.tape.push(Op::Spread { to, mask });
+                Value::Truth(to)
+            }
+            other => other,
+        });
         self.wide.tape.set_head(around);
         self.row_values.insert(expr, value?);
         value
     }
 
     /// The argument of an expression that is the same in all lanes.
-    fn word(&mut self, expr: Expr, dtype: DType) -> Lowered<Word> {
+    pub(super) fn word(&mut self, expr: Expr, dtype: DType) -> Lowered<Word> {
         if !matches!(dtype, DType::F32 | DType::I32 | DType::U32 | DType::Bool) {
             return Err("a value that has no 32 bit");
         }
@@ -347,12 +367,15 @@ impl Lowering<'_> {
         Ok(word)
     }
 
-    fn fresh(&mut self, expr: Expr, dtype: DType) -> Lowered<Value> {
+    pub(super) fn fresh(&mut self, expr: Expr, dtype: DType) -> Lowered<Value> {
         let nest = self.nest;
         match nest.node(expr) {
             ExprNode::Local(_) | ExprNode::Literal(_) => Err("a local without a value"),
-            ExprNode::Index(_) | ExprNode::InRange(..) => Err("arithmetic with positions"),
-            ExprNode::GuardedLoad { .. } => Err("a load that may be outside"),
+            ExprNode::Index(_) => Err("arithmetic with positions"),
+            ExprNode::InRange(index, limit) => self.in_range(index, *limit),
+            ExprNode::GuardedLoad { place, index, condition, otherwise } => {
+                self.guarded_load(*place, index, *condition, *otherwise, dtype)
+            }
             ExprNode::Philox { .. } => Err("random numbers"),
             ExprNode::Load(place, index) => self.load(*place, index, dtype),
             ExprNode::Unary(f, x) => self.unary(*f, *x, dtype),
@@ -376,320 +399,5 @@ impl Lowering<'_> {
             }
             ExprNode::Cast(x) => self.cast(*x, dtype),
         }
-    }
-
-    fn load(&mut self, place: Place, index: &Index, dtype: DType) -> Lowered<Value> {
-        let element = element(dtype)?;
-        let at = self.at(place, index, dtype)?;
-        let lanes = self.wide.tape.runs_along_lanes(at.stream);
-        if !lanes && (element != Element::Word || Facts::place(place).meets(&self.varying)) {
-            return Err("a byte, or what the loop writes, that is the same in all lanes");
-        }
-        let to = self.wide.tape.vector();
-        if !lanes {
-            self.wide.tape.mark_uniform(to);
-        }
-        self.wide.tape.push(Op::Load { to, at, element });
-        if dtype == DType::Bool {
-            let mask = self.wide.tape.mask();
-            self.wide.tape.push(Op::Test { to: mask, x: Source::Vector(to) });
-            return Ok(Value::Mask(mask));
-        }
-        Ok(Value::Vector(to))
-    }
-
-    /// The stream of an access, and how far from its beginning.
-    fn at(&mut self, place: Place, index: &Index, dtype: DType) -> Lowered<At> {
-        let size = dtype.bytes() as i64;
-        let step = index.coefficient(self.lane);
-        if !matches!(step, 0 | 1) {
-            return Err("neighbouring lanes are not neighbours in memory");
-        }
-        let mut strides = Vec::new();
-        let mut rows = vec![0; self.rows.len()];
-        for (atom, coefficient) in &index.terms {
-            match atom {
-                Atom::Var(var) if *var == self.lane => {}
-                Atom::Var(var) => {
-                    if let Some(level) = self.rows.iter().position(|(own, _)| own == var) {
-                        let stride = coefficient * size * self.rows[level].1;
-                        rows[level] = i32::try_from(stride).map_err(|_| "a stride of gigabytes")?;
-                        continue;
-                    }
-                    if let Some((_, number)) = self.open.iter().find(|(own, _)| own == var) {
-                        let stride = coefficient * size * self.steps[*number];
-                        strides.push((*number, i32::try_from(stride).map_err(|_| "a stride of gigabytes")?));
-                    } else if Facts::var(*var).meets(&self.varying) {
-                        return Err("a variable of a loop that is over");
-                    }
-                }
-                _ if Facts::atom(atom).meets(&self.varying) || Facts::atom(atom).meets(&self.rows_vary) => {
-                    return Err("an index that is not linear");
-                }
-                _ => {}
-            }
-        }
-        strides.sort_unstable_by_key(|(number, _)| *number);
-        let displacement = i32::try_from(index.constant * size).map_err(|_| "a displacement of gigabytes")?;
-        let start = Index { terms: index.terms.clone(), constant: 0 };
-        let key = (place, start);
-        let data = StreamData { size: size as u8, lanes: step == 1, strides, rows };
-        let same = |(own, (stream, own_data)): (&(Place, Index), (_, &StreamData))| {
-            (*own == key && *own_data == data).then_some(stream)
-        };
-        let known = self.wide.streams.iter().zip(self.wide.tape.streams()).find_map(same);
-        let stream = match known {
-            Some(stream) => stream,
-            None => {
-                self.wide.streams.push(key);
-                self.wide.tape.add_stream(data)
-            }
-        };
-        Ok(At { stream, displacement })
-    }
-
-    fn unary(&mut self, f: UnaryFn, x: Expr, dtype: DType) -> Lowered<Value> {
-        if dtype == DType::Bool {
-            if f != UnaryFn::Not {
-                return Err("arithmetic of truth values");
-            }
-            let a = self.mask(x)?;
-            let to = self.wide.tape.mask();
-            self.wide.tape.push(Op::Not { to, a });
-            return Ok(Value::Mask(to));
-        }
-        if dtype != DType::F32 {
-            return Err("a function of integers");
-        }
-        let x = self.source(x)?;
-        let tape = &mut self.wide.tape;
-        Ok(vector(match f {
-            UnaryFn::Neg => {
-                let sign = Source::Word(tape.literal(0x8000_0000));
-                tape.binary(Binary::Xor, x, sign)
-            }
-            UnaryFn::Abs => {
-                let size = Source::Word(tape.literal(0x7fff_ffff));
-                tape.binary(Binary::And, x, size)
-            }
-            UnaryFn::Sqrt => tape.unary(Unary::Sqrt, x),
-            UnaryFn::Floor => tape.unary(Unary::Floor, x),
-            UnaryFn::Ceil => tape.unary(Unary::Ceil, x),
-            UnaryFn::Round => tape.unary(Unary::Nearest, x),
-            UnaryFn::Rsqrt => {
-                let (root, one) = (tape.unary(Unary::Sqrt, x), tape.number(1.0));
-                tape.binary(Binary::Div, one, root)
-            }
-            UnaryFn::Sign => {
-                let (zero, one, minus) = (tape.number(0.0), tape.number(1.0), tape.number(-1.0));
-                let negative = tape.compare(Compare::LESS, x, zero);
-                let rest = tape.select(negative, minus, x);
-                let positive = tape.compare(Compare::GREATER, x, zero);
-                tape.select(positive, one, rest)
-            }
-            UnaryFn::Exp => tape.exp(x),
-            UnaryFn::Log => tape.log(x),
-            UnaryFn::Tanh => tape.tanh(x),
-            UnaryFn::Erf => tape.erf(x),
-            UnaryFn::Sin | UnaryFn::Cos => return Err("a function that is computed in binary64"),
-            UnaryFn::Not => return Err("not of a float"),
-        }))
-    }
-
-    fn binary(&mut self, f: BinaryFn, a: Expr, b: Expr, dtype: DType) -> Lowered<Value> {
-        if dtype == DType::Bool {
-            return self.logic(f, a, b);
-        }
-        let literal = |expr: Expr| match self.nest.node(expr) {
-            ExprNode::Literal(value) => Some(*value),
-            _ => None,
-        };
-        let (left, right) = (literal(a), literal(b));
-        let square = f == BinaryFn::Pow && right == Some(Number::Float(2.0));
-        let (a, b) = (self.source(a)?, if square { self.source(a)? } else { self.source(b)? });
-        let tape = &mut self.wide.tape;
-        if let Some(distance) = shift(f, right, dtype)? {
-            return Ok(vector(tape.unary(distance, a)));
-        }
-        Ok(vector(match (f, dtype) {
-            (BinaryFn::Pow, DType::F32) if square => tape.binary(Binary::Mul, a, b),
-            (BinaryFn::Max | BinaryFn::Min, DType::F32) => {
-                let max = f == BinaryFn::Max;
-                let plain = if max { Binary::Greatest } else { Binary::Least };
-                // A literal is no NaN: it goes first, and the instruction passes on a NaN of the other.
-                match (left.is_some(), right.is_some()) {
-                    (_, true) => tape.binary(plain, b, a),
-                    (true, _) => tape.binary(plain, a, b),
-                    _ => {
-                        let to = tape.vector();
-                        tape.push(Op::Extreme { to, max, a, b });
-                        Source::Vector(to)
-                    }
-                }
-            }
-            _ => match combination(f, dtype) {
-                Ok(Combine::Plain(f)) => tape.binary(f, a, b),
-                Ok(_) => return Err("a maximum of floats"),
-                Err(_) => tape.binary(difference(f, dtype)?, a, b),
-            },
-        }))
-    }
-
-    fn logic(&mut self, f: BinaryFn, a: Expr, b: Expr) -> Lowered<Value> {
-        let f = match f {
-            BinaryFn::And | BinaryFn::Min | BinaryFn::Mul => MaskOp::And,
-            BinaryFn::Or | BinaryFn::Max => MaskOp::Or,
-            BinaryFn::Xor => MaskOp::Xor,
-            _ => return Err("arithmetic of truth values"),
-        };
-        let (a, b) = (self.mask(a)?, self.mask(b)?);
-        let to = self.wide.tape.mask();
-        self.wide.tape.push(Op::Logic { to, f, a, b });
-        Ok(Value::Mask(to))
-    }
-
-    fn cast(&mut self, x: Expr, to: DType) -> Lowered<Value> {
-        let from = self.nest.dtype(x);
-        if from == DType::Bool {
-            let mask = self.mask(x)?;
-            let one = match to {
-                DType::F32 => 1.0f32.to_bits(),
-                DType::I32 | DType::U32 | DType::I8 | DType::U8 => 1,
-                _ => return Err("a conversion"),
-            };
-            let tape = &mut self.wide.tape;
-            let (one, zero) = (tape.literal(one), tape.literal(0));
-            return Ok(vector(tape.select(mask, Source::Word(one), Source::Word(zero))));
-        }
-        if to == DType::Bool && from == DType::F32 {
-            let x = self.source(x)?;
-            let zero = self.wide.tape.number(0.0);
-            return Ok(Value::Mask(self.wide.tape.compare(Compare::Float(4), x, zero)));
-        }
-        let x = self.source(x)?;
-        match (from, to) {
-            (DType::F32, DType::I32) => Ok(vector(self.truncated(x))),
-            (DType::I32 | DType::I8 | DType::U8, DType::F32) => Ok(vector(self.wide.tape.unary(Unary::FromInt, x))),
-            (DType::U32, DType::F32) => Ok(vector(self.wide.tape.unary(Unary::FromUint, x))),
-            (DType::I32, DType::U32) | (DType::U32, DType::I32) => Ok(vector(x)),
-            (DType::I8 | DType::U8, DType::I32 | DType::U32) => Ok(vector(x)),
-            _ => Err("a conversion"),
-        }
-    }
-}
-
-impl Lowering<'_> {
-    /// To the nearest number in range towards zero; NaN gives 0. The instruction gives the least number for all that is
-    /// out of range.
-    fn truncated(&mut self, x: Source) -> Source {
-        let tape = &mut self.wide.tape;
-        let whole = tape.unary(Unary::ToInt, x);
-        let (limit, most, zero) = (tape.number(2_147_483_648.0), tape.literal(i32::MAX as u32), tape.literal(0));
-        let below = tape.compare(Compare::LESS, x, limit);
-        let whole = tape.select(below, whole, Source::Word(most));
-        let ordered = tape.compare(Compare::ORDERED, x, x);
-        tape.select(ordered, whole, Source::Word(zero))
-    }
-}
-
-fn vector(source: Source) -> Value {
-    match source {
-        Source::Vector(vector) => Value::Vector(vector),
-        Source::Word(word) => Value::Word(word),
-    }
-}
-
-fn numeric(dtype: DType) -> Lowered<()> {
-    if matches!(dtype, DType::F32 | DType::I32 | DType::U32) { Ok(()) } else { Err("values that have no 32 bit") }
-}
-
-fn element(dtype: DType) -> Lowered<Element> {
-    match dtype {
-        DType::F32 | DType::I32 | DType::U32 => Ok(Element::Word),
-        DType::I8 => Ok(Element::Signed),
-        DType::U8 | DType::Bool => Ok(Element::Unsigned),
-        _ => Err("elements of 64 or 16 bit"),
-    }
-}
-
-fn checked_bits(value: Number, dtype: DType) -> Lowered<u32> {
-    match dtype {
-        DType::F32 | DType::I32 | DType::U32 | DType::Bool => Ok(bits(value, dtype)),
-        _ => Err("a constant that has no 32 bit"),
-    }
-}
-
-/// First lane of the constant; truth values have all bits or none.
-fn bits(value: Number, dtype: DType) -> u32 {
-    let (bytes, _) = literal_bytes(value, dtype);
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-}
-
-/// Functions that combine partial values.
-fn combination(f: BinaryFn, dtype: DType) -> Lowered<Combine> {
-    let plain = match (f, dtype) {
-        (BinaryFn::Add, DType::F32) => Binary::Add,
-        (BinaryFn::Mul, DType::F32) => Binary::Mul,
-        (BinaryFn::Max, DType::F32) => return Ok(Combine::Max),
-        (BinaryFn::Min, DType::F32) => return Ok(Combine::Min),
-        (BinaryFn::Add, DType::I32 | DType::U32) => Binary::IntAdd,
-        (BinaryFn::Mul, DType::I32 | DType::U32) => Binary::IntMul,
-        (BinaryFn::Max, DType::I32) => Binary::IntMax,
-        (BinaryFn::Min, DType::I32) => Binary::IntMin,
-        (BinaryFn::Max, DType::U32) => Binary::UintMax,
-        (BinaryFn::Min, DType::U32) => Binary::UintMin,
-        (BinaryFn::And, DType::I32 | DType::U32) => Binary::And,
-        (BinaryFn::Or, DType::I32 | DType::U32) => Binary::Or,
-        (BinaryFn::Xor, DType::I32 | DType::U32) => Binary::Xor,
-        _ => return Err("an accumulator that has no 32 bit"),
-    };
-    Ok(Combine::Plain(plain))
-}
-
-fn difference(f: BinaryFn, dtype: DType) -> Lowered<Binary> {
-    match (f, dtype) {
-        (BinaryFn::Sub, DType::F32) => Ok(Binary::Sub),
-        (BinaryFn::Div, DType::F32) => Ok(Binary::Div),
-        (BinaryFn::Sub, DType::I32 | DType::U32) => Ok(Binary::IntSub),
-        _ => Err("a function that the vectors do not have"),
-    }
-}
-
-/// Shifts by a constant, modulo 32.
-fn shift(f: BinaryFn, distance: Option<Number>, dtype: DType) -> Lowered<Option<Unary>> {
-    if !matches!(f, BinaryFn::Shl | BinaryFn::Shr) {
-        return Ok(None);
-    }
-    let distance = distance.ok_or("a shift that varies")?.to_i64().rem_euclid(32) as u8;
-    match (f, dtype) {
-        (BinaryFn::Shl, DType::I32 | DType::U32) => Ok(Some(Unary::ShiftLeft(distance))),
-        (_, DType::I32) => Ok(Some(Unary::ShiftRightSigned(distance))),
-        (_, DType::U32) => Ok(Some(Unary::ShiftRight(distance))),
-        _ => Err("a shift of 8 or 64 bit"),
-    }
-}
-
-fn comparison(f: CompareFn, dtype: DType) -> Lowered<Compare> {
-    let float = match f {
-        CompareFn::Eq => 0,
-        CompareFn::Ne => 4,
-        CompareFn::Lt => 0x11,
-        CompareFn::Le => 0x12,
-        CompareFn::Gt => 0x1e,
-        CompareFn::Ge => 0x1d,
-    };
-    let integer = match f {
-        CompareFn::Eq => 0,
-        CompareFn::Lt => 1,
-        CompareFn::Le => 2,
-        CompareFn::Ne => 4,
-        CompareFn::Ge => 5,
-        CompareFn::Gt => 6,
-    };
-    match dtype {
-        DType::F32 => Ok(Compare::Float(float)),
-        DType::I32 | DType::I8 => Ok(Compare::Int(integer)),
-        DType::U32 | DType::U8 => Ok(Compare::Uint(integer)),
-        _ => Err("a comparison of 64 bit"),
     }
 }
