@@ -7,6 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use indexmap::IndexMap;
 use kiln_ir::graph::Graph;
+use kiln_ir::verify::Bound;
 use kiln_ir::{Bindings, DType, Name, TensorType};
 use kiln_rt::Tensor;
 use kiln_rt::atomic_file::write_atomically;
@@ -64,8 +65,7 @@ impl Run {
         let script = Script::open(&self.model)?;
         let mut outline = script.outline()?;
         outline.focus(self.graph.as_deref());
-        let names: Vec<Name> = outline.inputs.iter().map(|(name, _)| name.clone()).collect();
-        let inputs = machine::read_inputs(&self.input, &names)?;
+        let inputs = machine::read_inputs(&self.input, &self.input_names(&script, &outline))?;
         let given = bindings(&self.bind);
         let bound = infer_bindings(&outline, &inputs, &given)?;
         let mut module = script.module(&outline.complete(&bound)?)?;
@@ -99,6 +99,19 @@ impl Run {
             }
         }
         self.show(&results, &outputs, &files, elapsed)
+    }
+
+    /// Inputs of the graph, as far as they are known before names are bound; else all that the script has. A model's
+    /// labels are no inputs of its prediction.
+    fn input_names(&self, script: &Script, outline: &Outline) -> Vec<Name> {
+        let graph = script.expand(&Bindings::new(), Bound::No).ok().and_then(|module| {
+            let name = machine::choose_graph(&module, self.graph.as_deref()).ok()?;
+            module.graph(&name).cloned()
+        });
+        match graph {
+            Some(graph) => graph.params().iter().map(|param| graph.value_name(param.value).clone()).collect(),
+            None => outline.inputs.iter().map(|(name, _)| name.clone()).collect(),
+        }
     }
 
     fn show(

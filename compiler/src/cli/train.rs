@@ -75,6 +75,14 @@ pub(crate) struct Train {
     json: bool,
 }
 
+/// What the data has to be when there is none.
+fn no_data(path: &Path, outline: &Outline, from_script: bool) -> Failure {
+    let inputs = outline.inputs.iter().map(|(name, ty)| format!("`{name}`: {ty}"));
+    let inputs = inputs.collect::<Vec<_>>().join(", ");
+    let from = if from_script { ", which the script names; give your own with --data FILE.npz" } else { "" };
+    Failure::Input(format!("there is no file {}{from}. It holds an array for each input: {inputs}", path.display()))
+}
+
 fn parse_batch(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(batch @ 1..) => Ok(batch),
@@ -144,7 +152,11 @@ impl Train {
         if graphs.steps.is_empty() {
             return Err(Failure::Input("train: name the graph of a step, `step = @step0`".to_owned()));
         }
-        let data = Dataset::open(&self.data(recipe, script)?, &training::inputs(&module, graphs.names()))?;
+        let path = self.data(recipe, script)?;
+        if !path.exists() {
+            return Err(no_data(&path, &outline, self.data.is_none()));
+        }
+        let data = Dataset::open(&path, &training::inputs(&module, graphs.names()))?;
         Ok(Setup { options, numerics: self.numerics, data, graphs, outline, bindings, module })
     }
 
