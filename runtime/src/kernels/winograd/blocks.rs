@@ -72,8 +72,9 @@ impl Blocks {
         let panels = shape.outputs.div_ceil(rows);
         let mr = shape.outputs.div_ceil(panels);
         let panels = shape.outputs.div_ceil(mr);
-        // A tile of a single panel would spend its time fetching the input.
-        let output_parts = WANTED.div_ceil(blocks).min(panels.div_ceil(4)).max(1);
+        // A tile of a single panel would spend its time fetching the input. Few panels do not come out even: five parts of
+        // them keep two threads only three quarters busy.
+        let output_parts = (2 * WANTED).div_ceil(blocks).min(panels.div_ceil(2)).max(1);
         let output_part = panels.div_ceil(output_parts) * mr;
         let output_parts = shape.outputs.div_ceil(output_part);
         let in_part = output_part / mr;
