@@ -123,6 +123,7 @@ pub fn flow(graph: &Graph, schedule: &Schedule, lowered: &[Lowered]) -> ArenaFlo
         }
     }
     ArenaFlow {
+        states: cx.states.clone(),
         flow: Flow { sizes: cx.buffers.iter().map(|buffer| reserved(buffer.size)).collect(), kept, kernels },
         values,
     }
@@ -133,6 +134,8 @@ pub fn flow(graph: &Graph, schedule: &Schedule, lowered: &[Lowered]) -> ArenaFlo
 pub struct ArenaFlow {
     /// The kernels, by their places in the schedule.
     pub flow: Flow,
+    /// States by their numbers in the flow.
+    pub states: Vec<Name>,
     /// The graph's value behind each value of the flow; none for scratch memory.
     pub values: Vec<Option<Value>>,
 }

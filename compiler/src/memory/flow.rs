@@ -29,6 +29,17 @@ pub struct Kernel {
     pub writes_states: Vec<usize>,
     /// Values outside the arena that it reads and writes, by numbers of their own.
     pub outside: Outside,
+    /// What each of [`Kernel::writes`] needs, where that is known: a second run may make some of them only.
+    pub needs: Vec<Needs>,
+}
+
+/// What one result of a kernel depends on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Values, of those that the kernel reads.
+    pub reads: Vec<usize>,
+    /// States, of those that the kernel reads.
+    pub states: Vec<usize>,
 }
 
 /// Values that lie in outputs or states: they take no bytes, and still order the kernels.
@@ -38,6 +49,26 @@ pub struct Outside {
     pub reads: Vec<usize>,
     /// Those written.
     pub writes: Vec<usize>,
+}
+
+impl Kernel {
+    /// What some of its results depend on.
+    pub fn needs_of(&self, results: &[usize]) -> Needs {
+        if self.needs.is_empty() {
+            return Needs { reads: self.reads.clone(), states: self.reads_states.clone() };
+        }
+        let mut all = Needs::default();
+        let wanted = self.writes.iter().zip(&self.needs).filter(|(result, _)| results.contains(result));
+        for (_, needs) in wanted {
+            all.reads.extend(&needs.reads);
+            all.states.extend(&needs.states);
+        }
+        all.reads.sort_unstable();
+        all.reads.dedup();
+        all.states.sort_unstable();
+        all.states.dedup();
+        all
+    }
 }
 
 impl Flow {

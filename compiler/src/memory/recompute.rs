@@ -155,7 +155,9 @@ impl State {
         for &value in waiting {
             segment.want(number, value)?;
         }
-        let wanted = segment.wanted;
+        let mut wanted = segment.wanted;
+        // In the order in which they ran before.
+        wanted.sort_by_key(|(kernel, _)| places.place[*kernel]);
         let time = wanted.iter().map(|(kernel, _)| times[self.kernel_of[*kernel]]).sum();
         Some((self.insert(at, wanted), time))
     }
@@ -170,6 +172,8 @@ impl State {
         for (number, results) in wanted {
             let old = &self.flow.kernels[number];
             let mut fresh = Vec::with_capacity(results.len());
+            // In the order of the kernel's results, as its needs are.
+            let results: Vec<usize> = old.writes.iter().copied().filter(|v| results.contains(v)).collect();
             for &result in &results {
                 next.flow.sizes.push(self.flow.sizes[result]);
                 next.flow.kept.push(false);
@@ -179,14 +183,21 @@ impl State {
             }
             let result_of = |v: usize| fresh.iter().find(|(old, _)| *old == v).map(|&(_, new)| new);
             let in_place = old.in_place.iter();
+            let all = old.needs_of(&results);
+            let needs = old.writes.iter().zip(&old.needs).filter(|(result, _)| results.contains(result));
+            let renamed_needs = needs.map(|(_, needs)| super::flow::Needs {
+                reads: needs.reads.iter().map(|&v| renamed(&version, v)).collect(),
+                states: needs.states.clone(),
+            });
             let kernel = Kernel {
-                reads: old.reads.iter().map(|&v| renamed(&version, v)).collect(),
+                needs: renamed_needs.collect(),
+                reads: all.reads.iter().map(|&v| renamed(&version, v)).collect(),
                 writes: fresh.iter().map(|&(_, new)| new).collect(),
                 in_place: in_place
                     .filter_map(|&(read, result)| Some((renamed(&version, read), result_of(result)?)))
                     .collect(),
                 workspace: old.workspace,
-                reads_states: old.reads_states.clone(),
+                reads_states: all.states,
                 writes_states: Vec::new(),
                 outside: super::flow::Outside { reads: old.outside.reads.clone(), writes: Vec::new() },
             };
@@ -199,6 +210,8 @@ impl State {
             let kernel = &mut next.flow.kernels[reader];
             kernel.reads.iter_mut().for_each(|v| *v = renamed(&version, *v));
             kernel.in_place.iter_mut().for_each(|(read, _)| *read = renamed(&version, *read));
+            let needs = kernel.needs.iter_mut().flat_map(|needs| &mut needs.reads);
+            needs.for_each(|v| *v = renamed(&version, *v));
         }
         next.order.splice(at..at, clones);
         next
@@ -217,27 +230,25 @@ struct Segment<'a> {
 }
 
 impl Segment<'_> {
-    /// Adds a result of `kernel`, and first whatever that reads and is gone. Nothing if it cannot run any more.
+    /// Adds a result of a kernel, and whatever that needs and is gone. Nothing if it cannot run any more.
     fn want(&mut self, number: usize, value: usize) -> Option<()> {
-        if let Some((_, results)) = self.wanted.iter_mut().find(|(other, _)| *other == number) {
-            if !results.contains(&value) {
-                results.push(value);
-            }
-            return Some(());
+        match self.wanted.iter_mut().find(|(other, _)| *other == number) {
+            Some((_, results)) if results.contains(&value) => return Some(()),
+            Some((_, results)) => results.push(value),
+            None if self.wanted.len() >= LONGEST => return None,
+            None => self.wanted.push((number, vec![value])),
         }
-        let kernel = &self.state.flow.kernels[number];
-        let gone = |&state: &usize| self.places.overwritten[state] < self.at;
-        if kernel.reads_states.iter().any(gone) || self.wanted.len() >= LONGEST {
+        let needs = self.state.flow.kernels[number].needs_of(&[value]);
+        if needs.states.iter().any(|&state| self.places.overwritten[state] < self.at) {
             return None;
         }
-        for &read in &kernel.reads {
+        for read in needs.reads {
             let alive = self.places.last[read] >= self.at;
             let small = self.state.flow.sizes[read] <= self.freed / SMALL;
             if !alive && !small {
                 self.want(self.state.maker[read], read)?;
             }
         }
-        self.wanted.push((number, vec![value]));
         Some(())
     }
 }

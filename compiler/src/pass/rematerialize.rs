@@ -15,6 +15,7 @@
 //! Not part of the standard pipeline: [`crate::Options::memory_budget`] adds it.
 
 mod emit;
+mod needs;
 
 use kiln_ir::graph::Graph;
 use kiln_ir::{Diagnostic, Module};
@@ -60,7 +61,8 @@ impl Rematerialize {
         if now.placement.plan.peak <= self.budget {
             return Ok(None);
         }
-        let flow = placement::flow(graph, &now.schedule, &now.lowered);
+        let mut flow = placement::flow(graph, &now.schedule, &now.lowered);
+        needs::note(graph, &now.schedule, &mut flow);
         let order: Vec<usize> = (0..now.lowered.len()).collect();
         let times: Vec<u64> = (0..order.len()).map(|step| time(graph, &now, step)).collect();
         let mut aim = self.budget;
