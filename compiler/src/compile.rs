@@ -79,7 +79,7 @@ impl Default for Options {
             passes: None,
             hoist: true,
             verify_each: cfg!(debug_assertions),
-            exact_nodes: 2_000,
+            exact_nodes: 50_000,
             memory_budget: None,
             texts: Texts::default(),
         }

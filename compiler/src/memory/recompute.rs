@@ -232,9 +232,9 @@ struct Segment<'a> {
 impl Segment<'_> {
     /// Adds a result of a kernel, and whatever that needs and is gone. Nothing if it cannot run any more.
     fn want(&mut self, number: usize, value: usize) -> Option<()> {
-        match self.wanted.iter_mut().find(|(other, _)| *other == number) {
-            Some((_, results)) if results.contains(&value) => return Some(()),
-            Some((_, results)) => results.push(value),
+        match self.wanted.iter().position(|(other, _)| *other == number) {
+            Some(at) if self.wanted[at].1.contains(&value) => return Some(()),
+            Some(at) => self.wanted[at].1.push(value),
             None if self.wanted.len() >= LONGEST => return None,
             None => self.wanted.push((number, vec![value])),
         }
