@@ -297,7 +297,7 @@ def table(lines):
     median = lambda runs, key: statistics.median(run[key] for run in runs)
     text = ["| workload | threads | Kiln, ms | fastest peer | ms | ratio | Kiln: arena, RSS, MiB | peers: RSS, MiB |"]
     text += ["|---|--:|--:|---|--:|--:|--:|--:|"]
-    ratios = {}
+    ratios, marked = {}, False
     for (workload, threads), engines in cells.items():
         kiln = engines.pop("kiln", None)
         if kiln is None or not engines:
@@ -307,15 +307,16 @@ def table(lines):
         ratios.setdefault(threads, []).append(other / own)
         resident = [median(runs, "peak_rss_mb") for runs in engines.values()]
         memory = f"{median(kiln, 'arena_bytes') / 2**20:.1f}, {median(kiln, 'peak_rss_mb'):.0f}"
-        row = [workload, str(threads), milliseconds(own), fastest, milliseconds(other), f"{other / own:.2f}"]
+        mark = " *" if any(map(shared, kiln + engines[fastest])) else ""
+        marked |= bool(mark)
+        row = [workload + mark, str(threads), milliseconds(own), fastest, milliseconds(other), f"{other / own:.2f}"]
         row += [memory, span(resident)]
         text.append("| " + " | ".join(row) + " |")
     means = [f"{math.exp(statistics.fmean(map(math.log, all))):.2f} at {count} thread{'s' * (count > 1)}" for count, all in ratios.items()]
     repeats = 1 + max((line["repeat"] for line in lines), default=0)
-    text += ["", f"Geometric means of the ratios: {', '.join(means)}. {machine(lines)}, medians of {repeats} alternating runs."]
-    disturbed = sum(map(shared, lines))
-    if disturbed:
-        text.append(f"{disturbed} of {len(lines)} runs shared the processors with other programs and were left out.")
+    text += ["", f"Geometric means of the ratios: {', '.join(means)}. {machine(lines)}, medians of {repeats} alternating run{'s' * (repeats > 1)}."]
+    if marked:
+        text.append("\\* Other programs ran on the same processors, in every run of this cell.")
     return "\n".join(text)
 
 
