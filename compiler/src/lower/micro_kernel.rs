@@ -38,7 +38,7 @@ pub(super) fn helper_address(name: &str) -> Option<usize> {
 #[derive(Debug)]
 pub enum MicroKernel {
     /// Sums of products in the order of the tiles; with the reason why it is no Winograd convolution, if it might be.
-    Direct(ContractPlan, Option<String>),
+    Direct(Box<ContractPlan>, Option<String>),
     /// Minimal filtering.
     Winograd(WinogradPlan),
 }
@@ -90,7 +90,7 @@ impl MicroKernel {
             }
         }
         let direct = |phase: &ContractSpec| {
-            ContractPlan::new(phase, kernels).map(|plan| MicroKernel::Direct(plan, declined.clone()))
+            ContractPlan::new(phase, kernels).map(|plan| MicroKernel::Direct(Box::new(plan), declined.clone()))
         };
         spec.phases().iter().map(direct).collect()
     }
