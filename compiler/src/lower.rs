@@ -199,7 +199,7 @@ impl Call<'_> {
     /// A nest whose tiles are calls of the micro-kernel.
     fn nest(&self, name: &str, stage: Stage) -> (LoopNest, Vec<BufferUse>) {
         let Call { region, form, phase, plan, panels } = *self;
-        let nest = NestBuilder::new(&format!("{name}{}", stage.suffix));
+        let nest = NestBuilder::new(format!("{name}{}", stage.suffix));
         let mut uses = Vec::new();
         let mut declare = |name: &str, dtype, elements, access, what| {
             uses.push(what);

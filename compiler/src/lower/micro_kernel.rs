@@ -43,13 +43,16 @@ pub enum MicroKernel {
     Winograd(WinogradPlan),
 }
 
+/// What a contraction was compiled to.
+type Made = Result<Vec<Arc<MicroKernel>>, ContractError>;
+
 /// The micro-kernels of a compilation. Contractions that are the same share plan and tables: a network repeats its
 /// blocks, and working out the tables is a good part of compiling it.
 pub struct MicroKernels<'a> {
     /// The kernels of the level.
     pub kernels: &'a Kernels,
     precision: Precision,
-    made: RefCell<HashMap<ContractSpec, Result<Vec<Arc<MicroKernel>>, ContractError>>>,
+    made: RefCell<HashMap<ContractSpec, Made>>,
 }
 
 impl<'a> MicroKernels<'a> {

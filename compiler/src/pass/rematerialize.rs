@@ -47,7 +47,7 @@ impl Pass for Rematerialize {
     }
 
     fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
-        each_graph(module, remarks, |graph, remarks| self.graph(graph, remarks).map_err(|fault| vec![fault]))
+        each_graph(module, remarks, |graph, remarks| self.graph(graph, remarks))
     }
 }
 
@@ -56,7 +56,7 @@ const ATTEMPTS: usize = 4;
 
 impl Rematerialize {
     /// The graph with second runs, if it does not fit without them.
-    fn graph(&self, graph: &Graph, remarks: &mut Remarks) -> Result<Option<Graph>, Diagnostic> {
+    fn graph(&self, graph: &Graph, remarks: &mut Remarks) -> Result<Option<Graph>, Vec<Diagnostic>> {
         let now = self.planned(graph)?;
         if now.placement.plan.peak <= self.budget {
             return Ok(None);
@@ -77,15 +77,15 @@ impl Rematerialize {
             }
             let over = peak - self.budget;
             if found.peak > aim || over >= aim {
-                return Err(refusal(graph, self.budget, &planned.placement));
+                return Err(vec![refusal(graph, self.budget, &planned.placement)]);
             }
             aim -= over;
         }
-        Err(refusal(graph, self.budget, &now.placement))
+        Err(vec![refusal(graph, self.budget, &now.placement)])
     }
 
-    fn planned(&self, graph: &Graph) -> Result<Planned, Diagnostic> {
-        let defect = |message: String| Diagnostic::error("memory.B2", format!("{message}: a defect in Kiln"));
+    fn planned(&self, graph: &Graph) -> Result<Planned, Vec<Diagnostic>> {
+        let defect = |message: String| vec![Diagnostic::error("memory.B2", format!("{message}: a defect in Kiln"))];
         let kernels = Kernels::for_level(self.level).map(|kernels| MicroKernels::new(kernels, self.precision));
         let made = ordered(graph, kernels.as_ref(), &Lasting::nothing());
         let (schedule, lowered) = made.map_err(|error| defect(error.to_string()))?;

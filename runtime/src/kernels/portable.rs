@@ -148,7 +148,7 @@ impl SimdWindow for Array<f32> {
     }
     #[inline(always)]
     unsafe fn interleave(self, next: Self) -> (Self, Self) {
-        let at = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { next.0[i / 2] };
+        let at = |i: usize| if i.is_multiple_of(2) { self.0[i / 2] } else { next.0[i / 2] };
         (Self(std::array::from_fn(at)), Self(std::array::from_fn(|i| at(8 + i))))
     }
     #[inline(always)]

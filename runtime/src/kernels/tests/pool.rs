@@ -21,7 +21,7 @@ fn special(len: usize, seed: u64) -> Vec<f32> {
     const SPECIAL: [f32; 8] = [0.0, -0.0, 1.0, -1.0, 1.0, f32::NEG_INFINITY, f32::INFINITY, f32::NAN];
     numbers(len, seed)
         .into_iter()
-        .map(|x| SPECIAL[((x + 1.0) * 3.99) as usize % if seed % 2 == 0 { 7 } else { 8 }])
+        .map(|x| SPECIAL[((x + 1.0) * 3.99) as usize % if seed.is_multiple_of(2) { 7 } else { 8 }])
         .collect()
 }
 
