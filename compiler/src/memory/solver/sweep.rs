@@ -1,7 +1,7 @@
 //! What an allocator at run time would do: one sweep over time with a list of free ranges, best fit.
 //!
 //! O(n log n) whatever the problem looks like, so it has the last word where the portfolio's effort runs out: of a
-//! million random buffers the hasty searches make a plan 54% above the lower bound, the sweep one at 5%.
+//! million random buffers the hasty searches make a plan 54% above the lower bound; a test holds the sweep under 15% at 10^5.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

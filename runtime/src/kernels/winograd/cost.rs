@@ -20,7 +20,8 @@ pub struct WinogradEstimate {
     pub four: f64,
 }
 
-/// What a level does in a cycle, and in how many cycles it does something. Measured, as README.md records.
+/// What a level does in a cycle, and in how many cycles it does something. Measured for AVX-512, as README.md
+/// records; guessed for the other levels.
 struct Rates {
     /// Multiply-adds of a cycle.
     products: f64,
