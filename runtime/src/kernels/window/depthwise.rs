@@ -104,25 +104,7 @@ impl DepthwisePlan {
         })
     }
 
-    /// What the entry point takes; valid as long as the plan lives, wherever the plan is moved.
-    pub fn descriptor(&self) -> *const DepthwiseDescriptor {
-        std::ptr::from_ref(&*self.descriptor)
-    }
-
-    /// Count of tiles for [`depthwise_tiles`]; tiles are independent.
-    pub fn tiles(&self) -> u64 {
-        self.descriptor.spec.planes.div_ceil(self.descriptor.tile) as u64
-    }
-
-    /// Planes of one tile.
-    pub fn planes_per_tile(&self) -> usize {
-        self.descriptor.tile.min(self.descriptor.spec.planes)
-    }
-
-    /// Level, kernel and stride, such as `avx512-depthwise-3x3-s1`.
-    pub fn kernel(&self) -> &str {
-        &self.kernel
-    }
+    super::plan::queries!(DepthwiseDescriptor);
 }
 
 /// Tiles `begin..end` of a depthwise convolution. `bias`, `scale` and `residual` are not read where the spec has none.

@@ -59,3 +59,29 @@ impl WindowPlan {
         }
     }
 }
+
+/// What every plan over whole planes answers alike; its `descriptor` has a `tile` and the `planes` of a `spec`.
+macro_rules! queries {
+    ($descriptor:ty) => {
+        /// What the entry point takes; valid as long as the plan lives, wherever the plan is moved.
+        pub fn descriptor(&self) -> *const $descriptor {
+            std::ptr::from_ref(&*self.descriptor)
+        }
+
+        /// Count of tiles of the launch; tiles are independent.
+        pub fn tiles(&self) -> u64 {
+            self.descriptor.spec.planes.div_ceil(self.descriptor.tile) as u64
+        }
+
+        /// Planes of one tile.
+        pub fn planes_per_tile(&self) -> usize {
+            self.descriptor.tile.min(self.descriptor.spec.planes)
+        }
+
+        /// Level, op, window and stride, such as `avx512-max-pool-3x3-s2`.
+        pub fn kernel(&self) -> &str {
+            &self.kernel
+        }
+    };
+}
+pub(crate) use queries;

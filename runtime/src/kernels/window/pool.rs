@@ -99,25 +99,7 @@ impl PoolPlan {
         })
     }
 
-    /// What the entry point takes; valid as long as the plan lives, wherever the plan is moved.
-    pub fn descriptor(&self) -> *const PoolDescriptor {
-        std::ptr::from_ref(&*self.descriptor)
-    }
-
-    /// Count of tiles for [`pool_tiles`]; tiles are independent.
-    pub fn tiles(&self) -> u64 {
-        self.descriptor.spec.planes.div_ceil(self.descriptor.tile) as u64
-    }
-
-    /// Planes of one tile.
-    pub fn planes_per_tile(&self) -> usize {
-        self.descriptor.tile.min(self.descriptor.spec.planes)
-    }
-
-    /// Level, op, window and stride, such as `avx512-max-pool-3x3-s2`.
-    pub fn kernel(&self) -> &str {
-        &self.kernel
-    }
+    super::plan::queries!(PoolDescriptor);
 }
 
 /// Tiles `begin..end` of a pool. `place` is written only if the spec asks for places.

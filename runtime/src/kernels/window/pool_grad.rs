@@ -102,25 +102,7 @@ impl PoolGradPlan {
         })
     }
 
-    /// What the entry point takes; valid as long as the plan lives, wherever the plan is moved.
-    pub fn descriptor(&self) -> *const PoolGradDescriptor {
-        std::ptr::from_ref(&*self.descriptor)
-    }
-
-    /// Count of tiles for [`pool_grad_tiles`]; tiles are independent.
-    pub fn tiles(&self) -> u64 {
-        self.descriptor.spec.planes.div_ceil(self.descriptor.tile) as u64
-    }
-
-    /// Planes of one tile.
-    pub fn planes_per_tile(&self) -> usize {
-        self.descriptor.tile.min(self.descriptor.spec.planes)
-    }
-
-    /// Level, op, window and stride, such as `avx512-max-pool-grad-2x2-s2`.
-    pub fn kernel(&self) -> &str {
-        &self.kernel
-    }
+    super::plan::queries!(PoolGradDescriptor);
 }
 
 /// Tiles `begin..end` of a pool's gradient. `place` and `gate` are read only if the spec has them.
