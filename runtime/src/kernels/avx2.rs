@@ -132,6 +132,10 @@ impl SimdMath for F32x8 {
 
 impl SimdWindow for F32x8 {
     #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[inline(always)]
     unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
         // The 128-bit halves keep their order within a shuffle; the quarters are put right after it.
         let order = |x: __m256| {
@@ -145,6 +149,13 @@ impl SimdWindow for F32x8 {
     unsafe fn interleave(self, next: Self) -> (Self, Self) {
         let (low, high) = (_mm256_unpacklo_ps(self.0, next.0), _mm256_unpackhi_ps(self.0, next.0));
         (Self(_mm256_permute2f128_ps::<0x20>(low, high)), Self(_mm256_permute2f128_ps::<0x31>(low, high)))
+    }
+    #[inline(always)]
+    unsafe fn after(self, first: Self) -> Self {
+        // Upper half of `first` and lower half of `self`, of which a shift by a lane within each half takes three.
+        let before = _mm256_permute2f128_ps::<0x21>(first.0, self.0);
+        let (x, before) = (_mm256_castps_si256(self.0), _mm256_castps_si256(before));
+        Self(_mm256_castsi256_ps(_mm256_alignr_epi8::<12>(x, before)))
     }
     #[inline(always)]
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {

@@ -119,6 +119,10 @@ impl SimdMath for F32x16 {
 
 impl SimdWindow for F32x16 {
     #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[inline(always)]
     unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
         let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
         let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
@@ -129,6 +133,11 @@ impl SimdWindow for F32x16 {
         let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
         let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         (Self(_mm512_permutex2var_ps(self.0, low, next.0)), Self(_mm512_permutex2var_ps(self.0, high, next.0)))
+    }
+    #[inline(always)]
+    unsafe fn after(self, first: Self) -> Self {
+        let (x, first) = (_mm512_castps_si512(self.0), _mm512_castps_si512(first.0));
+        Self(_mm512_castsi512_ps(_mm512_alignr_epi32::<15>(x, first)))
     }
     #[inline(always)]
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {

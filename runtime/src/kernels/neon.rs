@@ -137,6 +137,10 @@ impl SimdWindow for F32x4 {
         (Self(vzip1q_f32(self.0, next.0)), Self(vzip2q_f32(self.0, next.0)))
     }
     #[inline(always)]
+    unsafe fn after(self, first: Self) -> Self {
+        Self(vextq_f32::<3>(first.0, self.0))
+    }
+    #[inline(always)]
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {
         let mut lanes = [0.0f32; 4];
         vst1q_f32(lanes.as_mut_ptr(), other.0);

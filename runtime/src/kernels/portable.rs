@@ -152,6 +152,10 @@ impl SimdWindow for Array<f32> {
         (Self(std::array::from_fn(at)), Self(std::array::from_fn(|i| at(8 + i))))
     }
     #[inline(always)]
+    unsafe fn after(self, first: Self) -> Self {
+        Self(std::array::from_fn(|i| if i == 0 { first.0[7] } else { self.0[i - 1] }))
+    }
+    #[inline(always)]
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {
         let mut out = other.0;
         for (lane, x) in out.iter_mut().enumerate() {

@@ -81,10 +81,15 @@ pub(crate) trait SimdMath: Simd<Elem = f32> {
 
 /// What windows over planes need beyond [`SimdMath`].
 pub(crate) trait SimdWindow: SimdMath {
+    /// Asks for the line at `at`, which need not exist.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const f32) {}
     /// Elements 0, 2, 4, ... and elements 1, 3, 5, ... of `self` followed by `next`.
     unsafe fn deinterleave(self, next: Self) -> (Self, Self);
     /// The two registers whose elements alternate between `self` and `next`: the inverse of `deinterleave`.
     unsafe fn interleave(self, next: Self) -> (Self, Self);
+    /// Lane `i` is lane `i - 1` of `self`, lane 0 the last one of `first`.
+    unsafe fn after(self, first: Self) -> Self;
     /// As `load_mask`, but lanes whose bit is clear are those of `other`.
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self;
     /// Every lane.

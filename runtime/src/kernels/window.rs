@@ -5,6 +5,7 @@
 
 mod axis;
 mod depthwise;
+mod depthwise_block;
 mod depthwise_grad;
 mod depthwise_grad_filter;
 mod depthwise_plane;
@@ -19,8 +20,9 @@ mod tables;
 pub use axis::{Axis, WindowError};
 pub use depthwise::{DepthwiseDescriptor, DepthwiseEpilogue, DepthwisePlan, DepthwiseSpec, depthwise_tiles};
 pub use depthwise_grad::{DepthwiseGradDescriptor, DepthwiseGradPlan, DepthwiseGradSpec, depthwise_grad_tiles};
+pub(crate) use depthwise_block::{BlockSet, FIRST, LAST, PlaneCall, block};
 pub(crate) use depthwise_grad_filter::{FilterCall, filter};
-pub(crate) use depthwise_plane::{PlaneCall, plane};
+pub(crate) use depthwise_plane::Block;
 pub use plan::WindowPlan;
 pub use pool::{PoolDescriptor, PoolPlan, PoolReduce, PoolSpec, pool_tiles};
 pub use pool_grad::{PoolGradDescriptor, PoolGradPlan, PoolGradSpec, pool_grad_tiles};

@@ -68,17 +68,6 @@ impl Axis {
         }
         (masks, full)
     }
-
-    /// Outputs `from..to` whose whole windows lie inside.
-    pub(super) fn interior(&self) -> std::ops::Range<usize> {
-        let stride = self.stride as i64;
-        let from = (-self.offset).max(0) as u64;
-        let from = from.div_ceil(self.stride as u64) as i64;
-        let room = self.input as i64 - self.kernel as i64 - self.offset;
-        let to = if room < 0 { 0 } else { room / stride + 1 };
-        let to = to.clamp(0, self.output as i64);
-        from.min(to) as usize..to as usize
-    }
 }
 
 /// Multiply-adds of one tile at least: some microseconds, so that launching costs nothing next to it.

@@ -9,8 +9,10 @@
 use std::ptr::null;
 
 use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
-use super::depthwise_plane::PlaneCall;
+use super::depthwise_block::PlaneCall;
+use super::depthwise_plane::{Block, blocks};
 use super::tables::WindowTable;
+use crate::kernels::tile::CLAMP;
 use crate::kernels::{Activation, Kernels};
 
 /// `out[p, y, x] = epilogue(sum over i, j of in[p / multiplier, rows(y, i), columns(x, j)] * w[p % filters, i, j])`, f32.
@@ -57,15 +59,15 @@ pub struct DepthwisePlan {
 pub struct DepthwiseDescriptor {
     pub(super) spec: DepthwiseSpec,
     pub(super) table: &'static WindowTable,
-    plane: super::depthwise_plane::PlaneFn,
     /// Planes of one tile.
     tile: usize,
     /// `[vectors of a row][columns of the window]`
     pub(super) masks: Vec<[u16; 2]>,
-    /// `[vectors of a row]`
-    pub(super) full: Vec<bool>,
-    /// Output rows whose windows lie inside.
-    pub(super) interior: std::ops::Range<usize>,
+    /// Elements from the start of a filter to its first tap, and between taps of neighbouring rows and columns.
+    first_tap: isize,
+    pub(super) tap_steps: [isize; 2],
+    /// Of every plane.
+    blocks: Vec<Block>,
     pub(super) activation: (u32, [f32; 2]),
 }
 
@@ -84,21 +86,21 @@ impl DepthwisePlan {
             return Err(WindowError::Stride);
         }
         let table = kernels.window;
-        let three = (rows.kernel, columns.kernel) == (3, 3) && rows.stride == columns.stride;
-        let functions = if three { &table.depthwise3 } else { &table.depthwise };
         let (masks, full) = columns.masks(table.lanes);
         let work = rows.output * columns.output * rows.kernel * columns.kernel;
         let (code, alpha) = spec.epilogue.activation.code();
+        let step = |d: usize, step: usize| if spec.flipped[d] { -(step as isize) } else { step as isize };
+        let last = |d: usize, axis: &Axis, step: usize| if spec.flipped[d] { (axis.kernel - 1) * step } else { 0 };
         Ok(Self {
             kernel: format!("{}-depthwise-{}", table.name, describe(&rows, &columns)),
             descriptor: Box::new(DepthwiseDescriptor {
                 spec: spec.clone(),
                 table,
-                plane: functions[columns.stride - 1],
                 tile: tile_planes(spec.planes, work),
+                first_tap: (last(0, &rows, columns.kernel) + last(1, &columns, 1)) as isize,
+                tap_steps: [step(0, columns.kernel), step(1, 1)],
+                blocks: blocks(table, &rows, &columns, &full),
                 masks,
-                full,
-                interior: rows.interior(),
                 activation: (code, alpha.map(|a| a as f32)),
             }),
         })
@@ -137,13 +139,20 @@ pub unsafe extern "C" fn depthwise_tiles(
         let call = PlaneCall {
             d,
             x: x.wrapping_add(plane / spec.multiplier * input),
-            w: w.wrapping_add(filter * taps),
+            w: w.wrapping_add(filter * taps).wrapping_offset(d.first_tap),
             out: out.wrapping_add(plane * output),
             bias: of_filter(spec.epilogue.bias, bias),
             scale: of_filter(spec.epilogue.scale, scale),
             residual: if spec.epilogue.residual { residual.wrapping_add(plane * output) } else { null() },
         };
-        // SAFETY: by the contract above all planes exist, and the level is available.
-        unsafe { (d.plane)(&call) }
+        for block in &d.blocks {
+            // SAFETY: by the contract above all planes exist, and the level is available.
+            unsafe { (block.run)(&call, block) }
+        }
+        let (code, alpha) = d.activation;
+        if code > CLAMP {
+            // SAFETY: the plane of the output has been written.
+            unsafe { (d.table.activate)(code, alpha, call.out, output) }
+        }
     }
 }

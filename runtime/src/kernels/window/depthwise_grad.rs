@@ -40,8 +40,6 @@ pub struct DepthwiseGradDescriptor {
     pub(super) masks: Vec<[u16; 2]>,
     /// `[vectors of a row]`
     pub(super) full: Vec<bool>,
-    /// Output rows whose windows lie inside.
-    pub(super) interior: std::ops::Range<usize>,
 }
 
 impl DepthwiseGradPlan {
@@ -71,7 +69,6 @@ impl DepthwiseGradPlan {
                 tile: tile_planes(spec.filters, work),
                 masks,
                 full,
-                interior: rows.interior(),
             }),
         })
     }

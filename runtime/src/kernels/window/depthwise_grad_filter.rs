@@ -8,7 +8,7 @@
 //! in a block that meet it. Each plane is summed by itself first, so that the error grows with the planes' size only.
 
 use super::depthwise_grad::DepthwiseGradDescriptor;
-use super::lanes::{first_lanes, tap, taps};
+use super::lanes::{Rows, first_lanes, tap};
 use crate::kernels::simd::SimdWindow;
 
 /// One filter: its number, the whole tensors that it is summed from, and where it goes.
@@ -84,10 +84,10 @@ unsafe fn rows<S: SimdWindow, const K: usize, const STRIDE: usize, const R: usiz
     y: usize,
     sums: &mut [[S; K]; K],
 ) {
-    let d = call.d;
-    let inside = d.interior.start <= y && y + R <= d.interior.end;
-    for v in 0..d.full.len() {
-        if inside && *d.full.get_unchecked(v) {
+    let top = (y * STRIDE) as isize + call.d.spec.rows.offset as isize;
+    let inside = top >= 0 && top as usize + (R - 1) * STRIDE + K <= call.d.spec.rows.input;
+    for v in 0..call.d.full.len() {
+        if inside && *call.d.full.get_unchecked(v) {
             block::<S, K, STRIDE, R, false>(call, plane, y, v, sums);
         } else {
             block::<S, K, STRIDE, R, true>(call, plane, y, v, sums);
@@ -112,15 +112,13 @@ unsafe fn block<S: SimdWindow, const K: usize, const STRIDE: usize, const R: usi
     }
     let top = (y * STRIDE) as isize + rows.offset as isize;
     let left = (v * S::LANES * STRIDE) as isize + columns.offset as isize;
-    let first = plane.x.wrapping_offset(top * columns.input as isize + left);
+    let at = plane.x.wrapping_offset(top * columns.input as isize + left);
+    let input = Rows { at, pitch: columns.input, top, count: rows.input };
     // Written out, because the sums are registers only if their numbers are constants.
     macro_rules! rows {
         ($($i:literal)*) => {$(
             if $i < (R - 1) * STRIDE + K {
-                let exists = if ((top + $i) as usize) < rows.input { !0 } else { 0 };
-                let row = first.wrapping_add($i * columns.input);
-                // SAFETY: the masks leave what lies inside; the level is the caller's promise.
-                let x = taps::<S, K, STRIDE>(row, masks, |at, mask| unsafe { load::<S, MASKED>(at, mask & exists) });
+                let x = input.taps::<S, K, STRIDE, MASKED>($i, masks);
                 for r in 0..R {
                     if $i >= r * STRIDE && $i - r * STRIDE < K {
                         for j in 0..K {
@@ -159,16 +157,15 @@ unsafe fn any_kernel<S: SimdWindow, const STRIDE: usize>(call: &FilterCall<'_>) 
                 let mut sum = S::splat(0.0);
                 for y in 0..plane.rows {
                     let from = (y * rows.stride + i) as isize + rows.offset as isize;
-                    let exists = if (from as usize) < rows.input { !0 } else { 0 };
+                    let exists = (from as usize) < rows.input;
                     let row = plane.x.wrapping_offset(from * columns.input as isize + columns.offset as isize);
                     for v in 0..call.d.full.len() {
                         let masks = call.d.masks.as_ptr().add(v * columns.kernel);
                         let at = plane.dy.wrapping_add(y * columns.output + v * S::LANES);
                         let dy = load::<S, true>(at, first_lanes(columns.output - v * S::LANES, S::LANES));
                         let row = row.wrapping_add(v * S::LANES * STRIDE);
-                        // SAFETY: as in `block`.
-                        let load = |at, mask| unsafe { load::<S, true>(at, mask & exists) };
-                        let (x, _) = tap::<S, STRIDE>(row, masks, j, &load);
+                        let zero = S::splat(0.0);
+                        let x = if exists { tap::<S, STRIDE, true>(row, masks, j, zero).0 } else { zero };
                         sum = x.mul_add(dy, sum);
                     }
                 }

@@ -104,13 +104,10 @@ unsafe fn reduce<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usi
 ) -> (S, S) {
     let columns = &call.d.spec.columns;
     let neutral = S::splat(if OP == SUM { 0.0 } else { f32::NEG_INFINITY });
-    // SAFETY: the pointers and masks are those of the plane; the level is the caller's promise.
-    let load =
-        |at: *const f32, mask: u16| unsafe { if MASKED { S::load_mask_or(at, mask, neutral) } else { S::load(at) } };
     let mut state = State { value: neutral, place: S::splat(0.0), numbers: S::all() };
     if K > 0 && block.from == 0 && block.to == K {
         for i in 0..K {
-            let x = taps::<S, K, STRIDE>(block.at.wrapping_add(i * columns.input), block.masks, load);
+            let x = taps::<S, K, STRIDE, MASKED>(block.at.wrapping_add(i * columns.input), block.masks, neutral);
             for j in 0..K {
                 step::<S, OP>(&mut state, x[j], i * K + j);
             }
@@ -119,7 +116,7 @@ unsafe fn reduce<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usi
         for i in block.from..block.to {
             let row = block.at.wrapping_add(i * columns.input);
             for j in 0..columns.kernel {
-                let (x, _) = tap::<S, STRIDE>(row, block.masks, j, &load);
+                let (x, _) = tap::<S, STRIDE, MASKED>(row, block.masks, j, neutral);
                 step::<S, OP>(&mut state, x, i * columns.kernel + j);
             }
         }

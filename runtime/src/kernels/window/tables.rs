@@ -1,7 +1,7 @@
 //! The window kernels of one level.
 
 use super::depthwise_grad_filter::FilterFn;
-use super::depthwise_plane::PlaneFn;
+use super::depthwise_block::BlockSet;
 use super::pool_grad_plane::PoolGradFn;
 use super::pool_plane::PoolFn;
 use crate::kernels::abi::ActivateFn;
@@ -11,10 +11,10 @@ use crate::kernels::abi::ActivateFn;
 pub(crate) struct WindowTable {
     pub(crate) name: &'static str,
     pub(crate) lanes: usize,
-    /// Depthwise convolution by 3 x 3, strides 1 and 2.
-    pub(crate) depthwise3: [PlaneFn; 2],
-    /// By any kernel, stride 1 and 2 along rows.
-    pub(crate) depthwise: [PlaneFn; 2],
+    /// Depthwise convolution by 3 x 3, strides 1 and 2; most rows first.
+    pub(crate) depthwise3: [[BlockSet; 3]; 2],
+    /// By any kernel, stride 1 and 2 along rows; most rows first, then one.
+    pub(crate) depthwise: [[BlockSet; 2]; 2],
     /// Gradient of the filters, by 3 x 3.
     pub(crate) depthwise3_grad: [FilterFn; 2],
     /// By any kernel.
@@ -31,12 +31,31 @@ pub(crate) struct WindowTable {
 macro_rules! window_table {
     ($name:literal, $vector:ty, $rows:literal, $few:literal $(, $feature:literal)?) => {
         $(#[target_feature(enable = $feature)])?
-        unsafe fn depthwise3<const STRIDE: usize, const R: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
-            crate::kernels::window::plane::<$vector, 3, STRIDE, R>(call);
+        unsafe fn depthwise<const K: usize, const STRIDE: usize, const R: usize, const EDGE: u8, const MASKED: bool>(
+            call: &crate::kernels::window::PlaneCall<'_>,
+            block: &crate::kernels::window::Block,
+        ) {
+            crate::kernels::window::block::<$vector, K, STRIDE, R, EDGE, MASKED>(call, block);
         }
-        $(#[target_feature(enable = $feature)])?
-        unsafe fn depthwise<const STRIDE: usize, const R: usize>(call: &crate::kernels::window::PlaneCall<'_>) {
-            crate::kernels::window::plane::<$vector, 0, STRIDE, R>(call);
+        const fn depthwise_3<const STRIDE: usize, const R: usize>() -> crate::kernels::window::BlockSet {
+            use crate::kernels::window::{BlockSet, FIRST, LAST};
+            BlockSet {
+                rows: R,
+                run: [
+                    depthwise::<3, STRIDE, R, 0, false>,
+                    depthwise::<3, STRIDE, R, 0, true>,
+                    depthwise::<3, STRIDE, R, FIRST, true>,
+                    depthwise::<3, STRIDE, R, LAST, true>,
+                    depthwise::<3, STRIDE, R, { FIRST | LAST }, true>,
+                ],
+            }
+        }
+        const fn depthwise_any<const STRIDE: usize, const R: usize>() -> crate::kernels::window::BlockSet {
+            let masked = depthwise::<0, STRIDE, R, 0, true>;
+            crate::kernels::window::BlockSet {
+                rows: R,
+                run: [depthwise::<0, STRIDE, R, 0, false>, masked, masked, masked, masked],
+            }
         }
         $(#[target_feature(enable = $feature)])?
         unsafe fn depthwise_grad<const K: usize, const STRIDE: usize>(
@@ -59,8 +78,14 @@ macro_rules! window_table {
         pub(crate) static WINDOW: crate::kernels::window::WindowTable = crate::kernels::window::WindowTable {
             name: $name,
             lanes: <$vector as crate::kernels::simd::Simd>::LANES,
-            depthwise3: [depthwise3::<1, $rows>, depthwise3::<2, $few>],
-            depthwise: [depthwise::<1, $few>, depthwise::<2, $few>],
+            depthwise3: [
+                [depthwise_3::<1, $rows>(), depthwise_3::<1, 2>(), depthwise_3::<1, 1>()],
+                [depthwise_3::<2, $few>(), depthwise_3::<2, 2>(), depthwise_3::<2, 1>()],
+            ],
+            depthwise: [
+                [depthwise_any::<1, $few>(), depthwise_any::<1, 1>()],
+                [depthwise_any::<2, $few>(), depthwise_any::<2, 1>()],
+            ],
             depthwise3_grad: [depthwise_grad::<3, 1>, depthwise_grad::<3, 2>],
             depthwise_grad: [depthwise_grad::<0, 1>, depthwise_grad::<0, 2>],
             pool: [
