@@ -78,16 +78,20 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
         let at = v.as_mut_ptr().cast::<u8>();
         at.wrapping_add(at.align_offset(64))
     };
-    let mut panels = vec![[0u64; 8]; plan.packed_bytes(Side::Right) / 64 + 2];
-    let mut right_at = right.as_ptr().cast::<u8>();
-    if spec.packed.right {
-        let to = aligned(&mut panels);
-        // SAFETY: the buffer has the plan's size.
-        unsafe { plan.pack(Side::Right, right_at, to, (0, plan.pack_tiles(Side::Right))) };
-        right_at = to;
+    let mut panels = vec![[0u64; 8]; plan.packed_bytes(Side::Right).max(plan.packed_bytes(Side::Left)) / 64 + 2];
+    let (mut left_at, mut right_at) = (left.as_ptr().cast::<u8>(), right.as_ptr().cast::<u8>());
+    for (packed, side, at) in
+        [(spec.packed.left, Side::Left, &mut left_at), (spec.packed.right, Side::Right, &mut right_at)]
+    {
+        if packed {
+            let to = aligned(&mut panels);
+            // SAFETY: the buffer has the plan's size.
+            unsafe { plan.pack(side, *at, to, (0, plan.pack_tiles(side))) };
+            *at = to;
+        }
     }
     let arguments = Arguments {
-        left: left.as_ptr().cast(),
+        left: left_at,
         right: right_at,
         out: out.as_mut_ptr().cast(),
         bias: bias.as_ptr().cast(),
@@ -231,6 +235,32 @@ fn cases() -> Vec<(String, ContractSpec)> {
         let mut spec = dot(m, n, k, true);
         spec.packed = Packed { left: false, right: true };
         cases.push((format!("dot {m}x{n}x{k} packed"), spec));
+    }
+    // Convolutions of one pixel, weights packed: MobileNetV2 at batch 1.
+    for (c, size, o) in [
+        (32, 112, 16),
+        (16, 112, 96),
+        (96, 56, 24),
+        (24, 56, 144),
+        (32, 28, 192),
+        (192, 28, 32),
+        (64, 14, 384),
+        (384, 14, 64),
+        (96, 14, 576),
+        (160, 7, 960),
+        (960, 7, 160),
+        (320, 7, 1280),
+    ] {
+        let mut spec = dot(o, size * size, c, false);
+        spec.packed.left = true;
+        spec.epilogue.activation = Activation::Clamp { low: 0.0, high: 6.0 };
+        cases.push((format!("1x1 {c}x{size}->{o}"), spec));
+    }
+    // First layers of MobileNetV2 and of a network on small images.
+    for (size, stride) in [(224, 2), (32, 1)] {
+        let mut spec = Conv { b: 1, c: 3, o: 32, size, pad: 1, stride }.forward();
+        spec.packed.left = true;
+        cases.push((format!("first 3x{size}->32 s{stride}"), spec));
     }
     for (c, size, o, pad, stride) in [
         (3, 32, 32, 0, 1),

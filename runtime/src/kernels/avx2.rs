@@ -39,6 +39,10 @@ impl Simd for F32x8 {
         Self(_mm256_set1_ps(value))
     }
     #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[inline(always)]
     unsafe fn load(at: *const f32) -> Self {
         Self(_mm256_loadu_ps(at))
     }
@@ -131,10 +135,6 @@ impl SimdMath for F32x8 {
 }
 
 impl SimdWindow for F32x8 {
-    #[inline(always)]
-    unsafe fn prefetch(at: *const f32) {
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
     #[inline(always)]
     unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
         // The 128-bit halves keep their order within a shuffle; the quarters are put right after it.

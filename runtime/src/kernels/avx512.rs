@@ -26,6 +26,10 @@ impl Simd for F32x16 {
         Self(_mm512_set1_ps(value))
     }
     #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[inline(always)]
     unsafe fn load(at: *const f32) -> Self {
         Self(_mm512_loadu_ps(at))
     }
@@ -118,10 +122,6 @@ impl SimdMath for F32x16 {
 }
 
 impl SimdWindow for F32x16 {
-    #[inline(always)]
-    unsafe fn prefetch(at: *const f32) {
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
     #[inline(always)]
     unsafe fn deinterleave(self, next: Self) -> (Self, Self) {
         let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

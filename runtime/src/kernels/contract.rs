@@ -301,9 +301,13 @@ fn choose_shape<T: Real>(
     // Measured on Zen 5: packing sixteen lanes of one step, storing one run of one row.
     const PACK: f64 = 5.0;
     const STORE: f64 = 2.0;
+    // One column of a block that is turned before it is stored.
+    const TURN: f64 = 10.0;
     let (m, n, k) = (out_m.len(), out_n.len(), k as f64);
-    let runs = out_n.windows(2).filter(|pair| pair[1] != pair[0].wrapping_add(1)).count();
-    let stores = STORE * (runs + n.div_ceil(GROUP)) as f64 * m as f64;
+    let breaks = |offsets: &[i32]| offsets.windows(2).filter(|pair| pair[1] != pair[0].wrapping_add(1)).count();
+    let (row_breaks, column_breaks) = (breaks(out_m), breaks(out_n));
+    let straight = STORE * (column_breaks + n.div_ceil(GROUP)) as f64 * m as f64;
+    let turns = row_breaks == 0 && column_breaks + 1 == n;
     let mut best = Choice { cycles: f64::INFINITY, shape: 0, mr: 1 };
     for (shape, candidate) in table.shapes.iter().enumerate() {
         let panels = m.div_ceil(candidate.rows.len());
@@ -312,6 +316,7 @@ fn choose_shape<T: Real>(
         let groups = |len: usize, width: usize| len.div_ceil(width) * width.div_ceil(GROUP);
         let pack = |packed: bool, groups: usize| if packed { 0.0 } else { PACK * groups as f64 };
         let packs = pack(rows_packed, groups(m, mr)) + pack(columns_packed, groups(n, candidate.nr));
+        let stores = if turns { straight.min(TURN * (n * panels) as f64) } else { straight };
         let cycles = k * (sums + packs) + stores;
         if cycles < best.cycles {
             best = Choice { cycles, shape, mr };

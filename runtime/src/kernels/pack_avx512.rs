@@ -139,35 +139,72 @@ fn is_spread(segments: &[Segment]) -> bool {
     segments.len() <= MOST_SPREAD && segments.iter().all(|run| run.step == 2 || run.len == 1)
 }
 
-/// The lanes of `mask` of a strided run.
-#[inline(always)]
-unsafe fn load_spread(from: *const f32, run: &Segment, mask: u16) -> __m512 {
-    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    let at = from.wrapping_offset(run.start() - 2 * run.first as isize);
-    let spread = _pdep_u32(u32::from(mask), 0x5555_5555);
-    let low = _mm512_maskz_loadu_ps(spread as u16, at);
-    let high = _mm512_maskz_loadu_ps((spread >> 16) as u16, at.wrapping_add(16));
-    _mm512_permutex2var_ps(low, even, high)
-}
-
 /// Like `copy_runs` for runs that take every other element.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma,bmi2")]
 unsafe fn copy_spread(call: &PackCall<'_, f32>, g: usize, group: usize) {
+    match runs(call, group) {
+        [a] => spread_runs(call, g, group, [*a]),
+        [a, b] => spread_runs(call, g, group, [*a, *b]),
+        [a, b, c] => spread_runs(call, g, group, [*a, *b, *c]),
+        [a, b, c, d] => spread_runs(call, g, group, [*a, *b, *c, *d]),
+        _ => gather_group(call, g, group),
+    }
+}
+
+/// Where two steps are neighbours in memory, as two taps of a row are, one pair of loads gives both: the even elements and
+/// the odd ones.
+#[inline(always)]
+unsafe fn spread_runs<const S: usize>(call: &PackCall<'_, f32>, g: usize, group: usize, segments: [Segment; S]) {
     let op = call.operand;
-    let (offsets, stride, checked) = (op.k, call.stride, op.checked);
-    let segments = runs(call, group);
+    if op.classes > MOST_CLASSES {
+        return gather_group(call, g, group);
+    }
+    let (offsets, class, stride, checked) = (op.k, op.class, call.stride, op.checked);
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    // The elements of each class, lane i being element 2 i.
+    let mut masks = [const { MaybeUninit::<[u32; S]>::uninit() }; MOST_CLASSES];
+    for (class, masks) in masks.iter_mut().enumerate().take(op.classes.max(1)) {
+        let inside = if checked { *op.masks.add(class * op.mask_stride + group) } else { u16::MAX };
+        masks.write(segments.map(|run| {
+            // SAFETY: BMI2, as the caller.
+            unsafe { _pdep_u32(u32::from(run.mask & inside), 0x5555_5555) }
+        }));
+    }
+    let masks = masks.as_ptr().cast::<[u32; S]>();
+    let mut from = [call.from; S];
+    for s in 0..S {
+        from[s] = call.from.wrapping_offset(segments[s].start() - 2 * segments[s].first as isize);
+    }
     let store = low_lanes(stride - g * GROUP);
     let mut to = call.to.add(g * GROUP);
-    for k in call.k0..call.k1 {
-        let from = call.from.wrapping_offset(*offsets.add(k) as isize);
-        let inside = if checked { *class_masks(call, k).add(group) } else { u16::MAX };
-        let mut row = _mm512_setzero_ps();
-        for run in segments {
-            row = _mm512_or_ps(row, load_spread(from, run, run.mask & inside));
+    let mut k = call.k0;
+    while k < call.k1 {
+        let offset = *offsets.add(k) as isize;
+        let pair = k + 1 < call.k1 && *offsets.add(k + 1) as isize == offset + 1;
+        let class_of = |k: usize| if checked { *class.add(k) as usize } else { 0 };
+        let mut wanted = *masks.add(class_of(k));
+        if pair {
+            let next = *masks.add(class_of(k + 1));
+            for s in 0..S {
+                wanted[s] |= next[s] << 1;
+            }
         }
-        _mm512_mask_storeu_ps(to, store, row);
+        let (mut low, mut high) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+        for s in 0..S {
+            let at = from[s].wrapping_offset(offset);
+            low = _mm512_mask_loadu_ps(low, wanted[s] as u16, at);
+            high = _mm512_mask_loadu_ps(high, (wanted[s] >> 16) as u16, at.wrapping_add(GROUP));
+        }
+        _mm512_mask_storeu_ps(to, store, _mm512_permutex2var_ps(low, even, high));
         to = to.wrapping_add(stride);
+        k += 1;
+        if pair {
+            _mm512_mask_storeu_ps(to, store, _mm512_permutex2var_ps(low, odd, high));
+            to = to.wrapping_add(stride);
+            k += 1;
+        }
     }
 }
 
@@ -347,6 +384,17 @@ unsafe fn gather_rows(call: &PackCall<'_, f32>, rows: &Rows, group: usize) -> [_
         block[r] = _mm512_mask_i32gather_ps::<4>(zero, mask, index, rows.from[r].cast());
     }
     block
+}
+
+/// The lanes of `mask` of a strided run.
+#[inline(always)]
+unsafe fn load_spread(from: *const f32, run: &Segment, mask: u16) -> __m512 {
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let at = from.wrapping_offset(run.start() - 2 * run.first as isize);
+    let spread = _pdep_u32(u32::from(mask), 0x5555_5555);
+    let low = _mm512_maskz_loadu_ps(spread as u16, at);
+    let high = _mm512_maskz_loadu_ps((spread >> 16) as u16, at.wrapping_add(16));
+    _mm512_permutex2var_ps(low, even, high)
 }
 
 #[inline(never)]

@@ -40,6 +40,9 @@ pub(crate) trait Simd: Copy {
     type Elem: Real;
     const LANES: usize;
     unsafe fn splat(value: Self::Elem) -> Self;
+    /// Asks for the line at `at`, which need not exist.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const Self::Elem) {}
     unsafe fn load(at: *const Self::Elem) -> Self;
     unsafe fn store(self, at: *mut Self::Elem);
     /// Lanes whose bit in `mask` is clear are zero and their memory is not read.
@@ -81,9 +84,6 @@ pub(crate) trait SimdMath: Simd<Elem = f32> {
 
 /// What windows over planes need beyond [`SimdMath`].
 pub(crate) trait SimdWindow: SimdMath {
-    /// Asks for the line at `at`, which need not exist.
-    #[inline(always)]
-    unsafe fn prefetch(_at: *const f32) {}
     /// Elements 0, 2, 4, ... and elements 1, 3, 5, ... of `self` followed by `next`.
     unsafe fn deinterleave(self, next: Self) -> (Self, Self);
     /// The two registers whose elements alternate between `self` and `next`: the inverse of `deinterleave`.

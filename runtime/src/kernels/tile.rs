@@ -6,6 +6,8 @@
 #![allow(clippy::needless_range_loop, reason = "rows and vectors number registers and addresses alike")]
 //! The micro-kernel: one `R x nr` block of the output, accumulated in registers.
 
+use std::mem::MaybeUninit;
+
 use super::abi::{GROUP, Segment, TileCall};
 use super::math::clamp;
 use super::simd::{Real, Simd};
@@ -74,13 +76,62 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
     if one_run_each {
         store_runs::<S, R, V>(&mut acc, call);
     } else {
-        let mut block = [S::Elem::ZERO; MAX_BLOCK];
+        // Not cleared: that would be as many stores again.
+        let mut block = MaybeUninit::<[S::Elem; MAX_BLOCK]>::uninit();
+        let block = block.as_mut_ptr().cast::<S::Elem>();
         for r in 0..R {
             for v in 0..V {
-                acc[r][v].store(block.as_mut_ptr().add((r * V + v) * S::LANES));
+                acc[r][v].store(block.add((r * V + v) * S::LANES));
             }
         }
-        finish(block.as_mut_ptr(), R, V * S::LANES, call);
+        if R <= S::LANES && call.activation <= CLAMP && rows_follow(call, R) && columns_are_apart(call) {
+            store_turned::<S, R, V>(block, call);
+        } else {
+            finish(block, R, V * S::LANES, call);
+        }
+    }
+}
+
+/// Whether `rows` rows are one run in memory.
+#[inline(always)]
+unsafe fn rows_follow<T>(call: &TileCall<T>, rows: usize) -> bool {
+    (1..rows).all(|r| {
+        // SAFETY: the call has these rows.
+        unsafe { *call.rows.add(r) == *call.rows.add(r - 1) + 1 }
+    })
+}
+
+/// Whether every column is a run of its own.
+#[inline(always)]
+unsafe fn columns_are_apart<T>(call: &TileCall<T>) -> bool {
+    let groups = call.columns.div_ceil(GROUP);
+    (*call.group_start.add(groups) - *call.group_start) as usize == call.columns
+}
+
+/// The end of a block whose rows are one run in memory and whose columns are scattered, as pixels by channels are: turned,
+/// then one vector for each column.
+#[inline(always)]
+unsafe fn store_turned<S: Simd, const R: usize, const V: usize>(block: *const S::Elem, call: &TileCall<S::Elem>) {
+    let mut turned = MaybeUninit::<[S::Elem; MAX_WIDTH * GROUP]>::uninit();
+    let turned = turned.as_mut_ptr().cast::<S::Elem>();
+    (call.transpose)(R, V * S::LANES, block, turned);
+    let exist = ((1u32 << R) - 1) as u16;
+    let (zero, alpha) = (S::splat(S::Elem::ZERO), call.alpha.map(|x| S::splat(x)));
+    let row = *call.rows as isize;
+    for column in 0..call.columns {
+        let run = call.segments.add((*call.group_start) as usize + column);
+        let at = row + (*run).start();
+        let mut x = S::load(turned.add(column * GROUP));
+        if !call.residual.is_null() {
+            x = x.add(S::load_mask(call.residual.wrapping_offset(at), exist));
+        }
+        x = match call.activation {
+            RELU => zero.max_or_other(x),
+            LEAKY_RELU => x.leaky(alpha[0]),
+            CLAMP => clamp(x, alpha[0], alpha[1]),
+            _ => x,
+        };
+        x.store_mask(call.out.wrapping_offset(at), exist);
     }
 }
 

@@ -184,6 +184,23 @@ fn column_output_swaps_the_operands() {
     }
 }
 
+/// Channels by pixels where pixels do not fill vectors: channels become lanes, and blocks are turned before the store.
+#[test]
+fn few_pixels_are_rows() {
+    for activation in [Activation::None, Activation::Relu, Activation::LeakyRelu(0.1), CLAMP, Activation::Silu] {
+        for (bias, residual) in [(None, false), (Some(Along::M), true)] {
+            let mut spec = dot(1, 70, 49, 700, false, false);
+            spec.packed.left = true;
+            spec.epilogue = Epilogue { bias, residual, activation, ..Epilogue::default() };
+            for kernels in levels() {
+                let swapped = ContractPlan::new(&spec, kernels).unwrap().swapped();
+                assert!(swapped || kernels.level != Level::Avx512);
+                check(&spec, kernels);
+            }
+        }
+    }
+}
+
 const CONV: Conv = Conv {
     batch: 2,
     groups: 1,

@@ -70,14 +70,16 @@ impl Axis {
     }
 }
 
-/// Multiply-adds of one tile at least: some microseconds, so that launching costs nothing next to it.
-const TILE_WORK: usize = 200_000;
+/// Multiply-adds of one tile, about: some microseconds, so that launching costs nothing next to it.
+const TILE_WORK: usize = 100_000;
 /// Tiles at most: enough for every thread to have its share.
 const MOST_TILES: usize = 64;
 
-/// Planes of one tile, if one takes as long as `work` multiply-adds.
+/// Planes of one tile, if one takes as long as `work` multiply-adds. Tiles are a power of two and equal as far as planes
+/// divide, so that any usual number of threads has equal shares: three tiles on two threads take as long as four.
 pub(super) fn tile_planes(planes: usize, work: usize) -> usize {
-    TILE_WORK.div_ceil(work.max(1)).max(planes.div_ceil(MOST_TILES))
+    let tiles = planes.saturating_mul(work) / TILE_WORK;
+    planes.div_ceil(tiles.clamp(1, MOST_TILES).next_power_of_two()).max(1)
 }
 
 /// Whether planes with these axes are within what the kernels address.
