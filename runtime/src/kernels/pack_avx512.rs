@@ -177,11 +177,19 @@ unsafe fn spread_runs<const S: usize>(call: &PackCall<'_, f32>, g: usize, group:
     for s in 0..S {
         from[s] = call.from.wrapping_offset(segments[s].start() - 2 * segments[s].first as isize);
     }
+    // Where the same lanes of the next panel begin: asked for now, they arrive while this panel is used.
+    let next = if (call.panel + 1) * op.width < op.free_len { runs(call, group + op.groups_per_panel).first() } else { None };
+    let next = next.map_or(from[0], |run| call.from.wrapping_offset(run.start()));
     let store = low_lanes(stride - g * GROUP);
     let mut to = call.to.add(g * GROUP);
     let mut k = call.k0;
+    let mut neighbour = isize::MIN;
     while k < call.k1 {
         let offset = *offsets.add(k) as isize;
+        if offset != neighbour {
+            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_offset(offset).cast());
+            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_offset(offset + GROUP as isize).cast());
+        }
         let pair = k + 1 < call.k1 && *offsets.add(k + 1) as isize == offset + 1;
         let class_of = |k: usize| if checked { *class.add(k) as usize } else { 0 };
         let mut wanted = *masks.add(class_of(k));
@@ -205,6 +213,7 @@ unsafe fn spread_runs<const S: usize>(call: &PackCall<'_, f32>, g: usize, group:
             to = to.wrapping_add(stride);
             k += 1;
         }
+        neighbour = *offsets.add(k - 1) as isize + 1;
     }
 }
 
