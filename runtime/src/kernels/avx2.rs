@@ -39,10 +39,6 @@ impl Simd for F32x8 {
         Self(_mm256_set1_ps(value))
     }
     #[inline(always)]
-    unsafe fn prefetch(at: *const f32) {
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[inline(always)]
     unsafe fn load(at: *const f32) -> Self {
         Self(_mm256_loadu_ps(at))
     }

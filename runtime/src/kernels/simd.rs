@@ -48,14 +48,24 @@ pub(crate) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
+/// Asks for the line of `at` in the first-level cache, as [`prefetch`] otherwise.
+#[inline(always)]
+pub(crate) fn prefetch_near<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `prefetch`.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// One vector register.
 pub(crate) trait Simd: Copy {
     type Elem: Real;
     const LANES: usize;
     unsafe fn splat(value: Self::Elem) -> Self;
-    /// Asks for the line at `at`, which need not exist.
-    #[inline(always)]
-    unsafe fn prefetch(_at: *const Self::Elem) {}
     unsafe fn load(at: *const Self::Elem) -> Self;
     unsafe fn store(self, at: *mut Self::Elem);
     /// Lanes whose bit in `mask` is clear are zero and their memory is not read.

@@ -19,8 +19,8 @@ mod tables;
 
 pub use axis::{Axis, WindowError};
 pub use depthwise::{DepthwiseDescriptor, DepthwiseEpilogue, DepthwisePlan, DepthwiseSpec, depthwise_tiles};
-pub use depthwise_grad::{DepthwiseGradDescriptor, DepthwiseGradPlan, DepthwiseGradSpec, depthwise_grad_tiles};
 pub(crate) use depthwise_block::{BlockSet, FIRST, LAST, PlaneCall, block};
+pub use depthwise_grad::{DepthwiseGradDescriptor, DepthwiseGradPlan, DepthwiseGradSpec, depthwise_grad_tiles};
 pub(crate) use depthwise_grad_filter::{FilterCall, filter};
 pub(crate) use depthwise_plane::Block;
 pub use plan::WindowPlan;

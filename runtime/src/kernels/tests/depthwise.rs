@@ -247,3 +247,15 @@ fn gradients_of_depthwise_filters() {
     check_gradient(&several);
     check_gradient(&DepthwiseSpec { filters: 12, multiplier: 3, ..several });
 }
+
+#[test]
+fn tiles_are_a_power_of_two_and_equal() {
+    for (planes, size) in [(960, 7), (576, 14), (192, 28), (64, 112)] {
+        let spec = spec(planes, [size; 2], [3; 2], [1; 2], [1; 2]);
+        for kernels in levels() {
+            let plan = DepthwisePlan::new(&spec, kernels).unwrap();
+            assert!(plan.tiles() > 1 && plan.tiles().is_power_of_two(), "{planes} {size}: {}", plan.tiles());
+            assert_eq!(plan.tiles() as usize * plan.planes_per_tile(), planes);
+        }
+    }
+}

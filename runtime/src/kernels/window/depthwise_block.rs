@@ -13,7 +13,7 @@ use super::depthwise::DepthwiseDescriptor;
 use super::depthwise_plane::Block;
 use super::lanes::{Rows, tap, taps};
 use crate::kernels::math::clamp;
-use crate::kernels::simd::SimdWindow;
+use crate::kernels::simd::{SimdWindow, prefetch_near};
 use crate::kernels::tile::{CLAMP, LEAKY_RELU, RELU};
 
 /// One plane: pointers to its first elements, null where the epilogue has none.
@@ -108,7 +108,7 @@ pub(crate) unsafe fn block<
                     if !MASKED && $i >= K - STRIDE {
                         // The rows of the block below: its loads of several rows are no stream that hardware foresees.
                         for line in 0..STRIDE {
-                            S::prefetch(row.wrapping_add(R * STRIDE * columns.input + line * S::LANES));
+                            prefetch_near(row.wrapping_add(R * STRIDE * columns.input + line * S::LANES));
                         }
                     }
                     for j in 0..K {

@@ -1,7 +1,7 @@
 //! The window kernels of one level.
 
-use super::depthwise_grad_filter::FilterFn;
 use super::depthwise_block::BlockSet;
+use super::depthwise_grad_filter::FilterFn;
 use super::pool_grad_plane::PoolGradFn;
 use super::pool_plane::PoolFn;
 use crate::kernels::abi::ActivateFn;
