@@ -72,7 +72,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
     }
     scale_and_shift::<S, R, V>(&mut acc, call);
     let groups = (V * S::LANES).div_ceil(GROUP);
-    let mut one_run_each = call.activation <= CLAMP;
+    let mut one_run_each = true;
     for g in 0..groups {
         one_run_each &= *call.group_start.add(g + 1) - *call.group_start.add(g) <= 1 || g * GROUP >= call.columns;
     }
@@ -80,11 +80,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
         store_runs::<S, R, V>(&mut acc, call);
     } else {
         let mut block = [S::Elem::ZERO; MAX_BLOCK];
-        for r in 0..R {
-            for v in 0..V {
-                acc[r][v].store(block.as_mut_ptr().add((r * V + v) * S::LANES));
-            }
-        }
+        spill::<S, R, V>(&acc, block.as_mut_ptr());
         finish(block.as_mut_ptr(), R, V * S::LANES, call);
     }
 }
@@ -99,6 +95,16 @@ unsafe fn step<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V]; R], a
         let row = S::splat(*a.add(r));
         for v in 0..V {
             acc[r][v] = row.mul_add(columns[v], acc[r][v]);
+        }
+    }
+}
+
+/// Writes a block `[R][V * LANES]`.
+#[inline(always)]
+unsafe fn spill<S: Simd, const R: usize, const V: usize>(acc: &[[S; V]; R], block: *mut S::Elem) {
+    for r in 0..R {
+        for v in 0..V {
+            acc[r][v].store(block.add((r * V + v) * S::LANES));
         }
     }
 }
@@ -191,7 +197,18 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
                 }
             }
         }
-        _ => {}
+        0 => {}
+        // The others need registers of their own.
+        _ => {
+            let mut block = [S::Elem::ZERO; MAX_BLOCK];
+            spill::<S, R, V>(acc, block.as_mut_ptr());
+            (call.activate)(call.activation, call.alpha, block.as_mut_ptr(), R * V * S::LANES);
+            for r in 0..R {
+                for v in 0..V {
+                    acc[r][v] = S::load(block.as_ptr().add((r * V + v) * S::LANES));
+                }
+            }
+        }
     }
     if all_full {
         for r in 0..R {
