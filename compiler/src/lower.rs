@@ -14,7 +14,7 @@ use kiln_rt::kernels::{Packed, Side};
 use smallvec::SmallVec;
 
 use crate::loops::build::contract::{ContractForm, contract_form};
-use crate::loops::build::{self, CheckSite, Declined, region_of};
+use crate::loops::build::{self, CheckSite, Declined, PartBuffer, region_of};
 use crate::loops::nest::{Access, Arg, Index, LoopNest, NestBuilder, Place, Var};
 use crate::schedule::Scheduled;
 
@@ -107,12 +107,16 @@ pub fn lower(
         }
     }
     let built = build::build(&name, &region)?;
-    let operands = (0..kernel.operands.len()).map(BufferUse::Operand);
-    let uses = operands.chain((0..kernel.results.len()).map(BufferUse::Result)).collect();
+    let what = |buffer: PartBuffer| match buffer {
+        PartBuffer::Param(operand) => BufferUse::Operand(operand),
+        PartBuffer::Result(result) => BufferUse::Result(result),
+        PartBuffer::Workspace(offset) => BufferUse::Workspace(offset),
+    };
+    let launch = |part: build::Part| (part.nest, part.buffers.into_iter().map(what).collect());
     Ok(Lowered {
         name,
-        launches: vec![(built.nest, uses)],
-        workspace_bytes: 0,
+        launches: built.launches.into_iter().map(launch).collect(),
+        workspace_bytes: built.workspace_bytes,
         in_place: built.in_place,
         checks: built.checks,
         flops: built.flops,

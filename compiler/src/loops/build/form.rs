@@ -35,6 +35,32 @@ impl RowForm {
         region.ty(value).extents() == self.rows || self.stages.iter().flatten().any(|&reduced| reduced == value)
     }
 
+    /// Numbers of the results that have one element per row.
+    pub(super) fn per_row(&self, region: &Graph) -> Vec<usize> {
+        let returns = region.returns();
+        (0..returns.len()).filter(|&result| self.is_per_row(region, returns[result])).collect()
+    }
+
+    /// Numbers of the others, which have one per row and reduced position.
+    pub(super) fn per_element(&self, region: &Graph) -> Vec<usize> {
+        let returns = region.returns();
+        (0..returns.len()).filter(|&result| !self.is_per_row(region, returns[result])).collect()
+    }
+
+    /// Numbers of those results per element that depend on no reduction: the first stage's loops can store them.
+    pub(super) fn before_stages(&self, region: &Graph) -> Vec<usize> {
+        let mut reduced = vec![false; region.value_count()];
+        self.stages.iter().flatten().for_each(|value| reduced[value.index()] = true);
+        for (_, data) in region.nodes() {
+            if data.operands.iter().chain(&data.results).any(|value| reduced[value.index()]) {
+                data.results.iter().for_each(|value| reduced[value.index()] = true);
+            }
+        }
+        let mut results = self.per_element(region);
+        results.retain(|&result| !reduced[region.returns()[result].index()]);
+        results
+    }
+
     /// Extents of one element per row and reduced position.
     pub fn element_extents(&self) -> Option<Extents> {
         let extent = |source: &Source| match *source {

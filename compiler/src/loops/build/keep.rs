@@ -11,7 +11,15 @@ use super::form::RowForm;
 pub(super) fn keep_expensive(cx: &mut Evaluator<'_>, form: &RowForm) {
     let Some(element) = form.element_extents() else { return };
     let mut roots: Vec<Vec<Value>> = form.stages.clone();
-    roots.push(cx.region.returns().iter().copied().filter(|&v| !form.is_per_row(cx.region, v)).collect());
+    // Results per element that depend on no reduction are stored by the first stage.
+    let early = form.before_stages(cx.region);
+    let (early, late): (Vec<usize>, Vec<usize>) =
+        form.per_element(cx.region).into_iter().partition(|result| early.contains(result));
+    let values = |results: Vec<usize>| results.into_iter().map(|result| cx.region.returns()[result]);
+    if let Some(first) = roots.first_mut() {
+        first.extend(values(early));
+    }
+    roots.push(values(late).collect());
     let needs: Vec<BTreeSet<Value>> = roots.iter().map(|r| needed(cx, r)).collect();
     let elements: usize = form.reduced.iter().product();
     for value in cx.region.values() {

@@ -3,13 +3,14 @@
 use kiln_ir::graph::Graph;
 use kiln_ir::types::Extents;
 
+use super::blocks::Blocks;
 use super::evaluate::Evaluator;
 use super::form::{RowForm, Source};
 use super::in_place::in_place;
 use super::keep::keep_expensive;
 use super::plan::{Lanes, Plan};
 use super::shape::{linear, unflatten};
-use super::{Built, Declined};
+use super::{Built, Declined, Part};
 use crate::loops::nest::{Atom, Index, Loop, Stmt, Var};
 use crate::loops::tile::Tiling;
 
@@ -20,6 +21,9 @@ pub(super) fn build(name: &str, region: &Graph, form: &RowForm) -> Result<Built,
     cx.proven = Some(plan.unproven.clone());
     if plan.periods.iter().any(|&p| p > 1) {
         return phased(cx, form, &plan);
+    }
+    if let Some(blocks) = Blocks::of(region, form, &plan) {
+        return super::blocks::build(name, region, form, &plan, &blocks);
     }
     if plan.lanes == Lanes::Reduced {
         keep_expensive(&mut cx, form);
@@ -99,12 +103,13 @@ fn phased(mut cx: Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Built, D
     Ok(finish(cx, tiles, body, plan))
 }
 
-fn finish(mut cx: Evaluator<'_>, tiles: u64, body: Vec<Stmt>, plan: &Plan) -> Built {
+pub(super) fn finish(mut cx: Evaluator<'_>, tiles: u64, body: Vec<Stmt>, plan: &Plan) -> Built {
     let checks = std::mem::take(&mut cx.checks);
     let (results, params) = (cx.results.clone(), cx.params.clone());
     let nest = cx.nest.finish(tiles, body);
     let in_place = in_place(&nest, &params, &results);
-    Built { nest, in_place, checks, flops: plan.flops }
+    let launches = vec![Part::whole(nest, params.len())];
+    Built { launches, workspace_bytes: 0, in_place, checks, flops: plan.flops }
 }
 
 /// Statements that guard a loop, innermost last.
@@ -153,12 +158,16 @@ fn row_body(cx: &mut Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Vec<S
     for stage in &form.stages {
         body.extend(match plan.unrolled {
             true => super::reduce::unrolled(cx, form, stage)?,
-            false => super::reduce::stage(cx, form, &plan.reduced, stage, lanes)?,
+            false => super::reduce::stage(cx, form, &plan.reduced, stage, lanes, None)?,
         });
     }
-    let returns = cx.region.returns();
-    let per_row: Vec<usize> = (0..returns.len()).filter(|&r| form.is_per_row(cx.region, returns[r])).collect();
-    let per_element: Vec<usize> = (0..returns.len()).filter(|r| !per_row.contains(r)).collect();
+    let per_row = form.per_row(cx.region);
+    let mut per_element = form.per_element(cx.region);
+    if !plan.unrolled {
+        // The first stage has stored them.
+        let stored = if form.stages.is_empty() { Vec::new() } else { form.before_stages(cx.region) };
+        per_element.retain(|result| !stored.contains(result));
+    }
     if !per_row.is_empty() {
         cx.begin();
         let at = cx.row.clone();
@@ -179,7 +188,7 @@ fn row_body(cx: &mut Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Vec<S
 }
 
 /// Computes results, then stores them: a store in place may not come before a load.
-fn store_all(
+pub(super) fn store_all(
     cx: &mut Evaluator<'_>,
     results: &[usize],
     at: &[Index],
