@@ -3,6 +3,7 @@
 //! A contraction becomes calls of a micro-kernel, tile by tile, unless kernels are switched off; everything else, and
 //! then contractions too, becomes loops of its own.
 
+mod empty_phase;
 mod window;
 
 use std::sync::Arc;
@@ -145,7 +146,12 @@ fn contraction(
     let mut launches = Vec::new();
     let mut packs = Vec::new();
     let mut workspace_bytes = 0;
+    let phases = if plans.len() > 1 { form.spec.phases() } else { Vec::new() };
     for (phase, plan) in plans.iter().enumerate() {
+        if let Some(copy) = phases.get(phase).and_then(|spec| empty_phase::nest(&name, region, form, spec)) {
+            launches.push(copy);
+            continue;
+        }
         let mut call = Call { region, form, phase, plan, panels: [None; 2] };
         let mut end = plan.partial_bytes().next_multiple_of(64);
         for side in [Side::Left, Side::Right].into_iter().filter(|&side| plan.packed().side(side)) {
