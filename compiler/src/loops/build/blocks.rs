@@ -60,8 +60,7 @@ impl Blocks {
         if plan.unrolled || plan.periods.iter().any(|&period| period > 1) || form.reduced.contains(&0) {
             return None;
         }
-        let elements = form.per_element(region);
-        if elements.len() != form.before_stages(region).len() {
+        if form.has_late_elements(region) {
             return None;
         }
         let mut groups = plan.rows.loops();
@@ -229,7 +228,7 @@ fn one_block(
 ) -> Result<Vec<Stmt>, Declined> {
     if plan.lanes == Lanes::Reduced {
         cx.row = blocks.row(plan, group, None);
-        let mut list = reduce::stage(cx, form, &plan.reduced, &form.stages[0], true, Some(cut))?;
+        let mut list = reduce::stage(cx, form, &plan.reduced, &form.stages[0], true, &form.per_element(cx.region), Some(cut))?;
         for partial in partials {
             let local = cx.row_values.remove(&partial.value).ok_or(Declined::Body)?;
             list.push(cx.nest.store(partial.place, start.clone(), cx.nest.value(local)));

@@ -47,18 +47,16 @@ impl RowForm {
         (0..returns.len()).filter(|&result| !self.is_per_row(region, returns[result])).collect()
     }
 
-    /// Numbers of those results per element that depend on no reduction: the first stage's loops can store them.
-    pub(super) fn before_stages(&self, region: &Graph) -> Vec<usize> {
-        let mut reduced = vec![false; region.value_count()];
-        self.stages.iter().flatten().for_each(|value| reduced[value.index()] = true);
+    /// Whether a result per element depends on a reduction.
+    pub(super) fn has_late_elements(&self, region: &Graph) -> bool {
+        let mut late = vec![false; region.value_count()];
+        self.stages.iter().flatten().for_each(|value| late[value.index()] = true);
         for (_, data) in region.nodes() {
-            if data.operands.iter().chain(&data.results).any(|value| reduced[value.index()]) {
-                data.results.iter().for_each(|value| reduced[value.index()] = true);
+            if data.operands.iter().any(|value| late[value.index()]) {
+                data.results.iter().for_each(|value| late[value.index()] = true);
             }
         }
-        let mut results = self.per_element(region);
-        results.retain(|&result| !reduced[region.returns()[result].index()]);
-        results
+        self.per_element(region).iter().any(|&result| late[region.returns()[result].index()])
     }
 
     /// Extents of one element per row and reduced position.

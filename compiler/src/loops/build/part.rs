@@ -1,6 +1,7 @@
 //! A nest of a kernel with what its buffers are.
 
-use crate::loops::nest::{ExprNode, LoopNest, Place, Stmt};
+use super::in_place::loads_from;
+use crate::loops::nest::{Access, ExprNode, LoopNest, Place, Stmt};
 
 /// A nest that runs as one launch, declaring only what it uses.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl Part {
     pub(super) fn whole(nest: LoopNest, params: usize) -> Part {
         let what = |number| if number < params { PartBuffer::Param(number) } else { PartBuffer::Result(number - params) };
         let buffers = (0..nest.buffers.len()).map(what).collect();
-        Part { nest, buffers }
+        Part { nest: with_updates(nest), buffers }
     }
 
     /// A nest that declares all parameters, all results and the workspace, without what it does not touch.
@@ -39,7 +40,7 @@ impl Part {
         };
         let used = used(&nest);
         let buffers = (0..nest.buffers.len()).filter(|&number| used[number]).map(what).collect();
-        Part { nest: without_unused(nest, &used), buffers }
+        Part { nest: without_unused(with_updates(nest), &used), buffers }
     }
 }
 
@@ -69,6 +70,16 @@ fn stored(body: &[Stmt], mark: &mut dyn FnMut(Place)) {
             _ => {}
         }
     }
+}
+
+/// What is written and also loaded, by a later loop or to be combined with more, is updated.
+fn with_updates(mut nest: LoopNest) -> LoopNest {
+    for number in 0..nest.buffers.len() {
+        if nest.buffers[number].access == Access::Write && loads_from(&nest, Place::Buffer(number as u32)) {
+            nest.buffers[number].access = Access::ReadWrite;
+        }
+    }
+    nest
 }
 
 fn without_unused(mut nest: LoopNest, used: &[bool]) -> LoopNest {

@@ -5,7 +5,7 @@ use kiln_ir::graph::{NodeData, Value};
 use kiln_ir::scalar::{BinaryFn, CompareFn};
 
 use super::Declined;
-use super::evaluate::{Evaluator, point_of};
+use super::evaluate::{Evaluator, Kept, point_of};
 use super::form::RowForm;
 use super::rows::{element_index, enter_element, leave_element, store_all};
 use super::shape::{Dims, unflatten};
@@ -38,14 +38,15 @@ struct Reducer {
     combine: Option<BinaryFn>,
 }
 
-/// Builds one stage: all its reductions in one loop nest, over a part of the outermost loop if it is `cut`. The first one
-/// stores the results per element that depend on no reduction.
+/// Builds one stage: all its reductions in one loop nest, over a part of the outermost loop if it is `cut`. The loop also
+/// stores the results per element `stores`.
 pub(super) fn stage(
     cx: &mut Evaluator<'_>,
     form: &RowForm,
     dims: &Dims,
     stage: &[Value],
     lanes: bool,
+    stores: &[usize],
     cut: Option<(Index, Index)>,
 ) -> Result<Vec<Stmt>, Declined> {
     let (loops, reduced) = loops(cx, dims);
@@ -67,11 +68,15 @@ pub(super) fn stage(
         sets.extend(combine(cx, data, &map, &point, &reducers[next..next + count])?);
         next += count;
     }
-    if let (true, Some(extents)) = (form.stages.first().is_some_and(|first| first == stage), form.element_extents()) {
-        sets.extend(store_all(cx, &form.before_stages(cx.region), &at, &extents)?);
+    if let Some(extents) = form.element_extents() {
+        sets.extend(store_all(cx, stores, &at, &extents)?);
     }
     let inner = cx.end(sets);
     leave_element(cx);
+    for &result in stores {
+        let place = cx.results[result];
+        cx.kept.insert(cx.region.returns()[result], Kept { place, filled: true, is_result: true });
+    }
     let mut next = 0;
     for &value in stage {
         let (data, _) = member(cx, value)?;
