@@ -158,7 +158,7 @@ fn check_row_reads(region: &Graph, form: &RowForm, maps: &[&Map]) -> Result<(), 
             for read in map.reads.iter().filter(|r| tainted[data.operands[r.operand].index()]) {
                 let extents = region.ty(data.operands[read.operand]).extents();
                 let wanted = if extents == form.rows { &row_dims } else { &element_dims };
-                if read.view.is_some() || !reads_exactly(read, wanted) {
+                if read.view.is_some() || !reads_exactly(read, wanted, &extents) {
                     return Err(Declined::Row);
                 }
             }
@@ -176,9 +176,13 @@ fn row_dims_of_element(form: &RowForm) -> Vec<usize> {
     (0..form.rows.len()).filter_map(place).collect()
 }
 
-fn reads_exactly(read: &Read, dims: &[usize]) -> bool {
-    read.index.len() == dims.len()
-        && read.index.iter().zip(dims).all(|(index, &dim)| *index == IndexExpr::Affine(Affine::dim(dim)))
+/// Whether a read is at these dimensions; one of extent 1 has only position 0, which a broadcast reads as such.
+fn reads_exactly(read: &Read, dims: &[usize], extents: &[usize]) -> bool {
+    let at = |(index, (&dim, &extent)): (&IndexExpr, (&usize, &usize))| {
+        let IndexExpr::Affine(affine) = index else { return false };
+        *affine == Affine::dim(dim) || extent == 1 && *affine == Affine::constant(0)
+    };
+    read.index.len() == dims.len() && read.index.iter().zip(dims.iter().zip(extents)).all(at)
 }
 
 /// The element shape of a reduction: an operand read once per row and reduced position, and nowhere else.
