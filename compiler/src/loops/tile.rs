@@ -28,7 +28,12 @@ impl Tiling {
     /// As [`Tiling::new`], in tiles of at least `least` items.
     pub(super) fn of_at_least(extent: u64, nanoseconds: f64, multiple: u64, least: u64) -> Tiling {
         let wanted = (SMALLEST_TILE_NS / nanoseconds.max(1e-3)).ceil() as u64;
-        let size = wanted.max(extent.div_ceil(MOST_TILES)).max(least).max(1).next_multiple_of(multiple.max(1)).min(extent.max(1));
+        let size = wanted
+            .max(extent.div_ceil(MOST_TILES))
+            .max(least)
+            .max(1)
+            .next_multiple_of(multiple.max(1))
+            .min(extent.max(1));
         Tiling { tiles: extent.div_ceil(size), size, extent }
     }
 

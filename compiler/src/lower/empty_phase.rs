@@ -15,7 +15,12 @@ use crate::loops::tile::Tiling;
 const COPY_NS: f64 = 0.5;
 
 /// The nest that stores the residual, or zeros, where `phase` has its results; none if it has a sum or does more to it.
-pub(super) fn nest(name: &str, region: &Graph, form: &ContractForm, phase: &ContractSpec) -> Option<(LoopNest, Vec<BufferUse>)> {
+pub(super) fn nest(
+    name: &str,
+    region: &Graph,
+    form: &ContractForm,
+    phase: &ContractSpec,
+) -> Option<(LoopNest, Vec<BufferUse>)> {
     let epilogue = &phase.epilogue;
     let plain = epilogue.bias.is_none() && epilogue.scale.is_none() && epilogue.activation == Activation::None;
     if !phase.k.contains(&0) || !plain {

@@ -75,7 +75,8 @@ impl Blocks {
         }
         let count: usize = groups.iter().product();
         let along_rows = plan.lanes == Lanes::Row;
-        if along_rows && (positions < LEAST_POSITIONS || lanes < LEAST_POSITIONS) || !along_rows && count >= ENOUGH_ROWS {
+        if along_rows && (positions < LEAST_POSITIONS || lanes < LEAST_POSITIONS) || !along_rows && count >= ENOUGH_ROWS
+        {
             return None;
         }
         let extent = reduced.first().copied()?;
@@ -83,7 +84,8 @@ impl Blocks {
         let cost = plan.nanoseconds * lanes as f64 / extent as f64;
         let most = if count >= ENOUGH_ROWS { 1 } else { MOST_TILES.div_ceil(count as u64) };
         let least = LEAST_POSITIONS.div_ceil(positions / extent);
-        let cut = Tiling::of_at_least(extent as u64, cost, multiple, (least as u64).max((extent as u64).div_ceil(most)));
+        let cut =
+            Tiling::of_at_least(extent as u64, cost, multiple, (least as u64).max((extent as u64).div_ceil(most)));
         (along_rows || cut.tiles > 1).then_some(Blocks { groups, lanes, cut })
     }
 
@@ -111,17 +113,15 @@ pub(super) fn build(
     plan: &Plan,
     blocks: &Blocks,
 ) -> Result<Built, Declined> {
-    if blocks.count() == 1 { in_one_nest(name, region, form, plan, blocks) } else { in_two(name, region, form, plan, blocks) }
+    if blocks.count() == 1 {
+        in_one_nest(name, region, form, plan, blocks)
+    } else {
+        in_two(name, region, form, plan, blocks)
+    }
 }
 
 /// A tile is some groups, each with its partial values in scratch.
-fn in_one_nest(
-    name: &str,
-    region: &Graph,
-    form: &RowForm,
-    plan: &Plan,
-    blocks: &Blocks,
-) -> Result<Built, Declined> {
+fn in_one_nest(name: &str, region: &Graph, form: &RowForm, plan: &Plan, blocks: &Blocks) -> Result<Built, Declined> {
     let mut cx = Evaluator::new(name, region)?;
     cx.proven = Some(plan.unproven.clone());
     let partials = partials(&cx, form, |cx, name, dtype| cx.nest.scratch(name, dtype, blocks.lanes))?;
@@ -155,7 +155,7 @@ fn in_two(name: &str, region: &Graph, form: &RowForm, plan: &Plan, blocks: &Bloc
     };
     let begin = block * blocks.cut.size as i64;
     let end = begin.clone() + blocks.cut.size as i64;
-    let whole = blocks.cut.extent % blocks.cut.size == 0;
+    let whole = blocks.cut.extent.is_multiple_of(blocks.cut.size);
     let end = if whole { end } else { end.at_most(blocks.cut.extent as i64) };
     let start = tile * blocks.lanes as i64;
     let body = one_block(&mut first, form, plan, blocks, &places, &group, &start, (begin, end))?;
@@ -179,18 +179,18 @@ fn in_two(name: &str, region: &Graph, form: &RowForm, plan: &Plan, blocks: &Bloc
     let bytes = |partial: &Partial| (elements * partial.dtype.bytes()).next_multiple_of(64);
     let workspace_bytes = places.iter().map(bytes).sum();
     let (params, results) = (first.params.clone(), first.results.clone());
-    let nests = [first.nest.finish((groups * count) as u64, body), second.nest.finish(tiling.tiles, vec![rows.body(list)])];
+    let nests =
+        [first.nest.finish((groups * count) as u64, body), second.nest.finish(tiling.tiles, vec![rows.body(list)])];
     // A result may lie where an operand does if the operand is not needed behind the nest that stores the result.
     let pairs: Vec<_> = nests.iter().map(|nest| in_place(nest, &params, &results)).collect();
     let per_element = form.per_element(region);
-    let in_place = pairs[0].iter().filter(|(param, result)| {
-        per_element.contains(result) && !loads_from(&nests[1], params[*param])
-    });
-    let in_place = in_place.chain(pairs[1].iter().filter(|(_, result)| !per_element.contains(result))).copied().collect();
-    let offsets: Vec<usize> = places
+    let in_place = pairs[0]
         .iter()
-        .scan(0, |end, partial| Some(std::mem::replace(end, *end + bytes(partial))))
-        .collect();
+        .filter(|(param, result)| per_element.contains(result) && !loads_from(&nests[1], params[*param]));
+    let in_place =
+        in_place.chain(pairs[1].iter().filter(|(_, result)| !per_element.contains(result))).copied().collect();
+    let offsets: Vec<usize> =
+        places.iter().scan(0, |end, partial| Some(std::mem::replace(end, *end + bytes(partial)))).collect();
     let launches = nests.into_iter().map(|nest| Part::of(nest, params.len(), results.len(), &offsets)).collect();
     Ok(Built { launches, workspace_bytes, in_place, checks, flops: plan.flops })
 }
@@ -228,7 +228,8 @@ fn one_block(
 ) -> Result<Vec<Stmt>, Declined> {
     if plan.lanes == Lanes::Reduced {
         cx.row = blocks.row(plan, group, None);
-        let mut list = reduce::stage(cx, form, &plan.reduced, &form.stages[0], true, &form.per_element(cx.region), Some(cut))?;
+        let mut list =
+            reduce::stage(cx, form, &plan.reduced, &form.stages[0], true, &form.per_element(cx.region), Some(cut))?;
         for partial in partials {
             let local = cx.row_values.remove(&partial.value).ok_or(Declined::Body)?;
             list.push(cx.nest.store(partial.place, start.clone(), cx.nest.value(local)));

@@ -26,7 +26,8 @@ pub enum PartBuffer {
 impl Part {
     /// The nest of a whole kernel: its buffers are the region's parameters and results.
     pub(super) fn whole(nest: LoopNest, params: usize) -> Part {
-        let what = |number| if number < params { PartBuffer::Param(number) } else { PartBuffer::Result(number - params) };
+        let what =
+            |number| if number < params { PartBuffer::Param(number) } else { PartBuffer::Result(number - params) };
         let buffers = (0..nest.buffers.len()).map(what).collect();
         Part { nest: with_updates(nest), buffers }
     }
@@ -83,7 +84,8 @@ fn with_updates(mut nest: LoopNest) -> LoopNest {
 }
 
 fn without_unused(mut nest: LoopNest, used: &[bool]) -> LoopNest {
-    let numbers: Vec<u32> = used.iter().scan(0, |next, &used| Some(std::mem::replace(next, *next + u32::from(used)))).collect();
+    let numbers: Vec<u32> =
+        used.iter().scan(0, |next, &used| Some(std::mem::replace(next, *next + u32::from(used)))).collect();
     let renumber = |place: &mut Place| {
         if let Place::Buffer(number) = place {
             *number = numbers[*number as usize];

@@ -71,7 +71,8 @@ pub(super) fn split_of_slice(site: &Site<'_>) -> Option<Form> {
     let rest: usize = cut[dim + 1..].iter().product();
     let part: usize = split[first + 1..].iter().product::<usize>().checked_div(rest)?;
     let start = usize::try_from(*slice.start.get(dim)?).ok()?;
-    let even = part > 1 && split[first] * part == cut[dim] && start.is_multiple_of(part) && whole[dim].is_multiple_of(part);
+    let even =
+        part > 1 && split[first] * part == cut[dim] && start.is_multiple_of(part) && whole[dim].is_multiple_of(part);
     if !only || !even {
         return None;
     }
