@@ -43,16 +43,21 @@ pub(crate) mod avx2 {
                 let mask = ((1u32 << pixels) - 1) as u16;
                 for channel in [0, 8] {
                     let mut block = [_mm256_setzero_ps(); 8];
-                    for i in 0..8 {
-                        if channel + i < channels {
-                            let at = from.wrapping_offset((channel + i) as isize * stride).wrapping_add(first);
-                            block[i] = if pixels == 8 { _mm256_loadu_ps(at) } else { F32x8::load_mask(at, mask).0 };
-                        }
+                    for (i, row) in block.iter_mut().enumerate().take(channels.saturating_sub(channel)) {
+                        let at = from.wrapping_offset((channel + i) as isize * stride).wrapping_add(first);
+                        *row = if pixels == 8 { _mm256_loadu_ps(at) } else { F32x8::load_mask(at, mask).0 };
                     }
                     for (i, pixel) in transpose(&block).iter().enumerate().take(pixels) {
                         _mm256_storeu_ps(to.wrapping_add((first + i) * GROUP + channel), *pixel);
                     }
                 }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn announce(at: *const f32, stride: isize) {
+            for i in 0..GROUP {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_offset(i as isize * stride).cast());
             }
         }
 

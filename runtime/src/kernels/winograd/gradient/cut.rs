@@ -44,13 +44,14 @@ pub(in super::super) struct Cut {
 /// Tiles that a launch should have at least, for any number of threads.
 const WANTED: usize = 8;
 /// Largest sum of transformed operands that is kept, in elements: the third-level cache holds it beside other data.
-const SHARED: usize = 3 << 20;
+const SHARED: usize = 2 << 20;
 /// Groups of outputs and of channels whose sums stay in the second-level cache, if operands are transformed ahead.
 const NEAR: usize = 4;
 /// The same for tiles that transform their operands: more, because other tiles repeat the transforms.
 const FAR: usize = 8;
 /// Tiles of a chunk: while sums are loaded and stored once for each chunk, its operands have to stay near.
 const CHUNK: usize = 64;
+const SHORTEST_CHUNK: usize = 32;
 const SHARED_CHUNK: usize = 256;
 /// Elements of pixels turned into lanes: two thirds of a first-level cache of 48 KiB.
 const STAGE: usize = 8 << 10;
@@ -66,10 +67,6 @@ impl Cut {
         let lanes = (output_groups + channel_groups) * GROUP;
         let shared = positions * lanes * strips * columns <= SHARED;
 
-        let longest = (if shared { SHARED_CHUNK } else { CHUNK } / columns).max(1);
-        let chunk = strips.div_ceil(strips.div_ceil(longest));
-        let chunks = strips.div_ceil(chunk);
-
         let most = if shared { NEAR } else { FAR };
         let part = |groups: usize, most: usize| groups.div_ceil(groups.div_ceil(most));
         let output_part = part(output_groups, most);
@@ -78,7 +75,13 @@ impl Cut {
         let parts = |channel_part: usize| output_groups.div_ceil(output_part) * channel_groups.div_ceil(channel_part);
         let channels = |most: usize| part(channel_groups.div_ceil(pair), most / pair) * pair;
         let channel_part = if shared && parts(channels(NEAR)) < WANTED { channels(NEAR / 2) } else { channels(most) };
-        let splits = WANTED.div_ceil(parts(channel_part)).min(chunks);
+
+        // Short sums in shorter chunks, so that there are enough of them for all threads.
+        let wanted = WANTED.div_ceil(parts(channel_part));
+        let longest = if shared { SHARED_CHUNK } else { CHUNK.min(strips * columns / wanted).max(SHORTEST_CHUNK) };
+        let chunk = strips.div_ceil(strips.div_ceil((longest / columns).max(1)));
+        let chunks = strips.div_ceil(chunk);
+        let splits = wanted.min(chunks);
         let split_chunks = chunks.div_ceil(splits);
 
         let halo = 2;

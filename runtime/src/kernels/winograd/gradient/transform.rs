@@ -35,6 +35,13 @@ pub(in super::super) trait Channels: SimdMath {
         }
     }
 
+    /// Announces a row of sixteen channels, as [`Self::turn`] will read it.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `Self`; `at` may be anything.
+    #[inline(always)]
+    unsafe fn announce(_at: *const f32, _stride: isize) {}
+
     /// Stores lanes in runs of [`Self::ROWS`], `panel` elements apart.
     ///
     /// # Safety
@@ -156,8 +163,13 @@ pub(in super::super) unsafe fn strips<S: Channels, F: Variant, O: Operand>(call:
         let count = call.band.min(call.rows - first).min(end - strip);
         let plane = call.from.wrapping_offset(image as isize * call.strides.image);
         let top = (first * F::M) as isize + call.origin.0;
+        strip += count;
+        // From a row of this band to that of the next, which may be in the next image.
+        let images = (strip / call.rows) as isize - image as isize;
+        let down = ((strip % call.rows) as isize - first as isize) * F::M as isize;
+        let ahead = images * call.strides.image + down * call.strides.row;
         for r in 0..count * F::M + O::HALO {
-            turn_row::<S>(call, plane, top + r as isize, call.stage.wrapping_add(r * row), row);
+            turn_row::<S>(call, plane, top + r as isize, call.stage.wrapping_add(r * row), row, ahead);
         }
         for s in 0..count {
             for column in 0..call.columns {
@@ -168,13 +180,19 @@ pub(in super::super) unsafe fn strips<S: Channels, F: Variant, O: Operand>(call:
                 to = to.wrapping_add(call.tile);
             }
         }
-        strip += count;
     }
 }
 
 /// Row `y` of sixteen planes to `[column][lane]`, from the first column of tile 0 on; `len` elements.
 #[inline(always)]
-unsafe fn turn_row<S: Channels>(call: &StripsCall, plane: *const f32, y: isize, to: *mut f32, len: usize) {
+unsafe fn turn_row<S: Channels>(
+    call: &StripsCall,
+    plane: *const f32,
+    y: isize,
+    to: *mut f32,
+    len: usize,
+    ahead: isize,
+) {
     if y < 0 || y >= call.size.0 as isize {
         std::slice::from_raw_parts_mut(to, len).fill(0.0);
         return;
@@ -186,6 +204,7 @@ unsafe fn turn_row<S: Channels>(call: &StripsCall, plane: *const f32, y: isize, 
     while x < end {
         let count = (end - x).min(GROUP as isize) as usize;
         let at = to.wrapping_offset((x - first) * GROUP as isize);
+        S::announce(from.wrapping_offset(x + ahead), call.strides.channel);
         S::turn(from.wrapping_offset(x), call.strides.channel, call.channels, count, at);
         x += count as isize;
     }
