@@ -246,6 +246,9 @@ unsafe fn finish<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileC
 /// Residual, activation and store of a block `[rows][width]`, by runs of columns.
 unsafe fn finish_rows<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
     let groups = call.columns.div_ceil(GROUP);
+    if call.columns < SHORT_RUN * (*call.group_start.add(groups) - *call.group_start) as usize {
+        return finish_elements(block, rows, width, call);
+    }
     if !call.residual.is_null() {
         for r in 0..rows {
             let row = call.residual.wrapping_offset(*call.rows.add(r) as isize);
@@ -262,6 +265,39 @@ unsafe fn finish_rows<T: Real>(block: *mut T, rows: usize, width: usize, call: &
         for_each_run(call, groups, |lane, run| {
             copy_short(block.add(r * width + lane), row.wrapping_offset(run.start()), run.len as usize);
         });
+    }
+}
+
+/// Runs shorter than this cost more than their elements one by one, as every other column of a strided gradient.
+const SHORT_RUN: usize = 4;
+
+/// The same, element by element: where each column lies is the same for all rows.
+unsafe fn finish_elements<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
+    let (mut columns, mut count) = ([(0usize, 0isize); MAX_WIDTH], 0);
+    for_each_run(call, call.columns.div_ceil(GROUP), |lane, run| {
+        for i in 0..run.len as usize {
+            columns[count] = (lane + i, run.start() + i as isize);
+            count += 1;
+        }
+    });
+    let columns = &columns[..count];
+    if !call.residual.is_null() {
+        for r in 0..rows {
+            let from = call.residual.wrapping_offset(*call.rows.add(r) as isize);
+            for &(lane, at) in columns {
+                let to = block.add(r * width + lane);
+                *to = (*to).add(*from.wrapping_offset(at));
+            }
+        }
+    }
+    if call.activation != 0 {
+        (call.activate)(call.activation, call.alpha, block, rows * width);
+    }
+    for r in 0..rows {
+        let to = call.out.wrapping_offset(*call.rows.add(r) as isize);
+        for &(lane, at) in columns {
+            *to.wrapping_offset(at) = *block.add(r * width + lane);
+        }
     }
 }
 
