@@ -61,6 +61,8 @@ pub struct Placement {
     pub plan: Plan,
     /// What each launch reads and writes, for the checker.
     pub trace: Vec<Access>,
+    /// Bytes that are live at once in every order of the kernels, for these choices of homes.
+    pub any_order: u64,
 }
 
 impl Placement {
@@ -75,11 +77,17 @@ fn end_step(lowered: &[Lowered]) -> u32 {
     lowered.len() as u32
 }
 
-/// Chooses a home for every value.
+/// Chooses a home for every value. `any_order` is what [`crate::memory::order`] knows about all orders.
 ///
 /// # Errors
 /// What the checker or the problem's own rules find: a defect.
-pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &Options) -> Result<Placement, String> {
+pub(crate) fn place(
+    graph: &Graph,
+    schedule: &Schedule,
+    lowered: &[Lowered],
+    any_order: u64,
+    options: &Options,
+) -> Result<Placement, String> {
     let mut cx = Placer::placed(graph, schedule, lowered);
     let end = end_step(lowered);
     for copy in &cx.copies {
@@ -102,6 +110,7 @@ pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &
         problem,
         plan,
         trace: cx.trace,
+        any_order,
     })
 }
 

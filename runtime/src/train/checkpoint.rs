@@ -133,6 +133,13 @@ pub struct Position {
     pub history: History,
 }
 
+impl Position {
+    /// Means over the examples of the current epoch, one per training series.
+    pub(crate) fn train_means(&self) -> impl Iterator<Item = f64> {
+        self.sums.iter().map(|sum| sum / self.examples.max(1) as f64)
+    }
+}
+
 /// A checkpoint in memory.
 #[derive(Debug)]
 pub struct Checkpoint {

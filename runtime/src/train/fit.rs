@@ -48,6 +48,8 @@ struct Fit<'a> {
     snapshot: Snapshot,
     /// Results of the last batch.
     values: Vec<f64>,
+    /// Means over the examples of the current epoch: kept, since a step allocates nothing.
+    means: Vec<f64>,
     /// Which of the results of a step are losses, one for each step program.
     losses: Vec<usize>,
     /// Test values of the current parameters, if they have been computed.
@@ -84,8 +86,10 @@ impl<'a> Fit<'a> {
             position.history.test_names = feed.names(Kind::Eval);
         }
         position.sums = vec![0.0; position.history.train_names.len()];
-        let (snapshot, values, tested, losses) = (Snapshot::default(), Vec::new(), None, feed.losses());
-        Ok(Fit { session, data, options, split, feed, identity, position, snapshot, values, losses, tested })
+        let (means, losses) = (position.sums.clone(), feed.losses());
+        position.losses.reserve(KEPT_LOSSES * losses.len());
+        let (snapshot, values, tested) = (Snapshot::default(), Vec::new(), None);
+        Ok(Fit { session, data, options, split, feed, identity, position, snapshot, values, means, losses, tested })
     }
 
     /// Goes on from a checkpoint, if one is given; returns its step.
@@ -152,19 +156,21 @@ impl<'a> Fit<'a> {
         Ok(())
     }
 
-    fn report_step(&self, steps: u64, reporter: &mut dyn Reporter) {
+    fn report_step(&mut self, steps: u64, reporter: &mut dyn Reporter) {
+        self.means.clear();
+        self.means.extend(self.position.train_means());
         reporter.step(StepEvent {
             epoch: self.position.epoch + 1,
             epochs: self.options.epochs,
             step: self.position.step_in_epoch,
             steps,
             names: &self.position.history.train_names,
-            means: &self.train_means(),
+            means: &self.means,
         });
     }
 
     fn end_epoch(&mut self, reporter: &mut dyn Reporter) -> Result<(), TrainError> {
-        let (train, test) = (self.train_means(), self.test()?);
+        let (train, test) = (self.position.train_means().collect(), self.test()?);
         let position = &mut self.position;
         position.history.epochs.push(EpochSummary { train, test });
         position.epoch += 1;
@@ -173,11 +179,6 @@ impl<'a> Fit<'a> {
         position.sums.fill(0.0);
         reporter.epoch(position.epoch, self.options.epochs, &position.history);
         Ok(())
-    }
-
-    /// Means over the examples of the current epoch.
-    fn train_means(&self) -> Vec<f64> {
-        self.position.sums.iter().map(|sum| sum / self.position.examples.max(1) as f64).collect()
     }
 
     /// Means over the held out examples with the current parameters.
@@ -249,7 +250,7 @@ impl<'a> Fit<'a> {
         let train = match last {
             Some(last) if self.position.examples == 0 => last.train.clone(),
             _ if self.position.step == 0 => Vec::new(),
-            _ => self.train_means(),
+            _ => self.position.train_means().collect(),
         };
         let test = match outcome {
             Outcome::Done => self.test()?,

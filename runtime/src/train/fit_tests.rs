@@ -12,6 +12,7 @@ use kiln_ir::{DType, TensorType};
 
 use super::*;
 use crate::executable::{Binding, Code, Executable, KernelFn, Launch, Slot};
+use crate::session::tests::allocations;
 use crate::train::options::{BatchPrograms, batch_sizes};
 use crate::train::report::History;
 
@@ -285,4 +286,33 @@ fn a_size_without_a_program_is_a_defect() {
     training.programs.by_batch.remove(&3);
     let message = run(&mut training, &options()).unwrap_err().to_string();
     assert!(message.starts_with("no step program was compiled for batches of"), "{message}");
+}
+
+/// What a step allocates, loading of the batch and report included: nothing, but for the first of each size of batch.
+#[test]
+fn steps_allocate_nothing() {
+    #[derive(Default)]
+    struct Counts {
+        last: u64,
+        step: u64,
+        allocating: Vec<u64>,
+    }
+    impl Reporter for Counts {
+        fn step(&mut self, event: StepEvent<'_>) {
+            let now = allocations();
+            self.step += 1;
+            // The first step of an epoch comes after its order of examples, which is a list of its own.
+            if event.step > 1 && now != self.last {
+                self.allocating.push(self.step);
+            }
+            self.last = allocations();
+        }
+        fn epoch(&mut self, _: u64, _: u64, _: &History) {}
+        fn notice(&mut self, _: &str) {}
+    }
+    let mut training = training(0.1);
+    let mut counts = Counts::default();
+    fit(&mut training.session, &training.programs, &data(None), &options(), &mut counts).unwrap();
+    assert_eq!(counts.step, 30);
+    assert_eq!(counts.allocating.iter().filter(|&&step| step > 5).count(), 0, "{:?}", counts.allocating);
 }

@@ -85,6 +85,7 @@ fn every_solver_passes_the_checker() {
         let mut placements = greedy::every_member(&storages);
         let bound = problem.lower_bound();
         placements.push(greedy::place(&storages, bound));
+        placements.push(skyline::place(&storages, 0));
         placements.push(sweep::place(&storages));
         let peak = placements.iter().map(|p| p.peak).max().unwrap();
         placements.extend(exact::improve(&storages, peak + 1, bound, bound, 300).placement);
