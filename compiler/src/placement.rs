@@ -81,7 +81,7 @@ fn end_step(lowered: &[Lowered]) -> u32 {
 ///
 /// # Errors
 /// What the checker or the problem's own rules find: a defect.
-pub(crate) fn place(
+pub fn place(
     graph: &Graph,
     schedule: &Schedule,
     lowered: &[Lowered],
