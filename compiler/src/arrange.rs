@@ -1,7 +1,7 @@
 //! Kernels in their order, with loops and a place for every value: all that is decided before there is code.
 //!
 //! ```text
-//! schedule() -> lower() -> order::improve() -> place()
+//! schedule(), without_moves() -> lower() -> order::improve() -> place()
 //! ```
 //! The last two are the memory planning, whose time is taken.
 
@@ -14,7 +14,7 @@ use crate::lower::{self, Lowered, MicroKernels};
 use crate::memory::{self, order};
 use crate::packing::Lasting;
 use crate::placement::{self, Placement};
-use crate::schedule::{Schedule, schedule};
+use crate::schedule::{Schedule, schedule, without_moves};
 
 /// A graph on its way to code.
 #[derive(Debug)]
@@ -29,7 +29,8 @@ pub(crate) struct Arranged {
     pub planning: Duration,
 }
 
-/// Lowers every kernel, orders them for a low peak and places what they compute.
+/// Lowers every kernel, orders them for a low peak and places what they compute. Rows that lie together are not moved,
+/// unless moving them takes less memory: a join holds the bytes of all of its parts from the first one on.
 ///
 /// # Errors
 /// A kernel without loops, or a plan that does not hold: a defect.
@@ -40,6 +41,34 @@ pub(crate) fn arrange(
     memory: &memory::Options,
 ) -> Result<Arranged, CompileError> {
     let schedule = schedule(graph);
+    let Some(without) = without_moves(graph, &schedule) else {
+        return arranged(graph, schedule, kernels, lasting, memory);
+    };
+    let moved = arranged(graph, schedule, kernels, lasting, memory)?;
+    let mut still = arranged(graph, without, kernels, lasting, memory)?;
+    still.planning += moved.planning;
+    Ok(if still.placement.plan.peak <= moved.placement.plan.peak { still } else { moved })
+}
+
+/// As [`arrange`], with a kernel for every node that moves rows: so that each can be run again.
+///
+/// # Errors
+/// As [`arrange`].
+pub(crate) fn arrange_nodes(
+    graph: &Graph,
+    kernels: Option<&MicroKernels<'_>>,
+    memory: &memory::Options,
+) -> Result<Arranged, CompileError> {
+    arranged(graph, schedule(graph), kernels, &Lasting::nothing(), memory)
+}
+
+fn arranged(
+    graph: &Graph,
+    schedule: Schedule,
+    kernels: Option<&MicroKernels<'_>>,
+    lasting: &Lasting,
+    memory: &memory::Options,
+) -> Result<Arranged, CompileError> {
     let lowered = loops(graph, &schedule, kernels, lasting)?;
     let start = Instant::now();
     let (schedule, lowered, any_order) = ordered(graph, schedule, lowered);

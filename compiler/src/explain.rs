@@ -202,7 +202,11 @@ fn home(compiled: &Compiled, value: Value) -> String {
         Home::Buffer(buffer) => {
             let b = &placement.problem.buffers()[*buffer];
             let offset = placement.plan.offsets[*buffer];
-            let shared = b.alias_of.map(|of| format!(", in place of %{}", placement.problem.buffers()[of].id));
+            let shared = b.alias_of.map(|of| {
+                let other = &placement.problem.buffers()[of];
+                let how = if other.size == b.size { "in place of" } else { "inside" };
+                format!(", {how} %{}", other.id)
+            });
             let shared = shared.unwrap_or_default();
             format!("arena, bytes {offset}..{}, steps {}..{}{shared}", offset + b.size, b.lower, b.upper)
         }

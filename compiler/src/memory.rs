@@ -4,7 +4,8 @@
 //! Problem -> plan() -> Plan -> check() -> chart, csv, json
 //! ```
 //!
-//! - [`problem`]: buffers with sizes, half-open live ranges and aliases; the lower bound that no plan can beat.
+//! - [`problem`]: buffers with sizes, half-open live ranges and aliases, of all of a buffer or of some of its bytes; the
+//!   lower bound that no plan can beat.
 //! - [`solver`]: greedy orders and skyline plans, then an exact search where they leave a gap.
 //! - [`mod@check`]: an independent checker, which replays the plan and shares no code with the solvers.
 //! - [`chart`]: the certificate, and memory over time as text and SVG.

@@ -29,7 +29,7 @@ impl Default for Options {
 /// Where every buffer lies, and how good that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Offset in bytes of each buffer, in the problem's order; aliases carry the offset of what they share.
+    /// Offset in bytes of each buffer, in the problem's order; aliases lie where they are in what they share.
     pub offsets: Vec<u64>,
     /// Size of the arena in bytes.
     pub peak: u64,
@@ -79,7 +79,7 @@ pub fn plan(problem: &Problem, options: &Options) -> Plan {
         placement = outcome.placement.unwrap_or(placement);
     }
     Plan {
-        offsets: problem.storage_of().iter().map(|&storage| placement.offsets[storage]).collect(),
+        offsets: offsets_of(problem, &placement),
         peak: placement.peak,
         lower_bound,
         proved_bound,
@@ -87,6 +87,12 @@ pub fn plan(problem: &Problem, options: &Options) -> Plan {
         proved: placement.peak == proved_bound,
         solver: placement.solver,
     }
+}
+
+/// Offset of every buffer: that of its storage, and its place in there.
+fn offsets_of(problem: &Problem, placement: &Placement) -> Vec<u64> {
+    let inside = problem.storage_of().iter().zip(problem.position_of());
+    inside.map(|(&storage, position)| placement.offsets[storage] + position).collect()
 }
 
 /// Storages with which the portfolio may run out of effort.

@@ -35,12 +35,11 @@ use kiln_ir::{Diagnostic, Module};
 use kiln_rt::kernels::{Kernels, Level};
 
 use super::{Changed, Pass, Remark, Remarks, each_graph};
-use crate::arrange::{Arranged, arrange};
+use crate::arrange::{Arranged, arrange_nodes};
 use crate::compile::{CompileError, Options, Precision};
 use crate::lower::MicroKernels;
 use crate::memory::recompute::{Recomputed, within};
 use crate::memory::{self, chart};
-use crate::packing::Lasting;
 use crate::placement::{self, Placement};
 
 /// The pass.
@@ -115,7 +114,7 @@ impl Rematerialize {
             vec![Diagnostic::error("memory.B2", message).help(help)]
         };
         let kernels = Kernels::for_level(self.level).map(|kernels| MicroKernels::new(kernels, self.precision));
-        arrange(graph, kernels.as_ref(), &Lasting::nothing(), &memory::Options::default()).map_err(unplanned)
+        arrange_nodes(graph, kernels.as_ref(), &memory::Options::default()).map_err(unplanned)
     }
 }
 

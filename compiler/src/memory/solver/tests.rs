@@ -46,10 +46,6 @@ fn lowest_free(buffers: &[Buffer], offsets: &[Option<u64>], i: usize) -> u64 {
     (0..).find(|&at| free(at)).unwrap()
 }
 
-fn offsets_of(problem: &Problem, placement: &Placement) -> Vec<u64> {
-    problem.storage_of().iter().map(|&storage| placement.offsets[storage]).collect()
-}
-
 #[test]
 fn hand_example_has_the_optimum_twelve() {
     let problem = csv::read_problem(HAND_EXAMPLE).unwrap();
