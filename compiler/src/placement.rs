@@ -1,8 +1,13 @@
 //! Where every value lies while a graph runs: in an input, an output, a state or the arena.
 //!
 //! Results are computed where they are wanted if nothing still needs what lies there; else they get a buffer in the
-//! arena and, at the end, a copy. Parts of a join are computed inside its buffer, and views are some bytes of one. The arena's buffers go to [`crate::memory`]; its checker replays the trace that is
-//! recorded here.
+//! arena and, at the end, a copy. Parts of a join are computed inside its buffer, and views are some bytes of one. The
+//! arena's buffers go to [`crate::memory`]; its checker replays the trace that is recorded here.
+//!
+//! States are what a run is given for good: they are overwritten where they lie. Inputs are not. `Session::run` borrows
+//! them, and its callers use them again: a batch is filled into the same tensors every time. Taking them over would also
+//! free nothing where it matters: in training the gradient of the first weights, near the end of a step, reads the input
+//! once more; in inference the input is smaller than what the first layers make of it, which is where the peak is.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
