@@ -1,4 +1,4 @@
-//! An order of kernels with a low peak: list scheduling, then local search.
+//! An order of kernels with a low peak: list scheduling, then local search, up to a bound for all orders.
 //!
 //! The order given is changed only for one with a strictly lower peak. Everything is decided by the content of the
 //! problem and by the order given, so that the same program always runs in the same order; the effort is a fixed number of
@@ -108,21 +108,18 @@ fn list_schedule(flow: &Flow, base: &[usize], before: &[Vec<usize>], rule: Rule)
     order
 }
 
-/// Moves single kernels across the peak, as long as that makes it lower or rarer.
+/// Moves kernels across the peak, as long as that makes it lower or rarer.
 fn local_search(flow: &Flow, before: &[Vec<usize>], mut best: Scored, bound: u64) -> Vec<usize> {
     let mut left = EVALUATIONS;
     let mut improved = true;
     while improved && best.peak() > bound {
         improved = false;
-        for (from, to) in moves(flow, before, &best) {
+        for step in moves(flow, before, &best) {
             if left == 0 {
                 return best.order;
             }
             left -= 1;
-            let mut order = best.order.clone();
-            let kernel = order.remove(from);
-            order.insert(to, kernel);
-            let found = Scored::new(flow, order);
+            let found = Scored::new(flow, step.applied(&best.order));
             if found.score < best.score {
                 best = found;
                 improved = true;
@@ -133,14 +130,56 @@ fn local_search(flow: &Flow, before: &[Vec<usize>], mut best: Scored, bound: u64
     best.order
 }
 
-/// Moves from a position to another one that may lower the first peak, those of most bytes first.
-fn moves(flow: &Flow, before: &[Vec<usize>], scored: &Scored) -> Vec<(usize, usize)> {
+/// A change of an order that keeps all dependencies.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Move {
+    /// The kernel at a position goes to another one.
+    One { from: usize, to: usize },
+    /// Kernels, and with them all that need them, go to the end.
+    Last(Vec<usize>),
+}
+
+impl Move {
+    fn applied(&self, order: &[usize]) -> Vec<usize> {
+        let mut order = order.to_vec();
+        match self {
+            Move::One { from, to } => {
+                let kernel = order.remove(*from);
+                order.insert(*to, kernel);
+            }
+            Move::Last(kernels) => order.sort_by_key(|kernel| kernels.contains(kernel)),
+        }
+        order
+    }
+}
+
+/// Kernels that go to the end together at most: the gradient of a weight, its sum with what decays, and its update are a
+/// few.
+const TAIL: usize = 8;
+
+/// A kernel with all that need it, if they are few.
+fn tail(kernel: usize, after: &[Vec<usize>]) -> Option<Vec<usize>> {
+    let mut tail = vec![kernel];
+    let mut at = 0;
+    while let Some(&next) = tail.get(at) {
+        let new: Vec<usize> = after[next].iter().copied().filter(|user| !tail.contains(user)).collect();
+        tail.extend(new);
+        if tail.len() > TAIL {
+            return None;
+        }
+        at += 1;
+    }
+    Some(tail)
+}
+
+/// Moves that may lower the first peak, those of most bytes first.
+fn moves(flow: &Flow, before: &[Vec<usize>], scored: &Scored) -> Vec<Move> {
     let order = &scored.order;
     let Some(peak) = scored.profile.iter().position(|&bytes| bytes == scored.peak()) else { return Vec::new() };
     let mut place = vec![0; flow.kernels.len()];
     order.iter().enumerate().for_each(|(position, &kernel)| place[kernel] = position);
     let last = flow.last_uses(order);
-    let mut moves: Vec<(Reverse<u64>, usize, usize)> = Vec::new();
+    let mut moves: Vec<(Reverse<u64>, Move)> = Vec::new();
     let mut made = vec![usize::MAX; flow.sizes.len()];
     for (position, &number) in order.iter().enumerate() {
         let kernel = &flow.kernels[number];
@@ -151,23 +190,29 @@ fn moves(flow: &Flow, before: &[Vec<usize>], scored: &Scored) -> Vec<(usize, usi
             let bytes: u64 = freed.map(|&v| flow.sizes[v]).sum();
             let earliest = before[number].iter().map(|&other| place[other] + 1).max().unwrap_or(0);
             if bytes > 0 && earliest <= peak {
-                moves.push((Reverse(bytes), position, earliest));
+                moves.push((Reverse(bytes), Move::One { from: position, to: earliest }));
             }
         }
     }
-    let mut first_user = vec![order.len(); flow.kernels.len()];
+    let mut after = vec![Vec::new(); flow.kernels.len()];
     for (kernel, list) in before.iter().enumerate() {
-        list.iter().for_each(|&other| first_user[other] = first_user[other].min(place[kernel]));
+        list.iter().for_each(|&other| after[other].push(kernel));
     }
     for (position, &number) in order.iter().enumerate().take(peak + 1) {
-        // What is not needed before the peak, made after it.
         let bytes: u64 = flow.kernels[number].writes.iter().map(|&v| flow.sizes[v]).sum();
-        if bytes > 0 && first_user[number] > peak + 1 {
-            moves.push((Reverse(bytes), position, first_user[number] - 1));
+        let first_user = after[number].iter().map(|&user| place[user]).min().unwrap_or(order.len());
+        if bytes > 0 && first_user > peak + 1 {
+            // What is not needed before the peak, made after it.
+            moves.push((Reverse(bytes), Move::One { from: position, to: first_user - 1 }));
+        } else if bytes > 0
+            && let Some(tail) = tail(number, &after)
+        {
+            // What only a few need, who are needed by nobody: all of them last.
+            moves.push((Reverse(bytes), Move::Last(tail)));
         }
     }
     moves.sort_unstable();
-    moves.into_iter().map(|(_, from, to)| (from, to)).collect()
+    moves.into_iter().map(|(_, step)| step).collect()
 }
 
 #[cfg(test)]
@@ -197,6 +242,24 @@ mod tests {
         let base: Vec<usize> = (0..7).collect();
         assert_eq!(flow.peak(&base), 3 * 640 + 64);
         assert_eq!(flow.peak(&improve(&flow, &base).order), 640 + 3 * 64);
+    }
+
+    /// The gradient of a weight and its update, two kernels, while a large value waits: both come when it is gone.
+    #[test]
+    fn a_gradient_waits_with_its_update() {
+        let kernels = vec![
+            kernel(&[], &[0]),
+            kernel(&[], &[1]),
+            kernel(&[1], &[2]),
+            Kernel { in_place: vec![(2, 3)], ..kernel(&[1, 2], &[3]) },
+            kernel(&[3], &[]),
+            kernel(&[0, 1], &[]),
+        ];
+        let flow = Flow { sizes: vec![1000, 10, 800, 800], kept: vec![false; 4], kernels };
+        let base: Vec<usize> = (0..6).collect();
+        assert_eq!(flow.peak(&base), 1810);
+        let found = improve(&flow, &base);
+        assert_eq!((flow.peak(&found.order), found.bound), (1010, 1010));
     }
 
     #[test]

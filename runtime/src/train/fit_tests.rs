@@ -254,12 +254,19 @@ fn checkpoints_are_written_as_often_as_asked() {
     assert_eq!(Checkpoint::read(&path).unwrap().position.step, 2);
 }
 
+/// With the states of the start of the epoch in memory, and with those of a checkpoint.
 #[test]
 fn a_loss_that_is_not_finite_stops_with_its_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    non_finite_loss(&options());
+    non_finite_loss(&FitOptions { checkpoint: Some(directory.path().join("c.ckpt")), ..options() });
+}
+
+fn non_finite_loss(with: &FitOptions) {
     let mut training = training(0.1);
     let order = epoch_order(&Split::new(EXAMPLES, 5, 4).train, 3, 0, true);
     let Training { session, programs } = &mut training;
-    let error = fit(session, programs, &data(Some(order[9])), &options(), &mut ()).unwrap_err();
+    let error = fit(session, programs, &data(Some(order[9])), with, &mut ()).unwrap_err();
     let before = weight(&training);
     let TrainError::NonFinite { name, value, epoch, step, origin, indices } = error else { panic!("{error}") };
     assert_eq!((&*name, value, epoch, step, origin), ("loss", f64::INFINITY, 1, 3, 3));
