@@ -8,7 +8,7 @@
 
 use super::abi::{GROUP, Segment, TileCall};
 use super::math::clamp;
-use super::simd::{Real, Simd};
+use super::simd::{Real, Simd, prefetch};
 
 /// Largest block any shape has, in elements: bounds the spill buffer of [`finish`].
 pub(crate) const MAX_BLOCK: usize = 14 * 32;
@@ -45,8 +45,13 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
     }
     let mut a = call.a;
     let mut b = call.b;
+    let mut ahead = call.ahead;
     for _ in 0..call.k / 4 {
         for u in 0..4 {
+            for stream in &mut ahead {
+                prefetch(stream.at);
+                stream.at = stream.at.wrapping_add(stream.step);
+            }
             step::<S, R, V>(&mut acc, a.add(u * R), b.add(u * V * S::LANES));
         }
         a = a.add(4 * R);
