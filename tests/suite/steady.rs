@@ -90,9 +90,12 @@ impl Reporter for Samples {
     fn notice(&mut self, _: &str) {}
 }
 
-/// From the page tables: the counter of `/proc/self/status` may be wrong by some pages for each processor.
+/// From the page tables where the system shows them: the counter in `status` may be wrong by some pages per processor.
 fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
-    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
+    let line = |path: &str, key: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned)
+    };
+    let kilobytes = line("/proc/self/smaps_rollup", "Rss:").or_else(|| line("/proc/self/status", "VmRSS:")).unwrap();
+    kilobytes.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
 }
