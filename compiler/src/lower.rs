@@ -3,6 +3,7 @@
 //! A contraction becomes calls of a micro-kernel, tile by tile, unless kernels are switched off; everything else, and
 //! then contractions too, becomes loops of its own.
 
+mod empty_phase;
 mod window;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use kiln_rt::kernels::{Packed, Side};
 use smallvec::SmallVec;
 
 use crate::loops::build::contract::{ContractForm, contract_form};
-use crate::loops::build::{self, CheckSite, Declined, region_of};
+use crate::loops::build::{self, CheckSite, Declined, PartBuffer, region_of};
 use crate::loops::nest::{Access, Arg, Index, LoopNest, NestBuilder, Place, Var};
 use crate::schedule::Scheduled;
 
@@ -107,12 +108,16 @@ pub fn lower(
         }
     }
     let built = build::build(&name, &region)?;
-    let operands = (0..kernel.operands.len()).map(BufferUse::Operand);
-    let uses = operands.chain((0..kernel.results.len()).map(BufferUse::Result)).collect();
+    let what = |buffer: PartBuffer| match buffer {
+        PartBuffer::Param(operand) => BufferUse::Operand(operand),
+        PartBuffer::Result(result) => BufferUse::Result(result),
+        PartBuffer::Workspace(offset) => BufferUse::Workspace(offset),
+    };
+    let launch = |part: build::Part| (part.nest, part.buffers.into_iter().map(what).collect());
     Ok(Lowered {
         name,
-        launches: vec![(built.nest, uses)],
-        workspace_bytes: 0,
+        launches: built.launches.into_iter().map(launch).collect(),
+        workspace_bytes: built.workspace_bytes,
         in_place: built.in_place,
         checks: built.checks,
         flops: built.flops,
@@ -141,7 +146,12 @@ fn contraction(
     let mut launches = Vec::new();
     let mut packs = Vec::new();
     let mut workspace_bytes = 0;
+    let phases = if plans.len() > 1 { form.spec.phases() } else { Vec::new() };
     for (phase, plan) in plans.iter().enumerate() {
+        if let Some(copy) = phases.get(phase).and_then(|spec| empty_phase::nest(&name, region, form, spec)) {
+            launches.push(copy);
+            continue;
+        }
         let mut call = Call { region, form, phase, plan, panels: [None; 2] };
         let mut end = plan.partial_bytes().next_multiple_of(64);
         for side in [Side::Left, Side::Right].into_iter().filter(|&side| plan.packed().side(side)) {

@@ -47,6 +47,7 @@ mod math;
 mod pack;
 mod phases;
 mod portable;
+pub mod rational;
 mod simd;
 mod spec;
 mod tile;

@@ -8,6 +8,7 @@
 //! A region is a *row program*: all reductions leave the same rows (parallel dimensions) and run over the same
 //! reduced dimensions, and results are per row or per element. [`row_form`] finds that form or says why there is none.
 
+mod blocks;
 pub mod contract;
 pub mod depthwise;
 pub mod depthwise_grad;
@@ -16,6 +17,7 @@ mod evaluate;
 mod form;
 mod in_place;
 mod keep;
+mod part;
 mod plan;
 pub mod pool;
 mod reduce;
@@ -31,17 +33,17 @@ use kiln_ir::graph::{Graph, Node, NodeData, Provenance};
 use kiln_ir::types::TensorType;
 use smallvec::SmallVec;
 
-use super::nest::LoopNest;
-
 pub use evaluate::is_expensive;
 pub use form::{RowForm, Source, row_form, row_form_of};
+pub use part::{Part, PartBuffer};
 
-/// A nest with what the schedule must know about it. Buffers of the nest are the region's parameters in order, then
-/// its results in order.
+/// The nests of a region, which run one after the other, with what the schedule must know about them.
 #[derive(Debug)]
 pub struct Built {
     /// The loops.
-    pub nest: LoopNest,
+    pub launches: Vec<Part>,
+    /// Memory that they share, in bytes.
+    pub workspace_bytes: usize,
     /// Pairs `(parameter, result)` that may share memory: every element is loaded before it is overwritten, in the
     /// same iteration.
     pub in_place: SmallVec<[(usize, usize); 2]>,

@@ -5,7 +5,7 @@ use super::nest::{Index, Var};
 /// Cost of a tile in nanoseconds below which handing it to a thread costs more than it saves.
 const SMALLEST_TILE_NS: f64 = 20_000.0;
 /// More tiles than this do not balance better.
-const MOST_TILES: u64 = 64;
+pub(super) const MOST_TILES: u64 = 64;
 
 /// `extent` items in `tiles` tiles of `size` items, the last one perhaps smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,18 @@ impl Tiling {
     /// Cuts `extent` items, each of which takes about `nanoseconds`, into tiles whose size is a multiple of `multiple`
     /// (a vector or cache line, so that two workers do not write one line).
     pub fn new(extent: u64, nanoseconds: f64, multiple: u64) -> Tiling {
+        Tiling::of_at_least(extent, nanoseconds, multiple, 1)
+    }
+
+    /// As [`Tiling::new`], in tiles of at least `least` items.
+    pub(super) fn of_at_least(extent: u64, nanoseconds: f64, multiple: u64, least: u64) -> Tiling {
         let wanted = (SMALLEST_TILE_NS / nanoseconds.max(1e-3)).ceil() as u64;
-        let size = wanted.max(extent.div_ceil(MOST_TILES)).max(1).next_multiple_of(multiple.max(1)).min(extent.max(1));
+        let size = wanted
+            .max(extent.div_ceil(MOST_TILES))
+            .max(least)
+            .max(1)
+            .next_multiple_of(multiple.max(1))
+            .min(extent.max(1));
         Tiling { tiles: extent.div_ceil(size), size, extent }
     }
 

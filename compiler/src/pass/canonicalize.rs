@@ -62,6 +62,8 @@ enum Form {
     Same(Value),
     /// Another node of the same type.
     Node(Box<Op>, Values),
+    /// An op behind a reshape of a value that there is.
+    Behind(op::Reshape, Value, Box<Op>),
     /// The product with a number.
     Scaled(Value, f64),
 }
@@ -73,10 +75,11 @@ impl Form {
 }
 
 /// Rules in the order in which they are tried.
-const RULES: [fn(&Site<'_>) -> Option<Form>; 9] = [
+const RULES: [fn(&Site<'_>) -> Option<Form>; 10] = [
     movement::identity,
     movement::of_same_kind,
     movement::of_one_element,
+    movement::split_of_slice,
     movement::reduction_of_nothing,
     algebra::neutral,
     algebra::idempotent,
@@ -108,6 +111,12 @@ fn canonicalize(graph: &Graph, remarks: &mut Remarks) -> Option<Graph> {
                     let node = next.push(factor.into(), [], [(name, ty.clone())], Vec::new(), data.provenance.clone());
                     operands = [value, next.node(node).results[0]].into_iter().collect();
                     op = Op::Elementwise(Elementwise::Mul);
+                }
+                Some(Form::Behind(reshape, on, behind)) => {
+                    let name = (Name::from(format!("{}.whole", graph.value_name(result))), reshape.ty.clone());
+                    let node = next.push(reshape.into(), [on], [name], Vec::new(), data.provenance.clone());
+                    operands = [next.node(node).results[0]].into_iter().collect();
+                    op = *behind;
                 }
                 None => break None,
             }

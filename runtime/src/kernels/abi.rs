@@ -138,6 +138,21 @@ pub struct Arguments {
     pub scratch: *mut u8,
 }
 
+/// Memory that is brought into the second-level cache while a block is computed, one line at each step of its sum.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead<T> {
+    pub(crate) at: *const T,
+    /// Elements from line to line.
+    pub(crate) step: usize,
+}
+
+impl<T> Ahead<T> {
+    /// Nothing: the same line again and again, which is at hand.
+    pub(crate) fn nothing(near: *const T) -> Self {
+        Self { at: near, step: 0 }
+    }
+}
+
 /// One call of a micro-kernel: an `R x nr` block over one k block.
 pub(crate) struct TileCall<T: 'static> {
     pub(crate) k: usize,
@@ -145,6 +160,8 @@ pub(crate) struct TileCall<T: 'static> {
     pub(crate) a: *const T,
     /// `[k][nr]`
     pub(crate) b: *const T,
+    /// What the next blocks will read: of rows, of columns.
+    pub(crate) ahead: [Ahead<T>; 2],
     pub(crate) partial: *mut T,
     pub(crate) partial_stride: usize,
     /// Start from the partial sums instead of zero.

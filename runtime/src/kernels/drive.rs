@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::ptr::null;
 
-use super::abi::{Arguments, Descriptor, GROUP, Operand, PackCall, Table, TileCall};
+use super::abi::{Ahead, Arguments, Descriptor, GROUP, Operand, PackCall, Table, TileCall};
 use super::simd::Real;
 
 /// Computes tiles `begin..end` of the contraction.
@@ -173,6 +173,7 @@ impl<'a, T: Real> Run<'a, T> {
         let (m0, n0) = (m_tile * d.mc, n_tile * d.nc);
         let (m1, n1) = (d.m.min(m0 + d.mc), d.n.min(n0 + d.nc));
         let (k_begin, k_end) = (split * d.k_chunk, d.k.min((split + 1) * d.k_chunk));
+        let lanes = 64 / size_of::<T>();
         let mut count = 0;
         for k0 in blocks(k_begin, k_end, d) {
             count += 1;
@@ -180,6 +181,14 @@ impl<'a, T: Real> Run<'a, T> {
             let rows = self.row_panels(g, m0, m1, k0, k1, held);
             for n in (n0..n1).step_by(d.nr) {
                 let columns = self.column_panel(g, n, k0, k1);
+                // The panel after this one: of this block, of the next one, of the next tile.
+                let next_columns = if n + d.nr < n1 {
+                    self.packed_columns(g, n + d.nr, k0, k1)
+                } else if k1 < k_end {
+                    self.packed_columns(g, n0, k1, block_end(k1, k_end, d))
+                } else {
+                    self.packed_columns(g, n1, k_begin, block_end(k_begin, k_end, d))
+                };
                 let (partial, stride) = if d.k_splits > 1 {
                     (self.partials.add(self.partial_at(split, g, m0, n)), self.partial_stride())
                 } else {
@@ -191,6 +200,17 @@ impl<'a, T: Real> Run<'a, T> {
                     call.k = k1 - k0;
                     call.a = rows.add((m - m0) * (k1 - k0));
                     call.b = columns;
+                    call.ahead = [Ahead::nothing(call.a); 2];
+                    if d.rows.packed && n == n0 {
+                        call.ahead[0] = Ahead { at: call.a.wrapping_add(d.mr * (k1 - k0)), step: d.mr };
+                    }
+                    // Each of the first row panels asks for one line of each step.
+                    let line = (m - m0) / d.mr * lanes;
+                    if let Some(next) = next_columns
+                        && line < d.nr
+                    {
+                        call.ahead[1] = Ahead { at: next.wrapping_add(line), step: d.nr };
+                    }
                     call.partial = partial.wrapping_add((m - m0) * stride);
                     call.partial_stride = stride;
                     call.load = k0 > k_begin;
@@ -234,10 +254,8 @@ impl<'a, T: Real> Run<'a, T> {
     /// Packs (or finds) the column panel that starts at `n`.
     unsafe fn column_panel(&self, g: usize, n: usize, k0: usize, k1: usize) -> *const T {
         let op = &self.d.columns;
-        if op.packed {
-            let padded = packed_len(op, false);
-            let copy = *op.packed_batch.add(g) as usize;
-            return self.columns.add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0));
+        if let Some(panel) = self.packed_columns(g, n, k0, k1) {
+            return panel;
         }
         let to = self.scratch.add(self.d.scratch_columns);
         (self.table.pack)(&PackCall {
@@ -253,6 +271,14 @@ impl<'a, T: Real> Run<'a, T> {
         to
     }
 
+    /// Where the caller packed the column panel that starts at `n`, which may be past the last one.
+    unsafe fn packed_columns(&self, g: usize, n: usize, k0: usize, k1: usize) -> Option<*const T> {
+        let op = &self.d.columns;
+        let padded = packed_len(op, false);
+        let copy = *op.packed_batch.add(g) as usize;
+        op.packed.then(|| self.columns.wrapping_add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0)))
+    }
+
     /// A call for the block at `(m, n)` with everything but its operands.
     unsafe fn call(&self, g: usize, m: usize, n: usize) -> TileCall<T> {
         let d = self.d;
@@ -264,6 +290,7 @@ impl<'a, T: Real> Run<'a, T> {
             k: 0,
             a: null(),
             b: null(),
+            ahead: [Ahead::nothing(null()); 2],
             partial: std::ptr::null_mut(),
             partial_stride: 0,
             load: false,

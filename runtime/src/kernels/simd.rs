@@ -35,6 +35,19 @@ macro_rules! real {
 real!(f32);
 real!(f64);
 
+/// Asks for the line of `at` in the second-level cache. Any address will do: a prefetch never faults.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the instruction is part of every x86-64 processor and reads nothing that the program sees.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// One vector register.
 pub(crate) trait Simd: Copy {
     type Elem: Real;

@@ -8,7 +8,7 @@
 
 use super::abi::{GROUP, Segment, TileCall};
 use super::math::clamp;
-use super::simd::{Real, Simd};
+use super::simd::{Real, Simd, prefetch};
 
 /// Largest block any shape has, in elements: bounds the spill buffer of [`finish`].
 pub(crate) const MAX_BLOCK: usize = 14 * 32;
@@ -45,8 +45,13 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
     }
     let mut a = call.a;
     let mut b = call.b;
+    let mut ahead = call.ahead;
     for _ in 0..call.k / 4 {
         for u in 0..4 {
+            for stream in &mut ahead {
+                prefetch(stream.at);
+                stream.at = stream.at.wrapping_add(stream.step);
+            }
             step::<S, R, V>(&mut acc, a.add(u * R), b.add(u * V * S::LANES));
         }
         a = a.add(4 * R);
@@ -67,7 +72,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
     }
     scale_and_shift::<S, R, V>(&mut acc, call);
     let groups = (V * S::LANES).div_ceil(GROUP);
-    let mut one_run_each = call.activation <= CLAMP;
+    let mut one_run_each = true;
     for g in 0..groups {
         one_run_each &= *call.group_start.add(g + 1) - *call.group_start.add(g) <= 1 || g * GROUP >= call.columns;
     }
@@ -75,11 +80,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
         store_runs::<S, R, V>(&mut acc, call);
     } else {
         let mut block = [S::Elem::ZERO; MAX_BLOCK];
-        for r in 0..R {
-            for v in 0..V {
-                acc[r][v].store(block.as_mut_ptr().add((r * V + v) * S::LANES));
-            }
-        }
+        spill::<S, R, V>(&acc, block.as_mut_ptr());
         finish(block.as_mut_ptr(), R, V * S::LANES, call);
     }
 }
@@ -94,6 +95,16 @@ unsafe fn step<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V]; R], a
         let row = S::splat(*a.add(r));
         for v in 0..V {
             acc[r][v] = row.mul_add(columns[v], acc[r][v]);
+        }
+    }
+}
+
+/// Writes a block `[R][V * LANES]`.
+#[inline(always)]
+unsafe fn spill<S: Simd, const R: usize, const V: usize>(acc: &[[S; V]; R], block: *mut S::Elem) {
+    for r in 0..R {
+        for v in 0..V {
+            acc[r][v].store(block.add((r * V + v) * S::LANES));
         }
     }
 }
@@ -186,7 +197,18 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
                 }
             }
         }
-        _ => {}
+        0 => {}
+        // The others need registers of their own.
+        _ => {
+            let mut block = [S::Elem::ZERO; MAX_BLOCK];
+            spill::<S, R, V>(acc, block.as_mut_ptr());
+            (call.activate)(call.activation, call.alpha, block.as_mut_ptr(), R * V * S::LANES);
+            for r in 0..R {
+                for v in 0..V {
+                    acc[r][v] = S::load(block.as_ptr().add((r * V + v) * S::LANES));
+                }
+            }
+        }
     }
     if all_full {
         for r in 0..R {

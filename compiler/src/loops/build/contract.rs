@@ -6,6 +6,7 @@
 use kiln_ir::body::{Affine, Body, IndexExpr, Map, Read};
 use kiln_ir::graph::{Def, Graph, NodeData};
 use kiln_ir::op::Op;
+use kiln_ir::scalar::ScalarNode;
 use kiln_ir::types::{DType, Extents, row_major_strides};
 use kiln_rt::kernels::{AffineDim, AffineRead, Along, ContractSpec, Element, Epilogue, Packed};
 
@@ -67,14 +68,13 @@ pub fn contract_form(region: &Graph) -> Option<Result<ContractForm, &'static str
 fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
     let Body::Map(map) = body_of(region, root) else { return Err("the root has no map body") };
     let Some((a, b)) = map.as_contract() else { return Err("the root is no contraction") };
-    let param = |read: &Read| match region.value(root.operands[read.operand]).def {
-        Def::Param(number) => Ok(number),
-        Def::Result(..) => Err("an operand of the contraction is computed inside"),
-    };
-    let (left, right) = (param(a)?, param(b)?);
+    let ((left, a), (right, b)) = (source(region, root, a)?, source(region, root, b)?);
+    let (a, b) = (&a, &b);
     let whole = map.parallel == region.ty(root.results[0]).extents();
     let dims = Dims::of(&map, a, b, whole)?;
-    let extents = |read: &Read| read.view.clone().unwrap_or_else(|| region.ty(root.operands[read.operand]).extents());
+    let extents = |read: &Read, param: usize| {
+        read.view.clone().unwrap_or_else(|| region.ty(region.params()[param].value).extents())
+    };
     let strides = row_major_strides(&map.parallel);
     let order = dims.order();
     let outer = dims.batch.len() + dims.m.len() + dims.n.len();
@@ -84,8 +84,8 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
         m: dims.pick(&map, &dims.m),
         n: dims.pick(&map, &dims.n),
         k: dims.pick(&map, &dims.k),
-        left: affine_read(a, &extents(a), &order),
-        right: affine_read(b, &extents(b), &order),
+        left: affine_read(a, &extents(a, left), &order),
+        right: affine_read(b, &extents(b, right), &order),
         out_strides: order[..outer].iter().map(|&d| strides[d] as i64).collect(),
         out_offset: 0,
         epilogue: Epilogue::default(),
@@ -109,6 +109,54 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
         activation: chain.activation,
     };
     Ok(form)
+}
+
+/// The parameter behind an operand of the root, and the read of it: members that only move elements are read through.
+fn source(region: &Graph, root: &NodeData, read: &Read) -> Result<(usize, Read), &'static str> {
+    const INSIDE: &str = "an operand of the contraction is computed inside";
+    let mut read = read.clone();
+    let mut value = root.operands[read.operand];
+    loop {
+        let node = match region.value(value).def {
+            Def::Param(number) => return Ok((number, read)),
+            Def::Result(node, _) => node,
+        };
+        let data = region.node(node);
+        let Body::Map(map) = body_of(region, data) else { return Err(INSIDE) };
+        let inner = movement_of(&map).filter(|_| read.view.is_none() && read.outside.is_none()).ok_or(INSIDE)?;
+        let index = inner.index.iter().map(|index| through(index, &read).map(IndexExpr::Affine));
+        read.index = index.collect::<Option<_>>().ok_or(INSIDE)?;
+        value = data.operands[inner.operand];
+    }
+}
+
+/// The read of a map that does nothing but move elements that are all inside.
+fn movement_of(map: &Map) -> Option<&Read> {
+    let ([expr], [read]) = (map.exprs.as_slice(), map.reads.as_slice()) else { return None };
+    let linear = |index: &IndexExpr| matches!(index, IndexExpr::Affine(affine) if affine.divisor == 1);
+    let moves = map.reduce.is_empty() && matches!(expr.node(), ScalarNode::Read(_));
+    (moves && read.view.is_none() && read.outside.is_none() && read.index.iter().all(linear)).then_some(read)
+}
+
+/// Whether a map only moves elements, in a way that a contraction can read its operand through.
+pub fn is_movement(map: &Map) -> bool {
+    movement_of(map).is_some()
+}
+
+/// The index of a movement at the position that `outer` reads.
+fn through(index: &IndexExpr, outer: &Read) -> Option<Affine> {
+    let IndexExpr::Affine(index) = index else { return None };
+    let mut offset = index.offset;
+    let mut terms: Vec<(usize, i64)> = Vec::new();
+    for &(dim, coefficient) in &index.terms {
+        let IndexExpr::Affine(position) = outer.index.get(dim)? else { return None };
+        if position.divisor != 1 {
+            return None;
+        }
+        offset += coefficient * position.offset;
+        terms.extend(position.terms.iter().map(|&(dim, c)| (dim, coefficient * c)));
+    }
+    Some(Affine::new(terms, offset))
 }
 
 /// Dimensions of the body by class.

@@ -27,7 +27,7 @@ pub(super) struct Evaluator<'a> {
     /// Index of the current row, and of the current element if it lies in an element loop.
     pub(super) row: Vec<Index>,
     pub(super) element: Option<Vec<Index>>,
-    /// Values kept in row scratch: place, index of the current element in it, whether this stage has them already.
+    /// Values kept in memory: place, whether a loop has stored them; index of the current element in row scratch.
     pub(super) kept: HashMap<Value, Kept>,
     pub(super) scratch_index: Index,
     /// Uses of each value: what is used more than once gets a local.
@@ -50,11 +50,12 @@ pub(super) type ReadSite = (Value, usize, usize);
 /// An index per dimension, and the condition under which it is inside, if it needs one.
 type GuardedIndex = (Vec<Index>, Option<Expr>);
 
-/// A value in row scratch.
+/// A value that lies in memory: in row scratch, or where it is a result.
 #[derive(Clone, Copy)]
 pub(super) struct Kept {
     pub(super) place: Place,
     pub(super) filled: bool,
+    pub(super) is_result: bool,
 }
 
 enum Pending {
@@ -169,7 +170,8 @@ impl<'a> Evaluator<'a> {
                 let here = guard.is_none() && self.element.as_deref() == Some(at);
                 let kept = self.kept.get(&value).copied().filter(|_| here);
                 if let Some(kept) = kept.filter(|k| k.filled) {
-                    return Ok(self.nest.load(kept.place, self.scratch_index.clone()));
+                    let index = if kept.is_result { linear(at, &extents) } else { self.scratch_index.clone() };
+                    return Ok(self.nest.load(kept.place, index));
                 }
                 let point = point_of(&map, at, &extents);
                 let expr = self.expression(self.region.node(node), &map, result, &point, guard)?;

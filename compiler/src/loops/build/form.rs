@@ -35,6 +35,30 @@ impl RowForm {
         region.ty(value).extents() == self.rows || self.stages.iter().flatten().any(|&reduced| reduced == value)
     }
 
+    /// Numbers of the results that have one element per row.
+    pub(super) fn per_row(&self, region: &Graph) -> Vec<usize> {
+        let returns = region.returns();
+        (0..returns.len()).filter(|&result| self.is_per_row(region, returns[result])).collect()
+    }
+
+    /// Numbers of the others, which have one per row and reduced position.
+    pub(super) fn per_element(&self, region: &Graph) -> Vec<usize> {
+        let returns = region.returns();
+        (0..returns.len()).filter(|&result| !self.is_per_row(region, returns[result])).collect()
+    }
+
+    /// Whether a result per element depends on a reduction.
+    pub(super) fn has_late_elements(&self, region: &Graph) -> bool {
+        let mut late = vec![false; region.value_count()];
+        self.stages.iter().flatten().for_each(|value| late[value.index()] = true);
+        for (_, data) in region.nodes() {
+            if data.operands.iter().any(|value| late[value.index()]) {
+                data.results.iter().for_each(|value| late[value.index()] = true);
+            }
+        }
+        self.per_element(region).iter().any(|&result| late[region.returns()[result].index()])
+    }
+
     /// Extents of one element per row and reduced position.
     pub fn element_extents(&self) -> Option<Extents> {
         let extent = |source: &Source| match *source {
@@ -134,7 +158,7 @@ fn check_row_reads(region: &Graph, form: &RowForm, maps: &[&Map]) -> Result<(), 
             for read in map.reads.iter().filter(|r| tainted[data.operands[r.operand].index()]) {
                 let extents = region.ty(data.operands[read.operand]).extents();
                 let wanted = if extents == form.rows { &row_dims } else { &element_dims };
-                if read.view.is_some() || !reads_exactly(read, wanted) {
+                if read.view.is_some() || !reads_exactly(read, wanted, &extents) {
                     return Err(Declined::Row);
                 }
             }
@@ -152,9 +176,13 @@ fn row_dims_of_element(form: &RowForm) -> Vec<usize> {
     (0..form.rows.len()).filter_map(place).collect()
 }
 
-fn reads_exactly(read: &Read, dims: &[usize]) -> bool {
-    read.index.len() == dims.len()
-        && read.index.iter().zip(dims).all(|(index, &dim)| *index == IndexExpr::Affine(Affine::dim(dim)))
+/// Whether a read is at these dimensions; one of extent 1 has only position 0, which a broadcast reads as such.
+fn reads_exactly(read: &Read, dims: &[usize], extents: &[usize]) -> bool {
+    let at = |(index, (&dim, &extent)): (&IndexExpr, (&usize, &usize))| {
+        let IndexExpr::Affine(affine) = index else { return false };
+        *affine == Affine::dim(dim) || extent == 1 && *affine == Affine::constant(0)
+    };
+    read.index.len() == dims.len() && read.index.iter().zip(dims.iter().zip(extents)).all(at)
 }
 
 /// The element shape of a reduction: an operand read once per row and reduced position, and nowhere else.

@@ -42,6 +42,12 @@ pub(super) fn in_place(nest: &LoopNest, params: &[Place], results: &[Place]) -> 
     pairs
 }
 
+/// Whether a nest loads from a place.
+pub(super) fn loads_from(nest: &LoopNest, place: Place) -> bool {
+    let loads = |node: &ExprNode| matches!(node, ExprNode::Load(at, _) | ExprNode::GuardedLoad { place: at, .. } if *at == place);
+    nest.exprs.iter().any(|(node, _)| loads(node))
+}
+
 /// Statements of a nest in the order in which one iteration runs them.
 struct Order<'a> {
     nest: &'a LoopNest,

@@ -61,8 +61,10 @@ impl Plan {
         let mut cx = Evaluator::new("trial", region)?;
         let rows: Vec<Var> = vars(&mut cx, "p", &form.rows);
         let reduced: Vec<Var> = vars(&mut cx, "r", &form.reduced);
-        let row: Vec<Index> = rows.iter().map(|&v| Index::var(v)).collect();
-        let inner: Vec<Index> = reduced.iter().map(|&v| Index::var(v)).collect();
+        // The only position of a dimension of extent 1 is a number, as it will be in the nest.
+        let position = |(&var, &extent): (&Var, &usize)| if extent == 1 { Index::constant(0) } else { Index::var(var) };
+        let row: Vec<Index> = rows.iter().zip(&form.rows).map(position).collect();
+        let inner: Vec<Index> = reduced.iter().zip(&form.reduced).map(position).collect();
         cx.row = row.clone();
         let mut work = 0.0;
         let count: f64 = form.reduced.iter().map(|&e| e as f64).product();

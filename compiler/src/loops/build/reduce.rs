@@ -5,9 +5,9 @@ use kiln_ir::graph::{NodeData, Value};
 use kiln_ir::scalar::{BinaryFn, CompareFn};
 
 use super::Declined;
-use super::evaluate::{Evaluator, point_of};
+use super::evaluate::{Evaluator, Kept, point_of};
 use super::form::RowForm;
-use super::rows::{element_index, enter_element, leave_element};
+use super::rows::{element_index, enter_element, leave_element, store_all};
 use super::shape::{Dims, unflatten};
 use crate::loops::nest::{Expr, Index, Local, Loop, Stmt, Var};
 
@@ -38,13 +38,16 @@ struct Reducer {
     combine: Option<BinaryFn>,
 }
 
-/// Builds one stage: all its reductions in one loop nest.
+/// Builds one stage: all its reductions in one loop nest, over a part of the outermost loop if it is `cut`. The loop also
+/// stores the results per element `stores`.
 pub(super) fn stage(
     cx: &mut Evaluator<'_>,
     form: &RowForm,
     dims: &Dims,
     stage: &[Value],
     lanes: bool,
+    stores: &[usize],
+    cut: Option<(Index, Index)>,
 ) -> Result<Vec<Stmt>, Declined> {
     let (loops, reduced) = loops(cx, dims);
     let mut reducers: Vec<Reducer> = Vec::new();
@@ -65,8 +68,15 @@ pub(super) fn stage(
         sets.extend(combine(cx, data, &map, &point, &reducers[next..next + count])?);
         next += count;
     }
+    if let Some(extents) = form.element_extents() {
+        sets.extend(store_all(cx, stores, &at, &extents)?);
+    }
     let inner = cx.end(sets);
     leave_element(cx);
+    for &result in stores {
+        let place = cx.results[result];
+        cx.kept.insert(cx.region.returns()[result], Kept { place, filled: true, is_result: true });
+    }
     let mut next = 0;
     for &value in stage {
         let (data, _) = member(cx, value)?;
@@ -75,7 +85,7 @@ pub(super) fn stage(
             next += 1;
         }
     }
-    Ok(vec![accumulate(cx, &loops, &reducers, inner, lanes)])
+    Ok(vec![accumulate(cx, &loops, &reducers, inner, lanes, cut)])
 }
 
 /// Builds one stage without loops: every reduced position is written out. For windows, whose positions are few and whose
@@ -162,11 +172,11 @@ pub(super) fn trial(
 }
 
 /// Point of a reduction's dimensions at a row and a reduced position.
-fn point(form: &RowForm, map: &Map, row: &[Index], reduced: &[Index]) -> Vec<Index> {
+pub(super) fn point(form: &RowForm, map: &Map, row: &[Index], reduced: &[Index]) -> Vec<Index> {
     point_of(map, row, &form.rows).into_iter().chain(reduced.iter().cloned()).collect()
 }
 
-fn member<'a>(cx: &Evaluator<'a>, value: Value) -> Result<(&'a NodeData, Map), Declined> {
+pub(super) fn member<'a>(cx: &Evaluator<'a>, value: Value) -> Result<(&'a NodeData, Map), Declined> {
     let (data, map, _) = cx.map(value).ok_or(Declined::Body)?;
     Ok((data, map.clone()))
 }
@@ -203,15 +213,8 @@ fn combine(
             let mut sets = Vec::new();
             for reducer in reducers {
                 let local = innermost(reducer);
-                let product = cx.product(data, map, reducer.result, point)?;
                 let current = cx.nest.value(local);
-                let value = match product {
-                    Some((a, b)) if monoid == Monoid::Sum => cx.nest.mul_add(a, b, current),
-                    _ => {
-                        let value = cx.expression(data, map, reducer.result, point, None)?;
-                        cx.nest.binary(monoid.function(), current, value)
-                    }
-                };
+                let value = taken(cx, data, map, reducer.result, point, monoid, current)?;
                 sets.push(cx.nest.set(local, value));
             }
             Ok(sets)
@@ -234,11 +237,40 @@ fn combine(
     }
 }
 
+/// The current value with that of one position.
+pub(super) fn taken(
+    cx: &mut Evaluator<'_>,
+    data: &NodeData,
+    map: &Map,
+    result: usize,
+    point: &[Index],
+    monoid: Monoid,
+    current: Expr,
+) -> Result<Expr, Declined> {
+    match cx.product(data, map, result, point)? {
+        Some((a, b)) if monoid == Monoid::Sum => Ok(cx.nest.mul_add(a, b, current)),
+        _ => {
+            let value = cx.expression(data, map, result, point, None)?;
+            Ok(cx.nest.binary(monoid.function(), current, value))
+        }
+    }
+}
+
 /// Loops with an accumulator per level; an inner loop starts from the outer one's value.
-fn accumulate(cx: &Evaluator<'_>, loops: &[(Var, usize)], reducers: &[Reducer], inner: Vec<Stmt>, lanes: bool) -> Stmt {
+fn accumulate(
+    cx: &Evaluator<'_>,
+    loops: &[(Var, usize)],
+    reducers: &[Reducer],
+    inner: Vec<Stmt>,
+    lanes: bool,
+    mut cut: Option<(Index, Index)>,
+) -> Stmt {
     let mut list = inner;
     for (level, &(var, extent)) in loops.iter().enumerate().rev() {
-        let mut one = Loop::over(var, extent);
+        let mut one = match cut.take_if(|_| level == 0) {
+            Some((begin, end)) => Loop::range(var, begin, end),
+            None => Loop::over(var, extent),
+        };
         if lanes && level + 1 == loops.len() && reducers.iter().all(|r| r.combine.is_some()) {
             one = one.vector();
         }

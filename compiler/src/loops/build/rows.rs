@@ -3,13 +3,14 @@
 use kiln_ir::graph::Graph;
 use kiln_ir::types::Extents;
 
+use super::blocks::Blocks;
 use super::evaluate::Evaluator;
 use super::form::{RowForm, Source};
 use super::in_place::in_place;
-use super::keep::keep_expensive;
+use super::keep::{Stores, keep_expensive};
 use super::plan::{Lanes, Plan};
 use super::shape::{linear, unflatten};
-use super::{Built, Declined};
+use super::{Built, Declined, Part};
 use crate::loops::nest::{Atom, Index, Loop, Stmt, Var};
 use crate::loops::tile::Tiling;
 
@@ -21,8 +22,12 @@ pub(super) fn build(name: &str, region: &Graph, form: &RowForm) -> Result<Built,
     if plan.periods.iter().any(|&p| p > 1) {
         return phased(cx, form, &plan);
     }
+    if let Some(blocks) = Blocks::of(region, form, &plan) {
+        return super::blocks::build(name, region, form, &plan, &blocks);
+    }
+    let stores = if plan.unrolled { Stores::in_last(&cx, form) } else { Stores::of(&cx, form) };
     if plan.lanes == Lanes::Reduced {
-        keep_expensive(&mut cx, form);
+        keep_expensive(&mut cx, form, &stores);
     }
     let loops = plan.rows.loops();
     let last = loops[loops.len() - 1];
@@ -33,7 +38,7 @@ pub(super) fn build(name: &str, region: &Graph, form: &RowForm) -> Result<Built,
             let tiling = Tiling::new(count as u64, plan.nanoseconds, 1);
             let row = cx.ranges.var(&cx.nest, "row", count);
             cx.row = plan.rows.indices(&unflatten(&Index::var(row), &loops));
-            let body = row_body(&mut cx, form, &plan)?;
+            let body = row_body(&mut cx, form, &plan, &stores)?;
             (tiling.tiles, vec![Loop::range(row, tiling.begin(), tiling.end()).body(body)])
         }
         Lanes::Row => {
@@ -51,7 +56,7 @@ pub(super) fn build(name: &str, region: &Graph, form: &RowForm) -> Result<Built,
             let mut indices = if outer.is_empty() { Vec::new() } else { unflatten(&Index::var(row), &outer) };
             indices.push(Index::var(lane));
             cx.row = plan.rows.indices(&indices);
-            let body = row_body(&mut cx, form, &plan)?;
+            let body = row_body(&mut cx, form, &plan, &stores)?;
             let (before, body) = hoist(&cx, body, lane);
             let inner = if along { Loop::range(lane, tiling.begin(), tiling.end()) } else { Loop::over(lane, last) };
             let inner = wrap(before, inner.vector().body(body));
@@ -72,6 +77,7 @@ pub(super) fn build(name: &str, region: &Graph, form: &RowForm) -> Result<Built,
 /// Rows phase by phase: in each phase a divided index is whole or not for all rows alike.
 fn phased(mut cx: Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Built, Declined> {
     cx.proven = None;
+    let stores = Stores::in_last(&cx, form);
     let first = plan.periods.iter().position(|&p| p > 1).unwrap_or(0);
     let outer: Extents = form.rows[..first].into();
     let count: usize = outer.iter().product();
@@ -91,7 +97,7 @@ fn phased(mut cx: Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Built, D
             cx.row.push(Index::var(var) * period as i64 + offset);
             loops.push((var, extent));
         }
-        let list = row_body(&mut cx, form, plan)?;
+        let list = row_body(&mut cx, form, plan, &stores)?;
         body.push(super::reduce::nest_loops(loops, list, true));
     }
     let body = if outer.is_empty() { body } else { vec![Loop::range(row, tiling.begin(), tiling.end()).body(body)] };
@@ -99,12 +105,13 @@ fn phased(mut cx: Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Built, D
     Ok(finish(cx, tiles, body, plan))
 }
 
-fn finish(mut cx: Evaluator<'_>, tiles: u64, body: Vec<Stmt>, plan: &Plan) -> Built {
+pub(super) fn finish(mut cx: Evaluator<'_>, tiles: u64, body: Vec<Stmt>, plan: &Plan) -> Built {
     let checks = std::mem::take(&mut cx.checks);
     let (results, params) = (cx.results.clone(), cx.params.clone());
     let nest = cx.nest.finish(tiles, body);
     let in_place = in_place(&nest, &params, &results);
-    Built { nest, in_place, checks, flops: plan.flops }
+    let launches = vec![Part::whole(nest, params.len())];
+    Built { launches, workspace_bytes: 0, in_place, checks, flops: plan.flops }
 }
 
 /// Statements that guard a loop, innermost last.
@@ -147,30 +154,28 @@ fn position_uses(index: &Index, var: Var) -> bool {
 }
 
 /// Everything that is done for one row.
-fn row_body(cx: &mut Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Vec<Stmt>, Declined> {
+fn row_body(cx: &mut Evaluator<'_>, form: &RowForm, plan: &Plan, stores: &Stores) -> Result<Vec<Stmt>, Declined> {
     let lanes = plan.lanes == Lanes::Reduced;
     let mut body = Vec::new();
-    for stage in &form.stages {
+    for (number, stage) in form.stages.iter().enumerate() {
         body.extend(match plan.unrolled {
             true => super::reduce::unrolled(cx, form, stage)?,
-            false => super::reduce::stage(cx, form, &plan.reduced, stage, lanes)?,
+            false => super::reduce::stage(cx, form, &plan.reduced, stage, lanes, &stores.by_stage[number], None)?,
         });
     }
-    let returns = cx.region.returns();
-    let per_row: Vec<usize> = (0..returns.len()).filter(|&r| form.is_per_row(cx.region, returns[r])).collect();
-    let per_element: Vec<usize> = (0..returns.len()).filter(|r| !per_row.contains(r)).collect();
+    let per_row = form.per_row(cx.region);
     if !per_row.is_empty() {
         cx.begin();
         let at = cx.row.clone();
         let stores = store_all(cx, &per_row, &at, &form.rows)?;
         body.extend(cx.end(stores));
     }
-    if !per_element.is_empty() {
+    if !stores.last.is_empty() {
         let extents = form.element_extents().ok_or(Declined::Domain)?;
         let (loops, reduced) = super::reduce::loops(cx, &plan.reduced);
         let at = element_index(cx, form, &reduced);
         enter_element(cx, form, &reduced, &at);
-        let stores = store_all(cx, &per_element, &at, &extents)?;
+        let stores = store_all(cx, &stores.last, &at, &extents)?;
         let inner = cx.end(stores);
         leave_element(cx);
         body.push(super::reduce::nest_loops(loops, inner, lanes));
@@ -179,7 +184,7 @@ fn row_body(cx: &mut Evaluator<'_>, form: &RowForm, plan: &Plan) -> Result<Vec<S
 }
 
 /// Computes results, then stores them: a store in place may not come before a load.
-fn store_all(
+pub(super) fn store_all(
     cx: &mut Evaluator<'_>,
     results: &[usize],
     at: &[Index],

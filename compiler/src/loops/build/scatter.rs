@@ -7,7 +7,7 @@ use kiln_ir::graph::Graph;
 
 use super::evaluate::Evaluator;
 use super::shape::linear;
-use super::{Built, Declined, body_of};
+use super::{Built, Declined, Part, body_of};
 use crate::loops::nest::{Index, Loop, Place, Stmt, Var};
 
 /// The nest of a region whose last node is a scatter; `None` for any other region. Members before the scatter are
@@ -54,7 +54,8 @@ pub(super) fn build(name: &str, region: &Graph) -> Result<Option<Built>, Decline
         nest.buffers[number as usize].access = crate::loops::nest::Access::ReadWrite;
     }
     let flops = scatter.domain.iter().product::<usize>() as u64;
-    Ok(Some(Built { nest, in_place: Default::default(), checks, flops }))
+    let launches = vec![Part::whole(nest, region.params().len())];
+    Ok(Some(Built { launches, workspace_bytes: 0, in_place: Default::default(), checks, flops }))
 }
 
 fn target(

@@ -2,7 +2,7 @@
 
 use kiln_ir::graph::Value;
 use kiln_ir::op::{self, Elementwise, Op};
-use kiln_ir::types::DType;
+use kiln_ir::types::{DType, Dim, Shape};
 
 use super::{Form, Site};
 
@@ -54,6 +54,39 @@ pub(super) fn of_same_kind(site: &Site<'_>) -> Option<Form> {
         _ => return None,
     };
     Some(Form::node(op, [source]))
+}
+
+/// A reshape that splits a dimension behind a slice of it, into parts that begin and end where the slice does, comes before
+/// the slice: what follows, a transpose to heads, is then one movement with it.
+pub(super) fn split_of_slice(site: &Site<'_>) -> Option<Form> {
+    let (Op::Reshape(_), (Op::Slice(slice), behind)) = (site.op, site.behind(0)?) else { return None };
+    let &source = behind.first()?;
+    let ty = site.graph.ty(source);
+    let (whole, cut, split) = (ty.extents(), site.graph.ty(*site.operands.first()?).extents(), site.ty.extents());
+    let dim = (0..whole.len()).find(|&d| whole[d] != cut[d])?;
+    let only = slice.step.iter().all(|&step| step == 1) && (0..whole.len()).all(|d| d == dim || whole[d] == cut[d]);
+    // Dimensions of the result before the split one, as many elements as before it, and the parts within it.
+    let prefix: usize = cut[..dim].iter().product();
+    let first = (0..split.len()).find(|&d| split[..d].iter().product::<usize>() == prefix && split[d] > 1)?;
+    let rest: usize = cut[dim + 1..].iter().product();
+    let part: usize = split[first + 1..].iter().product::<usize>().checked_div(rest)?;
+    let start = usize::try_from(*slice.start.get(dim)?).ok()?;
+    let even =
+        part > 1 && split[first] * part == cut[dim] && start.is_multiple_of(part) && whole[dim].is_multiple_of(part);
+    if !only || !even {
+        return None;
+    }
+    let mut extents = split.clone();
+    extents[first] = whole[dim] / part;
+    let from = start / part;
+    let ends = (0..split.len()).map(|d| Dim::from(if d == first { from + split[first] } else { split[d] }));
+    let op = op::Slice {
+        start: (0..split.len()).map(|d| if d == first { from as i64 } else { 0 }).collect(),
+        stop: ends.collect(),
+        step: split.iter().map(|_| 1).collect(),
+    };
+    let reshape = op::Reshape { ty: ty.with_shape(extents.iter().map(|&extent| Dim::from(extent)).collect::<Shape>()) };
+    Some(Form::Behind(reshape, source, Box::new(op.into())))
 }
 
 /// Whether a cast by way of `by` is the cast from `from` to `to`: `by` holds every value of `from`, and what happens

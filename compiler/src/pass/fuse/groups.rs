@@ -11,6 +11,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::Verdict;
 use super::region::{self, Facts, is_leaf};
+use crate::loops::build::contract::is_movement;
 use crate::loops::build::{Declined, is_expensive};
 use crate::pass::{Remark, Remarks};
 
@@ -100,7 +101,7 @@ impl Groups {
         let has = |kind| union.iter().any(|n| kinds[n.index()] == kind);
         let verdict = if has(Kind::Opaque) {
             Verdict::Form(Declined::Body)
-        } else if kinds[node.index()] == Kind::Contraction {
+        } else if kinds[node.index()] == Kind::Contraction && !self.only_moves(facts, from) {
             Verdict::ContractionOperand
         } else if has(Kind::Scatter) {
             Verdict::Scatter
@@ -123,6 +124,11 @@ impl Groups {
             self.delay_users(facts, from);
         }
         verdict
+    }
+
+    /// Whether a group does nothing but move elements, which a contraction reads through.
+    fn only_moves(&self, facts: &Facts<'_>, group: usize) -> bool {
+        self.members[group].iter().all(|&node| matches!(facts.body(node), Body::Map(map) if is_movement(map)))
     }
 
     /// Notes in every group that reads `group`, directly or not, that it cannot run before it.

@@ -7,7 +7,7 @@
 
 use std::ptr::{null, null_mut};
 
-use super::super::abi::{Arguments, GROUP, Table, TileCall};
+use super::super::abi::{Ahead, Arguments, GROUP, Table, TileCall};
 use super::blocks::{Blocks, MOST_GROUPS};
 use super::geometry::Geometry;
 use super::shape::Shape;
@@ -172,6 +172,7 @@ impl Run<'_> {
             k: s.channels,
             a: null(),
             b: null(),
+            ahead: [Ahead::nothing(input); 2],
             partial: null_mut(),
             partial_stride: lanes,
             load: false,
@@ -198,6 +199,15 @@ impl Run<'_> {
                 call.b = input.add(position * b.input_position + lane * s.channels);
                 for row in (first..last).step_by(b.mr) {
                     call.a = weights.add(position * b.weights_position + row * s.channels);
+                    call.ahead[0] = if lane == 0 {
+                        let next = if row + b.mr < last { (position, row + b.mr) } else { (position + 1, first) };
+                        Ahead {
+                            at: weights.wrapping_add(next.0 * b.weights_position + next.1 * s.channels),
+                            step: b.mr,
+                        }
+                    } else {
+                        Ahead::nothing(call.a)
+                    };
                     call.partial = sums.add(position * b.sums_position + (row - first) * lanes + lane);
                     kernels[b.mr.min(last - row) - 1](&call);
                 }
