@@ -5,8 +5,6 @@
 )]
 //! The entry points: operands (where tiles share them), products with the transform of their sums, partial sums.
 
-use std::ptr::{null, null_mut};
-
 use super::super::super::abi::{Arguments, GROUP, Table, TileCall};
 use super::cut::Cut;
 use super::shape::GradientShape;
@@ -230,29 +228,8 @@ impl Run<'_> {
         sums: *mut f32,
     ) {
         let cut = &self.d.cut;
-        let mut call = TileCall {
-            k: tiles,
-            a: null(),
-            b: null(),
-            partial: null_mut(),
-            partial_stride: lanes,
-            load: continues,
-            last: false,
-            out: null_mut(),
-            rows: null(),
-            group_start: null(),
-            segments: null(),
-            columns: 0,
-            residual: null(),
-            bias_m: null(),
-            bias_n: null(),
-            scale_m: null(),
-            scale_n: null(),
-            activation: 0,
-            alpha: [0.0; 2],
-            activate: self.d.table.activate,
-            transpose: self.d.table.transpose,
-        };
+        let mut call = TileCall::sums(tiles, lanes, self.d.table);
+        call.load = continues;
         for position in 0..cut.positions() {
             for lane in (0..lanes).step_by(cut.nr) {
                 let shape = if lanes - lane < cut.nr { cut.narrow } else { cut.wide };
