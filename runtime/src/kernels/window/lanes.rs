@@ -103,3 +103,28 @@ impl Rows {
 pub(super) fn first_lanes(left: usize, lanes: usize) -> u16 {
     ((1u32 << left.min(lanes)) - 1) as u16
 }
+
+/// Elements between what is computed and what is announced.
+const AHEAD: usize = 1024;
+
+/// Asks for `len` elements a little after `at`, to be read. Tensors are walked front to back, plane after plane.
+#[inline(always)]
+pub(super) fn announce(at: *const f32, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..len).step_by(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of the architecture, and a prefetch of any address does no harm.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast()) }
+    }
+}
+
+/// As [`announce`], to be written.
+#[inline(always)]
+pub(super) fn announce_write(at: *const f32, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..len).step_by(16) {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.wrapping_add(AHEAD + line).cast()) }
+    }
+}

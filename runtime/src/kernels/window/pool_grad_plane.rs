@@ -7,7 +7,7 @@
 //! One plane of a pool's gradient. At stride 2 the even and the odd elements of a row belong to different columns of
 //! the windows: each *phase* is summed by itself, with contiguous loads, and the two are interleaved at the end.
 
-use super::lanes::first_lanes;
+use super::lanes::{announce, announce_write, first_lanes};
 use super::pool_grad::PoolGradDescriptor;
 use crate::kernels::simd::SimdWindow;
 
@@ -33,6 +33,11 @@ pub(crate) unsafe fn pool_grad_plane<S: SimdWindow, const PLACE: bool, const STR
     let d = call.d;
     let (rows, columns) = (&d.spec.rows, &d.spec.columns);
     for y in 0..rows.input {
+        let row = y * columns.input;
+        announce_write(call.dx.wrapping_add(row), columns.input);
+        if d.spec.gate {
+            announce(call.gate.wrapping_add(row), columns.input);
+        }
         for v in 0..d.full.len() {
             let sums = if *d.full.get_unchecked(v) {
                 sums::<S, PLACE, STRIDE, false>(call, y, v)
@@ -41,7 +46,7 @@ pub(crate) unsafe fn pool_grad_plane<S: SimdWindow, const PLACE: bool, const STR
             };
             let first = v * S::LANES * STRIDE;
             let halves = if STRIDE == 2 { sums[0].interleave(sums[1]) } else { (sums[0], sums[0]) };
-            let at = y * columns.input + first;
+            let at = row + first;
             put(call, halves.0, at, columns.input - first);
             if STRIDE == 2 && first + S::LANES < columns.input {
                 put(call, halves.1, at + S::LANES, columns.input - first - S::LANES);

@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "taps number registers and addresses alike")]
 //! One plane of a pool, vector by vector along the output rows.
 
-use super::lanes::{first_lanes, tap, taps};
+use super::lanes::{announce, announce_write, first_lanes, tap, taps};
 use super::pool::PoolDescriptor;
 use crate::kernels::math::clamp;
 use crate::kernels::simd::SimdWindow;
@@ -40,6 +40,11 @@ pub(crate) unsafe fn pool_plane<S: SimdWindow, const OP: u32, const K: usize, co
     let (rows, columns) = (&d.spec.rows, &d.spec.columns);
     for y in 0..rows.output {
         let top = (y * rows.stride) as isize + rows.offset as isize;
+        announce(call.x.wrapping_add(y * rows.stride * columns.input), rows.stride * columns.input);
+        announce_write(call.out.wrapping_add(y * columns.output), columns.output);
+        if OP == ARG_MAX {
+            announce_write(call.place.wrapping_add(y * columns.output), columns.output);
+        }
         for v in 0..d.full.len() {
             let block = Block {
                 at: call
