@@ -8,6 +8,7 @@
 //! A region is a *row program*: all reductions leave the same rows (parallel dimensions) and run over the same
 //! reduced dimensions, and results are per row or per element. [`row_form`] finds that form or says why there is none.
 
+mod batches;
 mod blocks;
 pub mod contract;
 pub mod depthwise;

@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) flops: u64,
     /// Reads that may be outside.
     pub(super) unproven: HashSet<ReadSite>,
+    /// Whether indices are loaded and checked.
+    pub(super) checked: bool,
     /// Whether the reduced positions are written out.
     pub(super) unrolled: bool,
     /// Period of each row dimension: reads at `(p - r) / s` exist for one row in s, so rows run phase by phase.
@@ -116,6 +118,7 @@ impl Plan {
             nanoseconds: work * count.max(1.0),
             flops: (arithmetic(&nest) as f64 * cells) as u64,
             unproven,
+            checked,
             unrolled,
             periods,
         })

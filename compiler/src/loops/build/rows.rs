@@ -3,6 +3,7 @@
 use kiln_ir::graph::Graph;
 use kiln_ir::types::Extents;
 
+use super::batches;
 use super::blocks::Blocks;
 use super::evaluate::Evaluator;
 use super::form::{RowForm, Source};
@@ -35,6 +36,11 @@ pub(super) fn build(name: &str, region: &Graph, form: &RowForm) -> Result<Built,
     let (tiles, body) = match plan.lanes {
         Lanes::Reduced => {
             let count: usize = loops.iter().product();
+            if let Some(batch) = batches::rows_of(&cx, form, &plan, &stores) {
+                let tiling = Tiling::new(count as u64, plan.nanoseconds, batch as u64);
+                let body = batches::build(&mut cx, form, &plan, &stores, batch, &tiling)?;
+                return Ok(finish(cx, tiling.tiles, body, &plan));
+            }
             let tiling = Tiling::new(count as u64, plan.nanoseconds, 1);
             let row = cx.ranges.var(&cx.nest, "row", count);
             cx.row = plan.rows.indices(&unflatten(&Index::var(row), &loops));
@@ -163,24 +169,41 @@ fn row_body(cx: &mut Evaluator<'_>, form: &RowForm, plan: &Plan, stores: &Stores
             false => super::reduce::stage(cx, form, &plan.reduced, stage, lanes, &stores.by_stage[number], None)?,
         });
     }
-    let per_row = form.per_row(cx.region);
-    if !per_row.is_empty() {
-        cx.begin();
-        let at = cx.row.clone();
-        let stores = store_all(cx, &per_row, &at, &form.rows)?;
-        body.extend(cx.end(stores));
-    }
-    if !stores.last.is_empty() {
-        let extents = form.element_extents().ok_or(Declined::Domain)?;
-        let (loops, reduced) = super::reduce::loops(cx, &plan.reduced);
-        let at = element_index(cx, form, &reduced);
-        enter_element(cx, form, &reduced, &at);
-        let stores = store_all(cx, &stores.last, &at, &extents)?;
-        let inner = cx.end(stores);
-        leave_element(cx);
-        body.push(super::reduce::nest_loops(loops, inner, lanes));
-    }
+    body.extend(results_per_row(cx, form)?);
+    body.extend(last_elements(cx, form, plan, stores)?);
     Ok(body)
+}
+
+/// Results that have one element per row, once all stages have run.
+pub(super) fn results_per_row(cx: &mut Evaluator<'_>, form: &RowForm) -> Result<Vec<Stmt>, Declined> {
+    let per_row = form.per_row(cx.region);
+    if per_row.is_empty() {
+        return Ok(Vec::new());
+    }
+    cx.begin();
+    let at = cx.row.clone();
+    let stores = store_all(cx, &per_row, &at, &form.rows)?;
+    Ok(cx.end(stores))
+}
+
+/// The loop over the results per element that no stage stores.
+pub(super) fn last_elements(
+    cx: &mut Evaluator<'_>,
+    form: &RowForm,
+    plan: &Plan,
+    stores: &Stores,
+) -> Result<Option<Stmt>, Declined> {
+    if stores.last.is_empty() {
+        return Ok(None);
+    }
+    let extents = form.element_extents().ok_or(Declined::Domain)?;
+    let (loops, reduced) = super::reduce::loops(cx, &plan.reduced);
+    let at = element_index(cx, form, &reduced);
+    enter_element(cx, form, &reduced, &at);
+    let stores = store_all(cx, &stores.last, &at, &extents)?;
+    let inner = cx.end(stores);
+    leave_element(cx);
+    Ok(Some(super::reduce::nest_loops(loops, inner, plan.lanes == Lanes::Reduced)))
 }
 
 /// Computes results, then stores them: a store in place may not come before a load.
