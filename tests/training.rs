@@ -11,7 +11,7 @@ use kiln_ir::{Bindings, Diagnostic, Module, Name, Recipe, script};
 use kiln_rt::data::Dataset;
 use kiln_rt::executable::Binding;
 use kiln_rt::kernels::Level;
-use kiln_rt::train::{FitOptions, Report, TrainError, fit};
+use kiln_rt::train::{FitOptions, Report, Reporter, TrainError, fit};
 use kiln_rt::{Session, Tensor, Weights};
 
 /// Any failure, as text.
@@ -89,6 +89,20 @@ impl Training {
     /// # Errors
     /// Whatever failed.
     pub fn train(&self, data: &Dataset, weights: Option<&Path>, steps: u64) -> Outcome<(Session, Report)> {
+        self.train_reported(data, weights, steps, &mut ())
+    }
+
+    /// As [`Training::train`], with somebody who watches.
+    ///
+    /// # Errors
+    /// Whatever failed.
+    pub fn train_reported(
+        &self,
+        data: &Dataset,
+        weights: Option<&Path>,
+        steps: u64,
+        reporter: &mut dyn Reporter,
+    ) -> Outcome<(Session, Report)> {
         let (recipe, options) = self.recipe()?;
         let options = FitOptions { steps: Some(steps), ..options };
         let module = self.module(options.batch)?;
@@ -105,7 +119,7 @@ impl Training {
             Ok::<_, Failure>(self.compile(batch, graphs, false)?)
         })
         .map_err(|Failure(message)| message)?;
-        let report = fit(&mut session, &programs, data, &options, &mut ()).map_err(text)?;
+        let report = fit(&mut session, &programs, data, &options, reporter).map_err(text)?;
         Ok((session, report))
     }
 

@@ -18,6 +18,7 @@ use kiln_rt::data::convert;
 use kiln_rt::executable::{Binding, Executable, Launch, Site, Slot};
 use kiln_rt::kernels::{self, Kernels, Level};
 
+use crate::arrange::{Arranged, arrange};
 use crate::codegen::jit::JitCode;
 use crate::codegen::{CompiledKernel, TableSlot, Texts};
 use crate::loops::build::CheckSite;
@@ -25,14 +26,14 @@ use crate::loops::nest::LoopNest;
 use crate::lower::{self, BufferUse, Lowered, MicroKernels};
 use crate::memory;
 use crate::packing::{Lasting, PackedState, packed_states};
-use crate::pass::Remarks;
 use crate::pass::hoist::PREPARE;
 use crate::pass::rematerialize::{self, Rematerialize};
 use crate::pass::specialize::Mode;
+use crate::pass::{Pass, Remarks};
 use crate::pipeline::{Pipeline, Step};
-use crate::placement::{self, Home, Placement, place};
+use crate::placement::{Home, Placement};
 use crate::roofline::work;
-use crate::schedule::{Schedule, schedule};
+use crate::schedule::Schedule;
 
 /// How to compile.
 #[derive(Clone, Debug)]
@@ -79,7 +80,7 @@ impl Default for Options {
             passes: None,
             hoist: true,
             verify_each: cfg!(debug_assertions),
-            exact_nodes: 50_000,
+            exact_nodes: memory::Options::default().exact_nodes,
             memory_budget: None,
             texts: Texts::default(),
         }
@@ -133,6 +134,8 @@ pub struct Compiled {
     pub lowered: Vec<Lowered>,
     /// Memory.
     pub placement: Placement,
+    /// Time of the memory planning: the search for an order, the offsets and their proof.
+    pub planning: Duration,
     /// Code of all graphs of the program.
     pub code: Arc<JitCode>,
     /// Which of its kernels are the launches of this graph, in order.
@@ -157,21 +160,20 @@ pub fn compile_observed(
     observe: &mut dyn FnMut(&Step<'_>),
 ) -> Result<Program, CompileError> {
     let pipeline = match &options.passes {
-        Some(text) => Pipeline::parse(text, options.mode).map_err(CompileError::Pipeline)?,
+        Some(text) => Pipeline::parse(text, options).map_err(CompileError::Pipeline)?,
         None if options.hoist => Pipeline::standard(options.mode),
         None => Pipeline::standard(options.mode).without("hoist"),
     };
     compile_with(module, &budgeted(pipeline, options), options, observe)
 }
 
-/// The pipeline with what keeps it within the memory budget, if there is one.
+/// The pipeline with what keeps it within the memory budget, if there is one and no pass of it does that.
 pub fn budgeted(pipeline: Pipeline, options: &Options) -> Pipeline {
-    match options.memory_budget {
+    let rematerialize = Rematerialize::of(options);
+    match options.memory_budget.is_none() || pipeline.names().contains(&rematerialize.name()) {
+        true => pipeline,
         // At the end: it repeats kernels.
-        Some(budget) => {
-            pipeline.with(Box::new(Rematerialize { budget, level: options.level, precision: options.precision }), "")
-        }
-        None => pipeline,
+        false => pipeline.with(Box::new(rematerialize), ""),
     }
 }
 
@@ -215,6 +217,7 @@ struct Draft<'a> {
     schedule: Schedule,
     lowered: Vec<Lowered>,
     placement: Placement,
+    planning: Duration,
     copies: Vec<LoopNest>,
     /// Operands that its kernels take as panels, by kernel.
     packed: Vec<Vec<PackedState>>,
@@ -262,6 +265,7 @@ fn generate(
                 schedule: draft.schedule,
                 lowered: draft.lowered,
                 placement: draft.placement,
+                planning: draft.planning,
                 code: code.clone(),
                 launches,
             },
@@ -295,9 +299,8 @@ fn draft<'a>(
     lasting: &Lasting,
     options: &Options,
 ) -> Result<Draft<'a>, CompileError> {
-    let (schedule, lowered) = ordered(graph, kernels, lasting)?;
     let memory = memory::Options { exact_nodes: options.exact_nodes, ..memory::Options::default() };
-    let placement = place(graph, &schedule, &lowered, &memory).map_err(CompileError::Defect)?;
+    let Arranged { schedule, lowered, placement, planning } = arrange(graph, kernels, lasting, &memory)?;
     if let Some(budget) = options.memory_budget.filter(|&budget| placement.plan.peak > budget) {
         return Err(CompileError::Program(vec![rematerialize::refusal(graph, budget, &placement)]));
     }
@@ -310,37 +313,7 @@ fn draft<'a>(
         })
         .collect();
     let packed = packed_states(graph, &schedule, &lowered);
-    Ok(Draft { graph, schedule, lowered, placement, copies, packed, packs: Vec::new() })
-}
-
-/// The kernels as loops, in an order in which they need as little memory as was found.
-///
-/// # Errors
-/// A kernel without loops: a defect.
-pub(crate) fn ordered(
-    graph: &Graph,
-    kernels: Option<&MicroKernels<'_>>,
-    lasting: &Lasting,
-) -> Result<(Schedule, Vec<Lowered>), CompileError> {
-    let schedule = schedule(graph);
-    let lasts = |value| lasting.holds(graph, &schedule, value);
-    let mut lowered: Vec<Lowered> = Vec::with_capacity(schedule.kernels.len());
-    for kernel in &schedule.kernels {
-        let built = lower::lower(graph, kernel, kernels, &lasts).map_err(|declined| {
-            let name = graph.value_name(kernel.results[0]);
-            CompileError::Defect(format!("kernel %{name} of @{} has no loops: {declined}", graph.name()))
-        })?;
-        lowered.push(built);
-    }
-    let flow = placement::flow(graph, &schedule, &lowered).flow;
-    let base: Vec<usize> = (0..lowered.len()).collect();
-    let order = memory::order::improve(&flow, &base);
-    if order == base {
-        return Ok((schedule, lowered));
-    }
-    let mut by_step: Vec<Option<Lowered>> = lowered.into_iter().map(Some).collect();
-    let lowered = order.iter().filter_map(|&step| by_step[step].take()).collect();
-    Ok((schedule.reordered(graph, &order), lowered))
+    Ok(Draft { graph, schedule, lowered, placement, planning, copies, packed, packs: Vec::new() })
 }
 
 fn assemble(

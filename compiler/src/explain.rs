@@ -45,7 +45,17 @@ pub fn value(program: &Program, name: &str) -> Option<String> {
 
 /// The memory plan of a graph.
 pub fn memory(placement: &Placement) -> String {
-    memory_plan(&placement.problem, &placement.plan)
+    format!("{}{}", order(placement), memory_plan(&placement.problem, &placement.plan))
+}
+
+/// What the order of the kernels needs, beside what any other would.
+fn order(placement: &Placement) -> String {
+    let (here, any) = (placement.plan.lower_bound, placement.any_order);
+    let standing = match here <= any {
+        true => "no order needs less".to_owned(),
+        false => format!("no order needs less than {any}"),
+    };
+    format!("order of {} kernels: at most {here} bytes are live, {standing}\n", placement.workspaces.len())
 }
 
 /// Certificate of a plan, and memory over time.
@@ -192,7 +202,11 @@ fn home(compiled: &Compiled, value: Value) -> String {
         Home::Buffer(buffer) => {
             let b = &placement.problem.buffers()[*buffer];
             let offset = placement.plan.offsets[*buffer];
-            let shared = b.alias_of.map(|of| format!(", in place of %{}", placement.problem.buffers()[of].id));
+            let shared = b.alias_of.map(|of| {
+                let other = &placement.problem.buffers()[of];
+                let how = if other.size == b.size { "in place of" } else { "inside" };
+                format!(", {how} %{}", other.id)
+            });
             let shared = shared.unwrap_or_default();
             format!("arena, bytes {offset}..{}, steps {}..{}{shared}", offset + b.size, b.lower, b.upper)
         }

@@ -189,6 +189,7 @@
 //! A pass is a [`pass::Pass`] or a [`rewrite::Rewrite`]; [`testing`] pins down what it does. README.md has the map of the
 //! code and how to add things, `ir-spec/SPEC.md` the language.
 
+mod arrange;
 pub mod autodiff;
 pub mod codegen;
 pub mod compile;

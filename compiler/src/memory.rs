@@ -4,11 +4,13 @@
 //! Problem -> plan() -> Plan -> check() -> chart, csv, json
 //! ```
 //!
-//! - [`problem`]: buffers with sizes, half-open live ranges and aliases; the lower bound that no plan can beat.
-//! - [`solver`]: a greedy portfolio, then an exact search where greedy leaves a gap.
+//! - [`problem`]: buffers with sizes, half-open live ranges and aliases, of all of a buffer or of some of its bytes; the
+//!   lower bound that no plan can beat.
+//! - [`solver`]: greedy orders and skyline plans, then an exact search where they leave a gap.
 //! - [`mod@check`]: an independent checker, which replays the plan and shares no code with the solvers.
 //! - [`chart`]: the certificate, and memory over time as text and SVG.
-//! - [`flow`]: kernels with what they read and write, before there is a plan; [`order`]: an order with a low peak.
+//! - [`flow`]: kernels with what they read and write, before there is a plan; [`order`]: an order with a low peak, and a
+//!   bound for all of them.
 //! - [`recompute`]: which kernels to run twice for a lower peak.
 //! - [`csv`]: MiniMalloc's files in, plans out.
 //!

@@ -6,6 +6,7 @@ use kiln_ir::verify::{Bound, verify};
 use kiln_ir::{Diagnostic, Module};
 
 use crate::autodiff::Autodiff;
+use crate::compile::Options;
 use crate::pass::canonicalize::Canonicalize;
 use crate::pass::decompose::Decompose;
 use crate::pass::eliminate_common::EliminateCommon;
@@ -15,6 +16,7 @@ use crate::pass::fold_constants::FoldConstants;
 use crate::pass::fuse::Fuse;
 use crate::pass::hoist::Hoist;
 use crate::pass::optimizer::Optimizer;
+use crate::pass::rematerialize::Rematerialize;
 use crate::pass::specialize::{Mode, Specialize};
 use crate::pass::{Changed, Pass, Remarks};
 
@@ -55,13 +57,13 @@ impl Pipeline {
         ])
     }
 
-    /// A pipeline by pass names, separated by commas.
+    /// A pipeline by pass names, separated by commas, with what the options say to each pass.
     ///
     /// # Errors
     /// The first name that is no pass, with all names there are.
-    pub fn parse(text: &str, mode: Option<Mode>) -> Result<Pipeline, String> {
+    pub fn parse(text: &str, options: &Options) -> Result<Pipeline, String> {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-        names.map(|name| by_name(name, mode)).collect::<Result<_, _>>().map(Pipeline)
+        names.map(|name| by_name(name, options)).collect::<Result<_, _>>().map(Pipeline)
     }
 
     /// The pipeline without a pass.
@@ -123,7 +125,7 @@ pub struct Step<'a> {
 }
 
 /// Every pass that a pipeline can name.
-pub const PASSES: [&str; 11] = [
+pub const PASSES: [&str; 12] = [
     "specialize",
     "autodiff",
     "optimizer",
@@ -135,15 +137,16 @@ pub const PASSES: [&str; 11] = [
     "decompose",
     "hoist",
     "fuse",
+    "rematerialize",
 ];
 
-/// A pass by its name in [`PASSES`]; `mode` is for `specialize`.
+/// A pass by its name in [`PASSES`]; the options have the mode of `specialize` and the budget of `rematerialize`.
 ///
 /// # Errors
 /// If there is no such pass, with all names there are.
-pub fn by_name(name: &str, mode: Option<Mode>) -> Result<Box<dyn Pass>, String> {
+pub fn by_name(name: &str, options: &Options) -> Result<Box<dyn Pass>, String> {
     Ok(match name {
-        "specialize" => Box::new(Specialize { mode }),
+        "specialize" => Box::new(Specialize { mode: options.mode }),
         "autodiff" => Box::new(Autodiff),
         "optimizer" => Box::new(Optimizer),
         "canonicalize" => Box::new(Canonicalize),
@@ -154,6 +157,7 @@ pub fn by_name(name: &str, mode: Option<Mode>) -> Result<Box<dyn Pass>, String> 
         "decompose" => Box::new(Decompose),
         "hoist" => Box::new(Hoist),
         "fuse" => Box::new(Fuse),
+        "rematerialize" => Box::new(Rematerialize::of(options)),
         _ => return Err(format!("there is no pass `{name}`; there are: {}", PASSES.join(", "))),
     })
 }

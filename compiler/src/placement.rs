@@ -1,11 +1,16 @@
 //! Where every value lies while a graph runs: in an input, an output, a state or the arena.
 //!
 //! Results are computed where they are wanted if nothing still needs what lies there; else they get a buffer in the
-//! arena and, at the end, a copy. The arena's buffers go to [`crate::memory`]; its checker replays the trace that is
-//! recorded here.
+//! arena and, at the end, a copy. Parts of a join are computed inside its buffer, and views are some bytes of one. The
+//! arena's buffers go to [`crate::memory`]; its checker replays the trace that is recorded here.
+//!
+//! States are what a run is given for good: they are overwritten where they lie. Inputs are not. `Session::run` borrows
+//! them, and its callers use them again: a batch is filled into the same tensors every time. Taking them over would also
+//! free nothing where it matters: in training the gradient of the first weights, near the end of a step, reads the input
+//! once more; in inference the input is smaller than what the first layers make of it, which is where the peak is.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 use kiln_ir::graph::{Graph, Value};
@@ -15,7 +20,7 @@ use crate::lower::{BufferUse, Lowered};
 use crate::memory::check::Access;
 use crate::memory::flow::{self, Flow};
 use crate::memory::{ALIGNMENT, Buffer, Options, Plan, Problem};
-use crate::schedule::{Origin, Schedule};
+use crate::schedule::{Join, Origin, Schedule};
 
 /// Memory of one value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,9 +51,11 @@ pub struct EndCopy {
 /// Where everything lies.
 #[derive(Debug)]
 pub struct Placement {
-    /// Home of every origin, by value index; views share their origin's.
+    /// Home of every origin, by value index; views of all of it share their origin's.
     homes: HashMap<Origin, Home>,
     origins: Vec<Origin>,
+    /// Homes of the views of some of their origin's bytes.
+    views: HashMap<Value, Home>,
     /// Buffer of each kernel's workspace.
     pub workspaces: Vec<Option<usize>>,
     /// Copies after the last kernel.
@@ -61,12 +68,14 @@ pub struct Placement {
     pub plan: Plan,
     /// What each launch reads and writes, for the checker.
     pub trace: Vec<Access>,
+    /// Bytes that are live at once in every order of the kernels, for these choices of homes.
+    pub any_order: u64,
 }
 
 impl Placement {
     /// Home of a value.
     pub fn home(&self, value: Value) -> &Home {
-        &self.homes[&self.origins[value.index()]]
+        self.views.get(&value).unwrap_or_else(|| &self.homes[&self.origins[value.index()]])
     }
 }
 
@@ -75,11 +84,17 @@ fn end_step(lowered: &[Lowered]) -> u32 {
     lowered.len() as u32
 }
 
-/// Chooses a home for every value.
+/// Chooses a home for every value. `any_order` is what [`crate::memory::order`] knows about all orders.
 ///
 /// # Errors
 /// What the checker or the problem's own rules find: a defect.
-pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &Options) -> Result<Placement, String> {
+pub fn place(
+    graph: &Graph,
+    schedule: &Schedule,
+    lowered: &[Lowered],
+    any_order: u64,
+    options: &Options,
+) -> Result<Placement, String> {
     let mut cx = Placer::placed(graph, schedule, lowered);
     let end = end_step(lowered);
     for copy in &cx.copies {
@@ -96,12 +111,14 @@ pub fn place(graph: &Graph, schedule: &Schedule, lowered: &[Lowered], options: &
     Ok(Placement {
         homes: cx.homes,
         origins: schedule.origins.clone(),
+        views: cx.views,
         workspaces: cx.workspaces,
         copies: cx.saves.into_iter().chain(cx.copies).collect(),
         states: cx.states,
         problem,
         plan,
         trace: cx.trace,
+        any_order,
     })
 }
 
@@ -145,6 +162,9 @@ struct Placer<'a> {
     schedule: &'a Schedule,
     lowered: &'a [Lowered],
     homes: HashMap<Origin, Home>,
+    views: HashMap<Value, Home>,
+    /// Joins that have happened, by their places in the schedule.
+    joined: HashSet<usize>,
     /// Step that computes an origin, and the last step that reads it.
     made: HashMap<Origin, u32>,
     read: HashMap<Origin, u32>,
@@ -169,6 +189,16 @@ impl<'a> Placer<'a> {
                 read.insert(schedule.origins[operand.index()].clone(), step);
             }
         }
+        for join in &schedule.joins {
+            // Nobody makes a join: it is there once its last part is.
+            let last = join.parts.iter().filter_map(|&(part, _)| made.get(&Origin::Computed(part))).max();
+            let last = last.copied().unwrap_or(0);
+            made.insert(Origin::Computed(join.value), last);
+            for &(part, _) in &join.parts {
+                let until = read.entry(Origin::Computed(part)).or_insert(last);
+                *until = last.max(*until);
+            }
+        }
         let mut states: IndexMap<Name, ()> = IndexMap::new();
         for origin in &schedule.origins {
             if let Origin::State(name) = origin {
@@ -183,6 +213,8 @@ impl<'a> Placer<'a> {
             schedule,
             lowered,
             homes: HashMap::new(),
+            views: HashMap::new(),
+            joined: HashSet::new(),
             made,
             read,
             buffers: Vec::new(),
@@ -212,6 +244,11 @@ impl<'a> Placer<'a> {
         let state = |name: &Name| self.states.iter().position(|other| other == name);
         for &operand in &scheduled.operands {
             let origin = self.origin(operand);
+            if let Some(join) = self.join_of(&origin) {
+                let parts = join.parts.iter().filter_map(|&(part, _)| self.buffer(&Origin::Computed(part)));
+                kernel.reads.extend(parts.filter(|part| !kernel.reads.contains(part)).collect::<Vec<_>>());
+                continue;
+            }
             match (&origin, self.homes.get(&origin)) {
                 (Origin::State(name), _) => kernel.reads_states.extend(state(name)),
                 (_, Some(Home::Buffer(buffer))) if !kernel.reads.contains(buffer) => kernel.reads.push(*buffer),
@@ -233,13 +270,28 @@ impl<'a> Placer<'a> {
                 None => {}
             }
         }
-        let buffer = |origin: &Origin| match self.homes.get(origin) {
-            Some(Home::Buffer(buffer)) => Some(*buffer),
-            _ => None,
-        };
-        let pairs = self.pairs(step as u32).filter_map(|(read, result)| Some((buffer(&read)?, buffer(&result)?)));
+        let apart = self.pairs(step as u32).filter(|(read, result)| !self.is_joined(read) && !self.is_joined(result));
+        let pairs = apart.filter_map(|(read, result)| Some((self.buffer(&read)?, self.buffer(&result)?)));
         kernel.in_place = pairs.collect();
         kernel
+    }
+
+    /// The buffer in which an origin lies, if it does in one.
+    fn buffer(&self, origin: &Origin) -> Option<usize> {
+        match self.homes.get(origin) {
+            Some(Home::Buffer(buffer)) => Some(*buffer),
+            _ => None,
+        }
+    }
+
+    fn join_of(&self, origin: &Origin) -> Option<&'a Join> {
+        self.schedule.joins.iter().find(|join| *origin == Origin::Computed(join.value))
+    }
+
+    /// Whether an origin is a join or a part of one: neither may be overwritten by others, nor lie in others' place.
+    fn is_joined(&self, origin: &Origin) -> bool {
+        let is_part = |join: &Join| join.parts.iter().any(|&(part, _)| *origin == Origin::Computed(part));
+        self.join_of(origin).is_some() || self.schedule.joins.iter().any(is_part)
     }
 
     fn origin(&self, value: Value) -> Origin {
@@ -380,9 +432,10 @@ impl<'a> Placer<'a> {
                     continue;
                 }
                 let home = self.new_buffer(&origin);
+                self.put_into_join(&origin, &home);
                 let candidate = self
                     .pairs(step)
-                    .filter(|(_, r)| *r == origin)
+                    .filter(|(operand, r)| *r == origin && !self.is_joined(operand) && !self.is_joined(r))
                     .map(|(operand, _)| operand)
                     .find(|operand| self.read.get(operand) == Some(&step) && !taken.contains(operand));
                 if let (Some(operand), Home::Buffer(own)) = (candidate, &home)
@@ -419,11 +472,50 @@ impl<'a> Placer<'a> {
         }
     }
 
+    /// The first part of a join brings a buffer for all of it.
+    fn put_into_join(&mut self, origin: &Origin, home: &Home) {
+        let schedule = self.schedule;
+        let of = |join: &Join| join.parts.iter().find(|&&(part, _)| *origin == Origin::Computed(part)).map(|p| p.1);
+        let found = schedule.joins.iter().find_map(|join| Some((join, of(join)?)));
+        let (Some((join, at)), &Home::Buffer(own)) = (found, home) else { return };
+        let whole = Origin::Computed(join.value);
+        if !self.homes.contains_key(&whole) {
+            let home = self.new_buffer(&whole);
+            self.homes.insert(whole.clone(), home);
+        }
+        if let Some(whole) = self.buffer(&whole) {
+            self.buffers[own].alias_of = Some(whole);
+            self.buffers[own].alias_at = at as u64;
+        }
+    }
+
+    /// The buffer in which a kernel finds an operand: of a view, one for these bytes.
+    fn read_buffer(&mut self, operand: Value, step: u32) -> Option<usize> {
+        let base = self.buffer(&self.origin(operand))?;
+        let Some(&at) = self.schedule.views.get(&operand) else { return Some(base) };
+        if let Some(Home::Buffer(view)) = self.views.get(&operand) {
+            self.buffers[*view].upper = step + 1;
+            return Some(*view);
+        }
+        let name = self.graph.value_name(operand).to_string();
+        let view = Buffer::new(name, self.graph.ty(operand).bytes() as u64, step, step + 1);
+        self.buffers.push(view.part_of(base, at as u64));
+        self.views.insert(operand, Home::Buffer(self.buffers.len() - 1));
+        Some(self.buffers.len() - 1)
+    }
+
     fn record(&mut self, step: u32, workspace: Option<usize>) {
         let kernel = &self.schedule.kernels[step as usize];
         for &operand in &kernel.operands {
-            if let Some(Home::Buffer(buffer)) = self.homes.get(&self.origin(operand)) {
-                self.trace.push(Access::read(step, *buffer));
+            let origin = self.origin(operand);
+            let join = self.schedule.joins.iter().position(|join| origin == Origin::Computed(join.value));
+            if let (Some(join), Some(buffer)) = (join, self.buffer(&origin))
+                && self.joined.insert(join)
+            {
+                self.trace.push(Access::join(step, buffer));
+            }
+            if let Some(buffer) = self.read_buffer(operand, step) {
+                self.trace.push(Access::read(step, buffer));
             }
         }
         for &result in &kernel.results {

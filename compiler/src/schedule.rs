@@ -3,6 +3,9 @@
 //! `fuse` has formed the kernels; the schedule only lists them. States, tables of constants and reshapes are no
 //! kernels: they are names for memory that exists.
 
+mod views;
+
+use std::collections::HashMap;
 use std::fmt;
 
 use kiln_ir::attribute::Literal;
@@ -13,6 +16,8 @@ use smallvec::SmallVec;
 
 use crate::loops::build::kernel_operands;
 
+pub use views::without_moves;
+
 /// Kernels of one graph in order.
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -22,7 +27,20 @@ pub struct Schedule {
     pub kernels: Vec<Scheduled>,
     /// Where the memory of every value comes from, by [`Value::index`].
     pub origins: Vec<Origin>,
+    /// Values that are some of their origin's bytes, with the first one of these.
+    pub views: HashMap<Value, usize>,
+    /// Values that no kernel writes: they are what others are together.
+    pub joins: Vec<Join>,
     text: String,
+}
+
+/// A value whose parts are computed where they lie in it.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// The value.
+    pub value: Value,
+    /// Results of kernels, with their first bytes in the value.
+    pub parts: Vec<(Value, usize)>,
 }
 
 /// One kernel.
@@ -82,7 +100,7 @@ pub fn schedule(graph: &Graph) -> Schedule {
         }
     }
     let text = render(graph, &kernels);
-    Schedule { name: graph.name().into(), kernels, origins, text }
+    Schedule { name: graph.name().into(), kernels, origins, views: HashMap::new(), joins: Vec::new(), text }
 }
 
 impl Schedule {
@@ -90,7 +108,7 @@ impl Schedule {
     pub fn reordered(&self, graph: &Graph, order: &[usize]) -> Schedule {
         let kernels: Vec<Scheduled> = order.iter().map(|&step| self.kernels[step].clone()).collect();
         let text = render(graph, &kernels);
-        Schedule { name: self.name.clone(), kernels, origins: self.origins.clone(), text }
+        Schedule { kernels, text, ..self.clone() }
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use kiln_rt::kernels::{
     Activation, AffineDim, AffineRead, Along, Arguments, ContractPlan, ContractSpec, Element, Epilogue, Kernels, Level,
-    Packed, Side, WinogradPlan, WinogradTile, detect,
+    Packed, Side, WinogradGradientPlan, WinogradPlan, WinogradTile, detect, winograd_gradient_input,
+    winograd_gradient_sum, winograd_gradient_tiles,
 };
 
 fn main() {
@@ -27,6 +28,7 @@ fn main() {
         }
     }
     winograd(&filter, kernels, peak);
+    gradients(&filter, kernels, peak);
     for (name, f) in [
         ("exp", kernels.strips.exp),
         ("log", kernels.strips.log),
@@ -156,6 +158,73 @@ fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
         }
         println!("{row}  (direct F2 F4; peak {peak:.0})");
     }
+}
+
+/// Gradients by the weights, of layers of ResNet-18 for 32 x 32 images, of VGG-16 and of the small CNN: microseconds of
+/// operands, products and partial sums, and GFLOP/s of the direct sum in the time of the whole.
+fn gradients(filter: &str, kernels: &Kernels, peak: f64) {
+    let shapes = [
+        (16, 64, 64, 32, 1),
+        (16, 128, 128, 16, 1),
+        (16, 256, 256, 8, 1),
+        (16, 512, 512, 4, 1),
+        (128, 32, 64, 15, 0),
+        (32, 32, 64, 15, 0),
+        (16, 64, 64, 56, 1),
+        (16, 512, 512, 7, 1),
+        (4, 256, 256, 56, 1),
+    ];
+    for (b, c, o, size, pad) in shapes {
+        let name = format!("gradient {b}x{c}x{o}x{size} p{pad}");
+        if !name.contains(filter) {
+            continue;
+        }
+        let mut spec = Conv { b, c, o, size, pad, stride: 1 }.backward_weights();
+        spec.epilogue = Epilogue::default();
+        let mut row = format!("{name:26}");
+        for tile in [WinogradTile::Two, WinogradTile::Four] {
+            let plan = WinogradGradientPlan::new(&spec, tile, kernels).unwrap();
+            let stages = gradient(&spec, &plan);
+            let gflops = 2e-9 * plan.multiply_adds() as f64 / stages.iter().sum::<f64>();
+            let [input, tiles, sum] = stages.map(|seconds| 1e6 * seconds);
+            row += &format!(" | {input:7.1} {tiles:7.1} {sum:6.1} us {gflops:6.1}");
+        }
+        println!("{row}  (F2, F4; peak {peak:.0})");
+    }
+}
+
+/// Seconds of each stage.
+fn gradient(spec: &ContractSpec, plan: &WinogradGradientPlan) -> [f64; 3] {
+    let lines = |bytes: usize| vec![[0.0f32; 16]; bytes / 64 + 2];
+    let aligned = |v: &mut Vec<[f32; 16]>| {
+        let at = v.as_mut_ptr().cast::<u8>();
+        at.wrapping_add(at.align_offset(64))
+    };
+    let read_len = |read: &AffineRead| 1 + read.dims.iter().map(|d| (d.extent - 1) * d.stride as usize).sum::<usize>();
+    let (left, right) = (vec![0.01f32; read_len(&spec.left)], vec![0.25f32; read_len(&spec.right)]);
+    let mut out = vec![0.0f32; spec.m.iter().chain(&spec.n).product()];
+    let (mut scratch, mut partials) = (lines(plan.scratch_bytes()), lines(plan.partial_bytes()));
+    let arguments = Arguments {
+        left: left.as_ptr().cast(),
+        right: right.as_ptr().cast(),
+        out: out.as_mut_ptr().cast(),
+        bias: std::ptr::null(),
+        scale: std::ptr::null(),
+        residual: std::ptr::null(),
+        partials: aligned(&mut partials),
+        scratch: aligned(&mut scratch),
+    };
+    // SAFETY: the buffers have the sizes that spec and plan state.
+    unsafe { plan.run(&arguments) };
+    let stages = [
+        (winograd_gradient_input as unsafe extern "C" fn(_, _, _, _), plan.input_tiles()),
+        (winograd_gradient_tiles, plan.tiles()),
+        (winograd_gradient_sum, plan.sum_tiles()),
+    ];
+    stages.map(|(stage, tiles)| {
+        // SAFETY: likewise.
+        best(|| unsafe { stage(plan.descriptor(), black_box(&raw const arguments), 0, tiles) })
+    })
 }
 
 /// Effective GFLOP/s of one algorithm.

@@ -47,6 +47,7 @@ mod math;
 mod pack;
 mod phases;
 mod portable;
+pub mod rational;
 mod simd;
 mod spec;
 mod tile;
@@ -77,8 +78,9 @@ pub use spec::{
 };
 pub use tiling::{Product, Tiling};
 pub use winograd::{
-    WinogradDescriptor, WinogradError, WinogradEstimate, WinogradPlan, WinogradTile, winograd_input, winograd_pack,
-    winograd_tiles,
+    WinogradDescriptor, WinogradError, WinogradEstimate, WinogradGradientDescriptor, WinogradGradientPlan,
+    WinogradPlan, WinogradTile, winograd_gradient_input, winograd_gradient_sum, winograd_gradient_tiles,
+    winograd_input, winograd_pack, winograd_tiles,
 };
 
 /// Instruction sets, each containing those before it on its architecture.

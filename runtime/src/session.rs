@@ -389,4 +389,4 @@ fn check_range(program: &Executable, binding: &Binding, tensor: &Tensor) -> Resu
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,4 +14,6 @@ mod metrics;
 mod models;
 mod passes;
 mod spec;
+#[cfg(target_os = "linux")]
+mod steady;
 mod tidy;

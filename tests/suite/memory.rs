@@ -7,6 +7,7 @@ use kiln_ir::types::Bindings;
 use kiln_ir::{Module, script, text};
 use kiln_rt::Tensor;
 use kiln_rt::init::random_input;
+use kiln_rt::kernels::Level;
 use kiln_rt::session::Session;
 use kiln_tests::fixtures::read;
 
@@ -79,4 +80,63 @@ fn an_impossible_budget_is_refused_with_who_holds_the_peak() {
     assert_eq!(&*found[0].label, "memory.B1");
     let rendered = found[0].render(&|_| None);
     assert!(rendered.contains("the budget is 4096") && rendered.contains("held at step"), "{rendered}");
+}
+
+/// A graph in text, compiled without micro-kernels, whose scratch memory would count: kernels and bytes of the arena.
+fn kernels_and_arena(text: &str) -> (usize, u64) {
+    let module = text::parse_module("graph.kiln", text).unwrap_or_else(|found| panic!("{found:?}"));
+    let options = Options { level: Level::None, ..Options::default() };
+    let program = compile(&module, &options).unwrap_or_else(|error| panic!("{error}"));
+    let compiled = &program.graphs["f"];
+    (compiled.schedule.kernels.len(), compiled.placement.plan.peak)
+}
+
+/// Two products of 1 KiB that are concatenated, and read as one: 2 KiB and three kernels, where a copy would take 4 KiB.
+#[test]
+fn what_is_concatenated_is_computed_in_its_place() {
+    let text = "graph @f(%x: f32[16, 8], %u: f32[8, 16], %v: f32[8, 16]) {\n  \
+                %a: f32[16, 16] = dot %x, %u {a_contract = [1], b_contract = [0]}\n  \
+                %b: f32[16, 16] = dot %x, %v {a_contract = [1], b_contract = [0]}\n  \
+                %c: f32[32, 16] = concat %a, %b {dim = 0}\n  \
+                %y: f32[16, 16] = dot %c, %c {a_contract = [0], b_contract = [0]}\n  return %y\n}\n";
+    assert_eq!(kernels_and_arena(text), (3, 2048));
+    // Rows of the second dimension do not lie together, rows of 60 bytes are not aligned, and what is returned is the
+    // caller's.
+    let columns = text.replace("f32[32, 16] = concat %a, %b {dim = 0}", "f32[16, 32] = concat %a, %b {dim = 1}");
+    let columns = columns.replace("f32[16, 16] = dot %c, %c", "f32[32, 32] = dot %c, %c");
+    assert_eq!(kernels_and_arena(&columns), (4, 4096));
+    assert_eq!(kernels_and_arena(&text.replace("return %y", "return %y, %c")).0, 4);
+    let narrow = text.replace("f32[16, 8]", "f32[3, 8]").replace("f32[16, 16] = dot %x", "f32[3, 16] = dot %x");
+    assert_eq!(kernels_and_arena(&narrow.replace("f32[32, 16]", "f32[6, 16]")).0, 3);
+    let narrow = narrow.replace("8, 16]", "8, 5]").replace("f32[3, 16]", "f32[3, 5]");
+    let narrow = narrow.replace("f32[32, 16]", "f32[6, 5]").replace("f32[16, 16] = dot %c", "f32[5, 5] = dot %c");
+    assert_eq!(kernels_and_arena(&narrow).0, 4);
+}
+
+/// The last half of a product of 2 KiB, read as it lies: 2 KiB and two kernels, where a copy would take 3 KiB.
+#[test]
+fn a_slice_of_rows_is_a_view() {
+    let text = "graph @f(%x: f32[32, 8], %u: f32[8, 16], %v: f32[16, 4]) {\n  \
+                %a: f32[32, 16] = dot %x, %u {a_contract = [1], b_contract = [0]}\n  \
+                %s: f32[16, 16] = slice %a {start = [16, 0], stop = [32, 16], step = [1, 1]}\n  \
+                %y: f32[16, 4] = dot %s, %v {a_contract = [1], b_contract = [0]}\n  return %y\n}\n";
+    assert_eq!(kernels_and_arena(text), (2, 2048));
+    let every_second =
+        text.replace("[16, 0], stop = [32, 16], step = [1, 1]", "[0, 0], stop = [32, 16], step = [2, 1]");
+    assert_eq!(kernels_and_arena(&every_second), (3, 3072));
+}
+
+/// A join holds the bytes of all of its parts from the first one on. Where that is worse, rows are moved as before: `a`
+/// waits while `p` of 16 KiB becomes `q` of 1 KiB, beside which there is no room for the 4 KiB of `b`, made of `q`.
+#[test]
+fn rows_are_moved_where_that_takes_less_memory() {
+    let text = "graph @f(%x: f32[1, 16], %u: f32[16, 16], %w: f32[16, 4096], %k: f32[256, 16], %m: f32[64, 16]) {\n  \
+                %a: f32[1, 16] = dot %x, %u {a_contract = [1], b_contract = [0]}\n  \
+                %p: f32[1, 4096] = dot %a, %w {a_contract = [1], b_contract = [0]}\n  \
+                %r: f32[16, 256] = reshape %p\n  \
+                %q: f32[16, 16] = dot %r, %k {a_contract = [1], b_contract = [0]}\n  \
+                %b: f32[64, 16] = dot %m, %q {a_contract = [1], b_contract = [0]}\n  \
+                %c: f32[65, 16] = concat %a, %b {dim = 0}\n  \
+                %y: f32[16, 16] = dot %c, %c {a_contract = [0], b_contract = [0]}\n  return %y\n}\n";
+    assert_eq!(kernels_and_arena(text), (6, 64 + (16 << 10) + (1 << 10)));
 }

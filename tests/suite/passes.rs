@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kiln::Options;
 use kiln::pass::fuse::Verdict;
 use kiln::pass::specialize::Mode;
 use kiln::pass::{Pass, Remarks};
@@ -9,13 +10,14 @@ use kiln::pipeline::{PASSES, Pipeline, by_name};
 use kiln::testing::{Applied, apply, module};
 use kiln_ir::text::{PrintOptions, print};
 use kiln_ir::types::Bindings;
+use kiln_rt::kernels::Level;
 use kiln_tests::fixtures::{Fixture, fixtures, read};
 use kiln_tests::snapshots;
 
 const FOLDER: &str = "tests/ir/passes";
 /// `passes`: the pass of the folder, after others. `mode`: of `specialize`. `bind`: `batch = 2, ...`. `verdict`: the
-/// code that edges of `fuse` get.
-const DIRECTIVES: [&str; 4] = ["passes", "mode", "bind", "verdict"];
+/// code that edges of `fuse` get. `budget`: bytes of `rematerialize`.
+const DIRECTIVES: [&str; 5] = ["passes", "mode", "bind", "verdict", "budget"];
 
 fn all() -> Vec<Fixture> {
     fixtures(FOLDER, &DIRECTIVES)
@@ -27,6 +29,12 @@ fn mode(fixture: &Fixture) -> Option<Mode> {
         "inference" => Mode::Inference,
         other => panic!("{}: there is no mode `{other}`", fixture.path),
     })
+}
+
+/// What the directives say to the passes. Without micro-kernels, whose scratch memory differs from machine to machine.
+fn options(fixture: &Fixture) -> Options {
+    let budget = fixture.directives.get("budget").map(|bytes| bytes.parse().unwrap());
+    Options { mode: mode(fixture), memory_budget: budget, level: Level::None, ..Options::default() }
 }
 
 fn bindings(fixture: &Fixture) -> Bindings {
@@ -45,9 +53,9 @@ fn run(fixture: &Fixture) -> Applied {
     let list = fixture.directives.get("passes").unwrap_or(&fixture.folder);
     let (before, last) = list.rsplit_once(',').unwrap_or(("", list));
     assert_eq!(last.trim(), fixture.folder, "{}: the last pass is that of the folder", fixture.path);
-    let before = Pipeline::parse(before, mode(fixture)).unwrap();
+    let before = Pipeline::parse(before, &options(fixture)).unwrap();
     before.run(&mut module, &mut Remarks::default(), true, &mut |_| {}).unwrap();
-    let pass = by_name(last.trim(), mode(fixture)).unwrap();
+    let pass = by_name(last.trim(), &options(fixture)).unwrap();
     apply(module, &*pass).unwrap_or_else(|message| panic!("{}: {message}", fixture.path))
 }
 
@@ -86,7 +94,7 @@ fn a_fixture_changes_something() {
 fn passes_are_done_after_one_run() {
     snapshots::each(&all(), key, |fixture| {
         let applied = run(fixture);
-        let pass = by_name(applied.pass, mode(fixture)).unwrap();
+        let pass = by_name(applied.pass, &options(fixture)).unwrap();
         let again = apply(applied.after, &*pass).unwrap_or_else(|message| panic!("{}: {message}", fixture.path));
         assert!(again.before == again.after, "{}: a second run changes it to\n{again}", fixture.path);
     });
@@ -117,7 +125,7 @@ fn every_pass_keeps_the_results_of_every_model() {
         let bindings = Bindings::from([("batch".into(), 2)]);
         let mut module = module(&fixture.text, &bindings).unwrap_or_else(|message| panic!("{message}"));
         for name in Pipeline::standard(None).names() {
-            let pass = by_name(name, None).unwrap();
+            let pass = by_name(name, &Options::default()).unwrap();
             module = apply(module, &*pass).unwrap_or_else(|message| panic!("{}: {message}", fixture.path)).after;
         }
     });
@@ -141,6 +149,8 @@ fn blocks(path: &str) -> Vec<String> {
 
 #[test]
 fn documentation_shows_what_the_pass_does() {
+    // The budget that the documentation of `rematerialize` names.
+    let options = Options { memory_budget: Some(20 << 10), level: Level::None, ..Options::default() };
     snapshots::each(
         &PASSES,
         |pass| (*pass).to_owned(),
@@ -153,7 +163,7 @@ fn documentation_shows_what_the_pass_does() {
             let [before, after] = blocks.as_slice() else { panic!("{path}: {} blocks, not two", blocks.len()) };
             let program =
                 |text: &str| module(text, &Bindings::new()).unwrap_or_else(|message| panic!("{path}: {message}"));
-            let pass: Box<dyn Pass> = by_name(pass, None).unwrap();
+            let pass: Box<dyn Pass> = by_name(pass, &options).unwrap();
             let applied = apply(program(before), &*pass).unwrap_or_else(|message| panic!("{path}: {message}"));
             let found = print(&applied.after, &PrintOptions::default());
             assert!(module(after, &Bindings::new()) == Ok(applied.after), "{path} shows something else than\n{found}");

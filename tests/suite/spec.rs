@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use kiln::Options;
 use kiln::pass::Remarks;
 use kiln::pass::specialize::Mode;
 use kiln::pipeline::Pipeline;
@@ -34,7 +35,9 @@ fn run_all(pipeline: impl Fn(&Example) -> Pipeline) {
 
 #[test]
 fn every_example_computes_what_it_says() {
-    run_all(|example| Pipeline::parse(&example.passes.join(","), None).expect("passes of the example exist"));
+    run_all(|example| {
+        Pipeline::parse(&example.passes.join(","), &Options::default()).expect("passes of the example exist")
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use kiln::codegen::Texts;
@@ -123,11 +124,12 @@ impl Opt {
 
     /// Runs the passes and nothing after them.
     fn passes_only(&self, script: &Script, mut module: Module) -> Result<String, Failure> {
+        let options = Options { mode: self.mode(), ..self.numerics.options() };
         let pipeline = match &self.passes {
-            Some(passes) => Pipeline::parse(passes, self.mode()).map_err(Failure::Usage)?,
-            None => Pipeline::standard(self.mode()),
+            Some(passes) => Pipeline::parse(passes, &options).map_err(Failure::Usage)?,
+            None => Pipeline::standard(options.mode),
         };
-        let pipeline = kiln::compile::budgeted(pipeline, &self.numerics.options());
+        let pipeline = kiln::compile::budgeted(pipeline, &options);
         let mut text = String::new();
         let mut observe = |step: &Step<'_>| self.observe(step, &mut text);
         let done = pipeline.run(&mut module, &mut Remarks::default(), true, &mut observe);
@@ -157,7 +159,9 @@ impl Opt {
         let texts = Texts { clif: self.emit == Emit::Clif, asm: self.emit == Emit::Asm };
         let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..self.numerics.options() };
         let mut text = String::new();
+        let start = Instant::now();
         let compiled = kiln::compile::compile_observed(module, &options, &mut |step| self.observe(step, &mut text));
+        let elapsed = start.elapsed();
         let program = compiled.map_err(|error| match error {
             // A pipeline of one's own need not end in something that has loops.
             CompileError::Defect(message) if self.passes.is_some() => Failure::Input(format!(
@@ -165,6 +169,9 @@ impl Opt {
             )),
             error => script.compile_failure(error),
         })?;
+        if self.emit == Emit::Memory {
+            note_planning(&program, elapsed);
+        }
         for (name, compiled) in self.shown(&program) {
             self.stage(&mut text, name, compiled);
         }
@@ -213,6 +220,18 @@ impl Opt {
             _ => Ok(()),
         };
     }
+}
+
+/// How much of the compilation went into the memory plans: on stderr, for it is another time in every run.
+fn note_planning(program: &Program, compilation: Duration) {
+    let planning: Duration = program.graphs.values().map(|compiled| compiled.planning).sum();
+    let share = 100.0 * planning.as_secs_f64() / compilation.as_secs_f64().max(f64::MIN_POSITIVE);
+    let milliseconds = |time: Duration| 1e3 * time.as_secs_f64();
+    eprintln!(
+        "note: the plans took {:.3} of {:.1} ms of compilation, {share:.2} %",
+        milliseconds(planning),
+        milliseconds(compilation)
+    );
 }
 
 /// Code of the distinct kernels.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kiln::Options;
 use kiln::pass::Remarks;
 use kiln::pipeline::Pipeline;
 use kiln_ir::graph::{Graph, NodeData, Provenance};
@@ -42,7 +43,7 @@ pub(crate) fn first_fault(
     data: &Dataset,
     indices: &[usize],
 ) -> Result<Option<Fault>, String> {
-    let pipeline = Pipeline::parse(PASSES, None)?;
+    let pipeline = Pipeline::parse(PASSES, &Options::default())?;
     let ran = pipeline.run(&mut module, &mut Remarks::default(), false, &mut |_| {});
     ran.map_err(|found| found.into_iter().map(|d| d.message).collect::<Vec<_>>().join("; "))?;
     // A step reads what those before it have written.

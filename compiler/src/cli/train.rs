@@ -59,7 +59,7 @@ pub(crate) struct Train {
     /// Where to draw the curves; the script's name by default.
     #[arg(long, value_name = "L.SVG")]
     plot: Option<PathBuf>,
-    /// Where to write checkpoints: after each epoch, at the end, and on Ctrl-C.
+    /// Where to write checkpoints: at the start, after each epoch, at the end, and on Ctrl-C.
     #[arg(long, value_name = "C")]
     checkpoint: Option<PathBuf>,
     /// Writes checkpoints also every so many steps.

@@ -1,10 +1,14 @@
-//! What covers a contraction: the direct sum, or Winograd's minimal filtering where that is faster and allowed.
+//! What covers a contraction: the direct sum, or Winograd's minimal filtering, forwards or transposed, where that is
+//! faster and allowed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kiln_rt::kernels::{self, ContractError, ContractPlan, ContractSpec, Kernels, Packed, Side, WinogradPlan};
+use kiln_rt::kernels::{
+    self, ContractError, ContractPlan, ContractSpec, Kernels, Packed, Side, WinogradError, WinogradGradientPlan,
+    WinogradPlan,
+};
 
 use crate::compile::Precision;
 
@@ -20,6 +24,12 @@ pub const WINOGRAD_PACK: &str = "winograd_pack";
 pub const WINOGRAD_INPUT: &str = "winograd_input";
 /// Name by which nests call one tile of a Winograd convolution.
 pub const WINOGRAD_TILES: &str = "winograd_tiles";
+/// Name by which nests call the transform of operands that several tiles of a Winograd gradient use.
+pub const WINOGRAD_GRADIENT_INPUT: &str = "winograd_gradient_input";
+/// Name by which nests call one tile of a Winograd gradient.
+pub const WINOGRAD_GRADIENT_TILES: &str = "winograd_gradient_tiles";
+/// Name by which nests call the sum of partial Winograd gradients.
+pub const WINOGRAD_GRADIENT_SUM: &str = "winograd_gradient_sum";
 
 /// Address of what a nest calls by one of the names above.
 pub(super) fn helper_address(name: &str) -> Option<usize> {
@@ -30,6 +40,9 @@ pub(super) fn helper_address(name: &str) -> Option<usize> {
         WINOGRAD_PACK => Some(kernels::winograd_pack as *const () as usize),
         WINOGRAD_INPUT => Some(kernels::entry::winograd_input_entry as *const () as usize),
         WINOGRAD_TILES => Some(kernels::entry::winograd_tiles_entry as *const () as usize),
+        WINOGRAD_GRADIENT_INPUT => Some(kernels::entry::winograd_gradient_input_entry as *const () as usize),
+        WINOGRAD_GRADIENT_TILES => Some(kernels::entry::winograd_gradient_tiles_entry as *const () as usize),
+        WINOGRAD_GRADIENT_SUM => Some(kernels::entry::winograd_gradient_sum_entry as *const () as usize),
         _ => None,
     }
 }
@@ -41,6 +54,8 @@ pub enum MicroKernel {
     Direct(Box<ContractPlan>, Option<String>),
     /// Minimal filtering.
     Winograd(WinogradPlan),
+    /// Minimal filtering of the gradient by the weights.
+    WinogradGradient(WinogradGradientPlan),
 }
 
 /// What a contraction was compiled to.
@@ -86,10 +101,16 @@ impl MicroKernel {
     fn of(spec: &ContractSpec, kernels: &Kernels, precision: Precision) -> Result<Vec<MicroKernel>, ContractError> {
         let mut declined = None;
         if precision != Precision::Strict {
-            match WinogradPlan::choose(spec, kernels) {
-                Ok(plan) => return Ok(vec![MicroKernel::Winograd(plan)]),
-                Err(kernels::WinogradError::Slower(estimate)) => declined = Some(estimate.to_string()),
-                Err(_) => {}
+            let made = [
+                WinogradPlan::choose(spec, kernels).map(MicroKernel::Winograd),
+                WinogradGradientPlan::choose(spec, kernels).map(MicroKernel::WinogradGradient),
+            ];
+            for made in made {
+                match made {
+                    Ok(kernel) => return Ok(vec![kernel]),
+                    Err(WinogradError::Slower(estimate)) => declined = Some(estimate.to_string()),
+                    Err(_) => {}
+                }
             }
         }
         let direct = |phase: &ContractSpec| {
@@ -102,7 +123,7 @@ impl MicroKernel {
     pub fn direct(&self) -> Option<&ContractPlan> {
         match self {
             MicroKernel::Direct(plan, _) => Some(plan),
-            MicroKernel::Winograd(_) => None,
+            MicroKernel::Winograd(_) | MicroKernel::WinogradGradient(_) => None,
         }
     }
 
@@ -111,6 +132,7 @@ impl MicroKernel {
         match self {
             MicroKernel::Direct(plan, _) => plan.multiply_adds(),
             MicroKernel::Winograd(plan) => plan.multiply_adds(),
+            MicroKernel::WinogradGradient(plan) => plan.multiply_adds(),
         }
     }
 
@@ -119,6 +141,7 @@ impl MicroKernel {
         match self {
             MicroKernel::Direct(plan, _) => plan.descriptor() as usize,
             MicroKernel::Winograd(plan) => plan.descriptor() as usize,
+            MicroKernel::WinogradGradient(plan) => plan.descriptor() as usize,
         }
     }
 
@@ -127,6 +150,7 @@ impl MicroKernel {
         match self {
             MicroKernel::Direct(plan, _) => plan.kernel(),
             MicroKernel::Winograd(plan) => plan.kernel(),
+            MicroKernel::WinogradGradient(plan) => plan.kernel(),
         }
     }
 
@@ -135,6 +159,7 @@ impl MicroKernel {
         match self {
             MicroKernel::Direct(plan, _) => plan.partial_bytes(),
             MicroKernel::Winograd(plan) => plan.partial_bytes(),
+            MicroKernel::WinogradGradient(plan) => plan.partial_bytes(),
         }
     }
 
@@ -143,6 +168,7 @@ impl MicroKernel {
         match self {
             MicroKernel::Direct(plan, _) => plan.scratch_bytes(),
             MicroKernel::Winograd(plan) => plan.scratch_bytes(),
+            MicroKernel::WinogradGradient(plan) => plan.scratch_bytes(),
         }
     }
 
@@ -154,6 +180,7 @@ impl MicroKernel {
                 let left = plan.weights() == Side::Left;
                 Packed { left, right: !left }
             }
+            MicroKernel::WinogradGradient(_) => Packed::default(),
         }
     }
 
@@ -162,6 +189,7 @@ impl MicroKernel {
         match self {
             MicroKernel::Direct(plan, _) => plan.packed_bytes(side),
             MicroKernel::Winograd(plan) => plan.packed_bytes(),
+            MicroKernel::WinogradGradient(_) => 0,
         }
     }
 
@@ -174,6 +202,7 @@ impl MicroKernel {
             MicroKernel::Winograd(plan) => {
                 Stage { suffix: ".weights", helper: WINOGRAD_PACK, tiles: plan.pack_tiles() }
             }
+            MicroKernel::WinogradGradient(_) => Stage { suffix: ".pack", helper: PACK_OPERAND, tiles: 0 },
         }
     }
 
@@ -187,6 +216,11 @@ impl MicroKernel {
             MicroKernel::Winograd(plan) => vec![
                 Stage { suffix: ".input", helper: WINOGRAD_INPUT, tiles: plan.input_tiles() },
                 Stage { suffix: "", helper: WINOGRAD_TILES, tiles: plan.tiles() },
+            ],
+            MicroKernel::WinogradGradient(plan) => vec![
+                Stage { suffix: ".input", helper: WINOGRAD_GRADIENT_INPUT, tiles: plan.input_tiles() },
+                Stage { suffix: "", helper: WINOGRAD_GRADIENT_TILES, tiles: plan.tiles() },
+                Stage { suffix: ".sum", helper: WINOGRAD_GRADIENT_SUM, tiles: plan.sum_tiles() },
             ],
         };
         stages.retain(|stage| stage.tiles > 0);
@@ -215,6 +249,7 @@ impl MicroKernel {
                 )
             }
             MicroKernel::Winograd(plan) => format!("micro-kernel {}, {}", plan.kernel(), plan.describe()),
+            MicroKernel::WinogradGradient(plan) => format!("micro-kernel {}, {}", plan.kernel(), plan.describe()),
         }
     }
 }

@@ -11,7 +11,8 @@ pub const PLAN_HEADER: &str = "id,lower,upper,size,offset,alias_of";
 
 /// Reads a problem: a header naming the columns `id`, `lower`, `upper` and `size` in any order, then one buffer
 /// per line, live for `lower <= step < upper`. Offsets need no alignment unless an `alignment` column asks for one;
-/// a `gaps` column is accepted as long as it is empty. What [`write_plan`] wrote is read back, offsets left out.
+/// a `gaps` column is accepted as long as it is empty. What [`write_plan`] wrote is read back; of
+/// its offsets only where aliases begin in what they share is kept.
 ///
 /// # Errors
 /// `memory.F1` header, `memory.F2` number of fields, `memory.F3` a field that is no number, `memory.F4` a name used
@@ -71,6 +72,7 @@ struct Columns {
     size: usize,
     alignment: Option<usize>,
     gaps: Option<usize>,
+    offset: Option<usize>,
     alias_of: Option<usize>,
 }
 
@@ -78,6 +80,7 @@ struct Row {
     line: usize,
     buffer: Buffer,
     alignment: u64,
+    offset: u64,
     alias_of: String,
 }
 
@@ -107,6 +110,7 @@ impl Columns {
             size: needed("size")?,
             alignment: optional("alignment"),
             gaps: optional("gaps"),
+            offset: optional("offset"),
             alias_of: optional("alias_of"),
         })
     }
@@ -132,6 +136,13 @@ impl Columns {
             Some(column) if !fields[column].is_empty() => number(column, "alignment", 1 << 30),
             _ => 1,
         };
+        // Where an alias begins in what it shares is the difference of their offsets.
+        let offset = match self.offset {
+            Some(column) if self.alias_of.is_some() && !fields[column].is_empty() => {
+                number(column, "offset", i64::MAX.cast_unsigned())
+            }
+            _ => 0,
+        };
         if alignment > 1 && !alignment.is_power_of_two() {
             faults.push(fault_at(line, "memory.F6", &format!("alignment {alignment} is not a power of two")));
         }
@@ -145,7 +156,8 @@ impl Columns {
         // The largest value was checked above: nothing is cut off.
         let [lower, upper] = steps.map(|step| u32::try_from(step).unwrap_or(u32::MAX));
         let alias_of = self.alias_of.map_or(String::new(), |column| fields[column].clone());
-        Ok(Row { line, buffer: Buffer::new(fields[self.id].clone(), size, lower, upper), alignment, alias_of })
+        let buffer = Buffer::new(fields[self.id].clone(), size, lower, upper);
+        Ok(Row { line, buffer, alignment, offset, alias_of })
     }
 }
 
@@ -213,9 +225,17 @@ fn resolve_names(rows: &[Row], faults: &mut Vec<Fault>) -> Vec<Buffer> {
         }
         if !row.alias_of.is_empty() {
             buffer.alias_of = index.get(row.alias_of.as_str()).copied();
-            if buffer.alias_of.is_none() {
-                let problem = format!("alias_of `{}` is the id of no buffer in this file", row.alias_of);
-                faults.push(fault_at(row.line, "memory.F5", &problem));
+            let shared = buffer.alias_of.map(|target| row.offset.checked_sub(rows[target].offset));
+            match shared {
+                Some(Some(at)) => buffer.alias_at = at,
+                Some(None) => {
+                    let problem = format!("offset {} is below that of `{}`, its alias_of", row.offset, row.alias_of);
+                    faults.push(fault_at(row.line, "memory.F5", &problem));
+                }
+                None => {
+                    let problem = format!("alias_of `{}` is the id of no buffer in this file", row.alias_of);
+                    faults.push(fault_at(row.line, "memory.F5", &problem));
+                }
             }
         }
         buffers.push(buffer);
@@ -258,6 +278,22 @@ mod tests {
         let read = read_problem(&text).unwrap();
         assert_eq!(read.buffers()[1].alias_of, Some(0));
         assert_eq!((read.lower_bound(), read.naive_total()), (problem.lower_bound(), problem.naive_total()));
+    }
+
+    #[test]
+    fn parts_are_read_back_by_their_offsets() {
+        let buffers = vec![
+            Buffer::new("other", 64, 0, 3),
+            Buffer::new("whole", 128, 1, 3),
+            Buffer::new("part", 64, 0, 2).part_of(1, 64),
+        ];
+        let problem = Problem::new(buffers).unwrap();
+        let text = write_plan(&problem, &plan(&problem, &Options::default()));
+        let read = read_problem(&text).unwrap();
+        assert_eq!((read.buffers()[2].alias_of, read.buffers()[2].alias_at), (Some(1), 64));
+        assert_eq!((read.lower_bound(), read.naive_total()), (192, 256));
+        let spoilt = "id,lower,upper,size,offset,alias_of\na,0,1,4,8,\nb,0,1,4,0,a\n";
+        assert_eq!(faults(spoilt), ["memory.F5: line 3: offset 0 is below that of `a`, its alias_of"]);
     }
 
     #[test]

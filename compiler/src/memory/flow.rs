@@ -52,6 +52,14 @@ pub struct Outside {
 }
 
 impl Kernel {
+    /// Reads other values, given as `(old, new)`.
+    pub(crate) fn rename(&mut self, values: &[(usize, usize)]) {
+        let renamed = |v: &mut usize| *v = values.iter().find(|(old, _)| old == v).map_or(*v, |&(_, new)| new);
+        self.reads.iter_mut().for_each(renamed);
+        self.in_place.iter_mut().for_each(|(read, _)| renamed(read));
+        self.needs.iter_mut().flat_map(|needs| &mut needs.reads).for_each(renamed);
+    }
+
     /// What some of its results depend on.
     pub fn needs_of(&self, results: &[usize]) -> Needs {
         if self.needs.is_empty() {

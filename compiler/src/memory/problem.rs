@@ -13,21 +13,29 @@ pub struct Buffer {
     pub lower: u32,
     /// First schedule step at which it no longer does: live for `lower <= step < upper`.
     pub upper: u32,
-    /// Index of a buffer whose storage this one shares, at the same offset: a view, or an in-place result.
-    /// That the sharing is legal is the caller's claim; [`mod@crate::memory::check`] replays it.
+    /// Index of a buffer whose storage this one shares: a view, a part, or an in-place result. That the sharing is legal
+    /// is the caller's claim; [`mod@crate::memory::check`] replays it.
     pub alias_of: Option<usize>,
+    /// Byte of that buffer at which this one begins.
+    pub alias_at: u64,
 }
 
 impl Buffer {
     /// A buffer with storage of its own.
     pub fn new(id: impl Into<String>, size: u64, lower: u32, upper: u32) -> Self {
-        Self { id: id.into(), size, lower, upper, alias_of: None }
+        Self { id: id.into(), size, lower, upper, alias_of: None, alias_at: 0 }
     }
 
     /// The same buffer, sharing the storage of `buffers[target]`.
     #[must_use]
-    pub fn alias_of(mut self, target: usize) -> Self {
-        self.alias_of = Some(target);
+    pub fn alias_of(self, target: usize) -> Self {
+        self.part_of(target, 0)
+    }
+
+    /// The same buffer, in the storage of `buffers[target]` from its byte `at` on.
+    #[must_use]
+    pub fn part_of(mut self, target: usize, at: u64) -> Self {
+        (self.alias_of, self.alias_at) = (Some(target), at);
         self
     }
 }
@@ -61,6 +69,7 @@ pub struct Problem {
     buffers: Vec<Buffer>,
     alignment: u64,
     storage_of: Vec<usize>,
+    position_of: Vec<u64>,
     storages: Vec<Storage>,
 }
 
@@ -69,7 +78,7 @@ pub struct Problem {
 pub struct Storage {
     /// Index of the buffer at the end of the alias chain.
     pub root: usize,
-    /// Bytes reserved: the largest member, rounded up to the alignment.
+    /// Bytes reserved: up to the end of the member that reaches furthest, rounded up to the alignment.
     pub size: u64,
     /// First step at which a member is live.
     pub lower: u32,
@@ -99,7 +108,8 @@ impl Problem {
     /// - `memory.P2` an alias names a buffer that does not exist;
     /// - `memory.P3` an alias chain leads back to itself;
     /// - `memory.P4` the sizes add up to more than an address space holds;
-    /// - `memory.P5` the alignment is not a power of two.
+    /// - `memory.P5` the alignment is not a power of two;
+    /// - `memory.P6` an alias begins at a byte that is no multiple of the alignment.
     pub fn new(buffers: Vec<Buffer>) -> Result<Self, Vec<Fault>> {
         Self::with_alignment(buffers, ALIGNMENT)
     }
@@ -111,12 +121,14 @@ impl Problem {
     pub fn with_alignment(buffers: Vec<Buffer>, alignment: u64) -> Result<Self, Vec<Fault>> {
         let mut faults = check_sizes(&buffers, alignment);
         faults.extend(buffers.iter().filter(|b| b.lower >= b.upper).map(empty_range));
+        faults.extend(buffers.iter().filter(|b| b.alias_at.checked_rem(alignment) != Some(0)).map(misaligned));
         let roots = resolve_aliases(&buffers, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
-        let (storages, storage_of) = merge_aliases(&buffers, &roots, alignment);
-        Ok(Self { buffers, alignment, storage_of, storages })
+        let position_of: Vec<u64> = (0..buffers.len()).map(|i| position(&buffers, i)).collect();
+        let (storages, storage_of) = merge_aliases(&buffers, &roots, &position_of, alignment);
+        Ok(Self { buffers, alignment, storage_of, position_of, storages })
     }
 
     /// The buffers, in the order given.
@@ -137,6 +149,11 @@ impl Problem {
     /// For each buffer the index of its storage in [`Problem::storages`].
     pub fn storage_of(&self) -> &[usize] {
         &self.storage_of
+    }
+
+    /// For each buffer its first byte in its storage.
+    pub fn position_of(&self) -> &[u64] {
+        &self.position_of
     }
 
     /// Bytes reserved for a buffer: its size rounded up to the alignment.
@@ -183,7 +200,7 @@ fn check_sizes(buffers: &[Buffer], alignment: u64) -> Vec<Fault> {
     }
     let total = buffers.iter().try_fold(0u64, |sum, b| {
         let reserved = b.size.checked_next_multiple_of(alignment)?;
-        sum.checked_add(reserved).filter(|&s| s <= LARGEST_TOTAL)
+        sum.checked_add(reserved)?.checked_add(b.alias_at).filter(|&s| s <= LARGEST_TOTAL)
     });
     match total {
         Some(_) => Vec::new(),
@@ -197,6 +214,21 @@ fn check_sizes(buffers: &[Buffer], alignment: u64) -> Vec<Fault> {
 fn empty_range(buffer: &Buffer) -> Fault {
     let Buffer { id, lower, upper, .. } = buffer;
     Fault::new("memory.P1", format!("`{id}` is live for {lower} <= step < {upper}, which holds no step"))
+}
+
+fn misaligned(buffer: &Buffer) -> Fault {
+    let Buffer { id, alias_at, .. } = buffer;
+    Fault::new("memory.P6", format!("`{id}` begins at byte {alias_at} of another buffer, which is not aligned"))
+}
+
+/// First byte of a buffer in that at the end of its alias chain, which has an end.
+fn position(buffers: &[Buffer], start: usize) -> u64 {
+    let (mut at, mut position) = (start, 0);
+    while let Some(target) = buffers[at].alias_of {
+        position += buffers[at].alias_at;
+        at = target;
+    }
+    position
 }
 
 /// Root of each buffer's alias chain.
@@ -233,7 +265,7 @@ fn resolve_aliases(buffers: &[Buffer], faults: &mut Vec<Fault>) -> Vec<usize> {
     roots.into_iter().enumerate().map(|(i, root)| root.unwrap_or(i)).collect()
 }
 
-fn merge_aliases(buffers: &[Buffer], roots: &[usize], alignment: u64) -> (Vec<Storage>, Vec<usize>) {
+fn merge_aliases(buffers: &[Buffer], roots: &[usize], positions: &[u64], alignment: u64) -> (Vec<Storage>, Vec<usize>) {
     let mut storages = Vec::new();
     let mut of_root = vec![usize::MAX; buffers.len()];
     for (i, b) in buffers.iter().enumerate() {
@@ -243,9 +275,9 @@ fn merge_aliases(buffers: &[Buffer], roots: &[usize], alignment: u64) -> (Vec<St
         }
     }
     let storage_of: Vec<usize> = roots.iter().map(|&root| of_root[root]).collect();
-    for (b, &index) in buffers.iter().zip(&storage_of) {
+    for ((b, &index), position) in buffers.iter().zip(&storage_of).zip(positions) {
         let storage: &mut Storage = &mut storages[index];
-        storage.size = storage.size.max(b.size.next_multiple_of(alignment));
+        storage.size = storage.size.max(position + b.size.next_multiple_of(alignment));
         storage.lower = storage.lower.min(b.lower);
         storage.upper = storage.upper.max(b.upper);
     }
@@ -285,7 +317,22 @@ mod tests {
         assert_eq!(labels(two(a.clone().alias_of(1), b.clone().alias_of(0)), 64), ["memory.P3"]);
         assert_eq!(labels(vec![Buffer::new("a", u64::MAX, 0, 1)], 64), ["memory.P4"]);
         assert_eq!(labels(vec![Buffer::new("a", 1 << 62, 0, 1), Buffer::new("b", 1 << 62, 2, 3)], 64), ["memory.P4"]);
+        assert_eq!(labels(two(a.clone(), b.clone().part_of(0, 32)), 64), ["memory.P6"]);
+        assert_eq!(labels(two(a.clone(), b.clone().part_of(0, 1 << 63)), 64), ["memory.P4"]);
         assert_eq!(labels(two(a, b), 48), ["memory.P5"]);
+    }
+
+    #[test]
+    fn parts_lie_inside_their_root() {
+        let buffers = vec![
+            Buffer::new("whole", 192, 2, 4),
+            Buffer::new("low", 64, 0, 3).part_of(0, 0),
+            Buffer::new("high", 100, 1, 3).part_of(0, 64),
+            Buffer::new("in place", 36, 3, 5).part_of(2, 64),
+        ];
+        let problem = Problem::new(buffers).unwrap();
+        assert_eq!(problem.position_of(), [0, 0, 64, 128]);
+        assert_eq!(problem.storages(), [Storage { root: 0, size: 192, lower: 0, upper: 5 }]);
     }
 
     #[test]

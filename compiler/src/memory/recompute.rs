@@ -3,7 +3,10 @@
 //! Greedy, after the manner of XLA's rematerialization and of Kumar et al., "Efficient Rematerialization for Deep
 //! Networks" (NeurIPS 2019): while the peak is above the budget, of all kernels whose results merely wait while it is
 //! reached, that one runs a second time which takes most bytes off what exceeds the budget, per unit of time. What the
-//! second run needs and is gone is computed again too, so that whole segments are repeated where that wins.
+//! second run needs and is gone is computed again too, so that whole segments are repeated where that wins. In the end
+//! the second runs that later ones have made needless are left out again.
+
+use std::cmp::Reverse;
 
 use super::flow::{Flow, Kernel};
 
@@ -44,6 +47,7 @@ pub fn within(flow: &Flow, order: &[usize], times: &[u64], budget: u64) -> Recom
         let Some(next) = at.best_move(&profile, excess, times, budget) else { break };
         at = next;
     }
+    at.leave_out(flow.kernels.len(), times, budget);
     let peak = at.flow.peak(&at.order);
     Recomputed { flow: at.flow, order: at.order, kernel_of: at.kernel_of, value_of: at.value_of, peak }
 }
@@ -162,6 +166,48 @@ impl State {
         Some((self.insert(at, wanted), time))
     }
 
+    /// Leaves out second runs, those after the `first` kernels, without which the peak stays within the budget: the
+    /// longest first.
+    fn leave_out(&mut self, first: usize, times: &[u64], budget: u64) {
+        if self.flow.peak(&self.order) > budget {
+            return;
+        }
+        let mut again: Vec<usize> = (first..self.flow.kernels.len()).collect();
+        again.sort_by_key(|&number| (Reverse(times[self.kernel_of[number]]), number));
+        let mut left_out = Vec::new();
+        for number in again {
+            let next = self.without(number);
+            if next.flow.peak(&next.order) <= budget {
+                left_out.push(number);
+                *self = next;
+            }
+        }
+        left_out.sort_unstable();
+        left_out.into_iter().rev().for_each(|number| self.forget(number));
+    }
+
+    /// The program in which a second run is not in the order: who read its results reads those of the run before it.
+    fn without(&self, number: usize) -> State {
+        let mut next = self.clone();
+        let place = self.order.iter().position(|&other| other == number).unwrap_or(self.order.len());
+        let before = |value: usize| {
+            let earlier = self.order[..place].iter().rev().flat_map(|&kernel| &self.flow.kernels[kernel].writes);
+            earlier.copied().find(|&other| self.value_of[other] == self.value_of[value]).unwrap_or(value)
+        };
+        let replaced: Vec<(usize, usize)> =
+            self.flow.kernels[number].writes.iter().map(|&value| (value, before(value))).collect();
+        next.flow.kernels.iter_mut().for_each(|kernel| kernel.rename(&replaced));
+        next.order.retain(|&other| other != number);
+        next
+    }
+
+    /// Removes a kernel that is in no order. Its results stay as numbers that nobody uses.
+    fn forget(&mut self, number: usize) {
+        self.flow.kernels.remove(number);
+        self.kernel_of.remove(number);
+        self.order.iter_mut().for_each(|other| *other -= usize::from(*other > number));
+    }
+
     /// Inserts second runs, given with the results wanted of them, before position `at`; later readers take theirs.
     fn insert(&self, at: usize, wanted: Vec<(usize, Vec<usize>)>) -> State {
         let mut next = self.clone();
@@ -207,11 +253,7 @@ impl State {
             next.kernel_of.push(self.kernel_of[number]);
         }
         for &reader in &self.order[at..] {
-            let kernel = &mut next.flow.kernels[reader];
-            kernel.reads.iter_mut().for_each(|v| *v = renamed(&version, *v));
-            kernel.in_place.iter_mut().for_each(|(read, _)| *read = renamed(&version, *read));
-            let needs = kernel.needs.iter_mut().flat_map(|needs| &mut needs.reads);
-            needs.for_each(|v| *v = renamed(&version, *v));
+            next.flow.kernels[reader].rename(&version);
         }
         next.order.splice(at..at, clones);
         next
@@ -287,6 +329,30 @@ mod tests {
         assert!(found.peak <= 20 * 64, "{}", found.peak);
         let repeated = found.order.len() - order.len();
         assert!(repeated <= 2 * 64, "{repeated} kernels are repeated");
+    }
+
+    /// `a` and `b` wait while `d` is made of `c`. `a` is quick to make again, and goes first; then `b`, which is slow, and
+    /// without which the peak is far below the budget.
+    #[test]
+    fn what_later_runs_make_needless_is_left_out() {
+        let kernel = |reads: &[usize], writes: &[usize]| Kernel {
+            reads: reads.to_vec(),
+            writes: writes.to_vec(),
+            ..Kernel::default()
+        };
+        let kernels = vec![
+            kernel(&[], &[0]),
+            kernel(&[], &[1]),
+            kernel(&[0, 1], &[2]),
+            kernel(&[2], &[3]),
+            kernel(&[0, 3], &[4]),
+            kernel(&[1, 4], &[]),
+        ];
+        let flow = Flow { sizes: vec![64, 640, 64, 640, 64], kept: vec![false; 5], kernels };
+        let order: Vec<usize> = (0..6).collect();
+        let found = within(&flow, &order, &[1, 100, 1, 1, 1, 1], 832);
+        assert_eq!(found.kernel_of[6..], [1]);
+        assert_eq!(found.peak, 768);
     }
 
     #[test]

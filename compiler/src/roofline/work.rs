@@ -7,7 +7,10 @@ use kiln_rt::kernels::{ContractPlan, Side};
 
 use crate::loops::nest::{BufferDecl, ExprNode, LoopNest, Place};
 use crate::loops::walk::{Visit, walk};
-use crate::lower::micro_kernel::{CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_INPUT, WINOGRAD_PACK};
+use crate::lower::micro_kernel::{
+    CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_GRADIENT_INPUT, WINOGRAD_GRADIENT_SUM, WINOGRAD_INPUT,
+    WINOGRAD_PACK,
+};
 use crate::lower::{BufferUse, Lowered};
 
 /// Work of one launch.
@@ -48,7 +51,9 @@ pub fn of_launches(lowered: &Lowered) -> Vec<Work> {
 fn contraction(lowered: &Lowered, nest: &LoopNest, uses: &[BufferUse]) -> Option<Work> {
     let [helper] = nest.helpers.as_slice() else { return None };
     let &BufferUse::Descriptor(phase) = uses.first()? else { return None };
-    if matches!(&*helper.name, PACK_OPERAND | WINOGRAD_PACK | WINOGRAD_INPUT) {
+    const MOVES: [&str; 5] =
+        [PACK_OPERAND, WINOGRAD_PACK, WINOGRAD_INPUT, WINOGRAD_GRADIENT_INPUT, WINOGRAD_GRADIENT_SUM];
+    if MOVES.contains(&&*helper.name) {
         let bytes = |(number, buffer): (usize, &BufferDecl)| {
             if number == 0 { 0 } else { (buffer.elements * buffer.dtype.bytes()) as u64 }
         };

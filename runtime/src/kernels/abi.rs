@@ -1,5 +1,7 @@
 //! The structures that cross the border between JITed code and the kernels.
 
+use std::ptr::{null, null_mut};
+
 use super::simd::Real;
 
 /// Lanes of one group: the unit in which gather tables describe consecutive indices.
@@ -183,6 +185,37 @@ pub(crate) struct TileCall<T: 'static> {
     pub(crate) alpha: [T; 2],
     pub(crate) activate: ActivateFn<T>,
     pub(crate) transpose: TransposeFn<T>,
+}
+
+impl<T: Real> TileCall<T> {
+    /// A call that writes sums of `k` terms, in rows `partial_stride` apart; its operands are to be filled in.
+    pub(crate) fn sums(k: usize, partial_stride: usize, table: &Table<T>) -> Self {
+        Self {
+            k,
+            a: null(),
+            b: null(),
+            // A prefetch of an address that is not mapped would walk the page tables each time.
+            ahead: [Ahead::nothing(std::ptr::from_ref(table).cast()); 2],
+            partial: null_mut(),
+            partial_stride,
+            load: false,
+            last: false,
+            out: null_mut(),
+            rows: null(),
+            group_start: null(),
+            segments: null(),
+            columns: 0,
+            residual: null(),
+            bias_m: null(),
+            bias_n: null(),
+            scale_m: null(),
+            scale_n: null(),
+            activation: 0,
+            alpha: [T::ZERO; 2],
+            activate: table.activate,
+            transpose: table.transpose,
+        }
+    }
 }
 
 /// Packs free indices of `panel` and steps `k0..k1` into `to`, `[k1 - k0][stride]`; `valid` free indices exist.

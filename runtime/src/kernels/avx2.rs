@@ -13,7 +13,7 @@ use super::simd::{Simd, SimdMath, SimdWindow};
 use super::tile::{tile, transpose};
 
 #[derive(Clone, Copy)]
-pub(crate) struct F32x8(__m256);
+pub(crate) struct F32x8(pub(super) __m256);
 #[derive(Clone, Copy)]
 pub(crate) struct F64x4(__m256d);
 

@@ -2,7 +2,8 @@
 //! What JITed tile loops call: the arguments of [`super::Arguments`] one by one, as a nest can pass them.
 
 use super::{
-    Arguments, Descriptor, WinogradDescriptor, contract_reduce, contract_tiles, winograd_input, winograd_tiles,
+    Arguments, Descriptor, WinogradDescriptor, WinogradGradientDescriptor, contract_reduce, contract_tiles,
+    winograd_gradient_input, winograd_gradient_sum, winograd_gradient_tiles, winograd_input, winograd_tiles,
 };
 
 macro_rules! entry {
@@ -47,4 +48,16 @@ entry! {
 entry! {
     /// Tiles `begin..end` of a Winograd convolution.
     winograd_tiles_entry(WinogradDescriptor) -> winograd_tiles
+}
+entry! {
+    /// Operand transforms `begin..end` of a Winograd gradient.
+    winograd_gradient_input_entry(WinogradGradientDescriptor) -> winograd_gradient_input
+}
+entry! {
+    /// Tiles `begin..end` of a Winograd gradient.
+    winograd_gradient_tiles_entry(WinogradGradientDescriptor) -> winograd_gradient_tiles
+}
+entry! {
+    /// Sums partial gradients `begin..end`.
+    winograd_gradient_sum_entry(WinogradGradientDescriptor) -> winograd_gradient_sum
 }

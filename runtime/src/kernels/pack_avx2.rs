@@ -169,7 +169,7 @@ unsafe fn pack_transposed(call: &PackCall<'_, f32>, row: usize) {
 
 /// 8 x 8 transpose: pairs, quadruples, then 128-bit halves.
 #[inline(always)]
-unsafe fn transpose(r: &[__m256; 8]) -> [__m256; 8] {
+pub(super) unsafe fn transpose(r: &[__m256; 8]) -> [__m256; 8] {
     let mut quads = [_mm256_setzero_ps(); 8];
     for i in 0..2 {
         let r = &r[4 * i..];

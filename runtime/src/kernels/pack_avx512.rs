@@ -382,7 +382,7 @@ pub(crate) unsafe fn transpose_block(rows: usize, width: usize, from: *const f32
 
 /// 16 x 16 transpose: pairs, quadruples, then 128-bit blocks.
 #[inline(always)]
-unsafe fn transpose(r: &[__m512; 16]) -> [__m512; 16] {
+pub(super) unsafe fn transpose(r: &[__m512; 16]) -> [__m512; 16] {
     let zero = _mm512_setzero_ps();
     let mut t = [zero; 16];
     for i in 0..8 {

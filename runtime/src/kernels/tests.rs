@@ -8,3 +8,4 @@ mod pool;
 mod strips;
 mod tiling;
 mod winograd;
+mod winograd_gradient;

@@ -72,7 +72,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
     }
     scale_and_shift::<S, R, V>(&mut acc, call);
     let groups = (V * S::LANES).div_ceil(GROUP);
-    let mut one_run_each = call.activation <= CLAMP;
+    let mut one_run_each = true;
     for g in 0..groups {
         one_run_each &= *call.group_start.add(g + 1) - *call.group_start.add(g) <= 1 || g * GROUP >= call.columns;
     }
@@ -80,11 +80,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
         store_runs::<S, R, V>(&mut acc, call);
     } else {
         let mut block = [S::Elem::ZERO; MAX_BLOCK];
-        for r in 0..R {
-            for v in 0..V {
-                acc[r][v].store(block.as_mut_ptr().add((r * V + v) * S::LANES));
-            }
-        }
+        spill::<S, R, V>(&acc, block.as_mut_ptr());
         finish(block.as_mut_ptr(), R, V * S::LANES, call);
     }
 }
@@ -99,6 +95,16 @@ unsafe fn step<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V]; R], a
         let row = S::splat(*a.add(r));
         for v in 0..V {
             acc[r][v] = row.mul_add(columns[v], acc[r][v]);
+        }
+    }
+}
+
+/// Writes a block `[R][V * LANES]`.
+#[inline(always)]
+unsafe fn spill<S: Simd, const R: usize, const V: usize>(acc: &[[S; V]; R], block: *mut S::Elem) {
+    for r in 0..R {
+        for v in 0..V {
+            acc[r][v].store(block.add((r * V + v) * S::LANES));
         }
     }
 }
@@ -191,7 +197,18 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
                 }
             }
         }
-        _ => {}
+        0 => {}
+        // The others need registers of their own.
+        _ => {
+            let mut block = [S::Elem::ZERO; MAX_BLOCK];
+            spill::<S, R, V>(acc, block.as_mut_ptr());
+            (call.activate)(call.activation, call.alpha, block.as_mut_ptr(), R * V * S::LANES);
+            for r in 0..R {
+                for v in 0..V {
+                    acc[r][v] = S::load(block.as_ptr().add((r * V + v) * S::LANES));
+                }
+            }
+        }
     }
     if all_full {
         for r in 0..R {
@@ -229,6 +246,9 @@ unsafe fn finish<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileC
 /// Residual, activation and store of a block `[rows][width]`, by runs of columns.
 unsafe fn finish_rows<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
     let groups = call.columns.div_ceil(GROUP);
+    if call.columns < SHORT_RUN * (*call.group_start.add(groups) - *call.group_start) as usize {
+        return finish_elements(block, rows, width, call);
+    }
     if !call.residual.is_null() {
         for r in 0..rows {
             let row = call.residual.wrapping_offset(*call.rows.add(r) as isize);
@@ -245,6 +265,39 @@ unsafe fn finish_rows<T: Real>(block: *mut T, rows: usize, width: usize, call: &
         for_each_run(call, groups, |lane, run| {
             copy_short(block.add(r * width + lane), row.wrapping_offset(run.start()), run.len as usize);
         });
+    }
+}
+
+/// Runs shorter than this cost more than their elements one by one, as every other column of a strided gradient.
+const SHORT_RUN: usize = 4;
+
+/// The same, element by element: where each column lies is the same for all rows.
+unsafe fn finish_elements<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
+    let (mut columns, mut count) = ([(0usize, 0isize); MAX_WIDTH], 0);
+    for_each_run(call, call.columns.div_ceil(GROUP), |lane, run| {
+        for i in 0..run.len as usize {
+            columns[count] = (lane + i, run.start() + i as isize);
+            count += 1;
+        }
+    });
+    let columns = &columns[..count];
+    if !call.residual.is_null() {
+        for r in 0..rows {
+            let from = call.residual.wrapping_offset(*call.rows.add(r) as isize);
+            for &(lane, at) in columns {
+                let to = block.add(r * width + lane);
+                *to = (*to).add(*from.wrapping_offset(at));
+            }
+        }
+    }
+    if call.activation != 0 {
+        (call.activate)(call.activation, call.alpha, block, rows * width);
+    }
+    for r in 0..rows {
+        let to = call.out.wrapping_offset(*call.rows.add(r) as isize);
+        for &(lane, at) in columns {
+            *to.wrapping_offset(at) = *block.add(r * width + lane);
+        }
     }
 }
 

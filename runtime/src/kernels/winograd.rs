@@ -16,6 +16,7 @@ mod blocks;
 mod cost;
 mod drive;
 mod geometry;
+mod gradient;
 mod levels;
 mod shape;
 mod transform;
@@ -24,6 +25,10 @@ mod transform;
 mod avx512;
 
 pub use drive::{WinogradDescriptor, winograd_input, winograd_pack, winograd_tiles};
+pub use gradient::{
+    WinogradGradientDescriptor, WinogradGradientPlan, winograd_gradient_input, winograd_gradient_sum,
+    winograd_gradient_tiles,
+};
 
 use super::abi::Arguments;
 use super::spec::{ContractSpec, Side};

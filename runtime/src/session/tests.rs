@@ -16,6 +16,11 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
+/// How often this thread has allocated.
+pub(crate) fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
 // SAFETY: forwards to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -266,11 +271,11 @@ fn a_run_allocates_nothing() {
         let (mut session, id) = session(threads, 40);
         let (input, mut outputs) = (ramp(40), session.outputs(id).unwrap());
         session.run(id, &[&input], &mut outputs).unwrap();
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = allocations();
         for _ in 0..20 {
             session.run(id, &[&input], &mut outputs).unwrap();
         }
-        assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
+        assert_eq!(allocations() - before, 0);
     }
 }
 

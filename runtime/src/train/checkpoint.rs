@@ -11,7 +11,7 @@
 //! Numbers are little-endian; texts, lists and bytes start with their length as u64. Elements of states are in the
 //! machine's order: Kiln runs on little-endian machines only.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use kiln_ir::{DType, Name, Shape, TensorType};
@@ -133,6 +133,13 @@ pub struct Position {
     pub history: History,
 }
 
+impl Position {
+    /// Means over the examples of the current epoch, one per training series.
+    pub(crate) fn train_means(&self) -> impl Iterator<Item = f64> {
+        self.sums.iter().map(|sum| sum / self.examples.max(1) as f64)
+    }
+}
+
 /// A checkpoint in memory.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -144,13 +151,12 @@ pub struct Checkpoint {
     states: Vec<(Name, Tensor)>,
 }
 
-/// Writes a checkpoint, atomically.
+/// Writes a checkpoint, atomically, and without a second copy of it in memory.
 ///
 /// # Errors
 /// [`WriteError`]; an older checkpoint then stays.
 pub fn save(path: &Path, identity: &Identity, position: &Position, states: &StateStore) -> Result<(), WriteError> {
-    let bytes = encode(identity, position, states);
-    write_atomically(path, |out| out.write_all(&bytes))
+    write_atomically(path, |out| encode(out, identity, position, states))
 }
 
 impl Checkpoint {
@@ -228,77 +234,92 @@ impl Checkpoint {
     }
 }
 
-fn encode(identity: &Identity, position: &Position, states: &StateStore) -> Vec<u8> {
-    let mut out = Writer { bytes: Vec::with_capacity(states.bytes() + 4096) };
-    out.bytes.extend(MAGIC);
-    out.u32(VERSION);
-    out.u64(0);
-    out.u32(identity.0.len() as u32);
-    for (name, value) in &identity.0 {
-        out.text(name);
-        out.u64(*value);
-    }
-    for value in [position.epoch, position.step_in_epoch, position.step, position.examples] {
-        out.u64(value);
-    }
-    out.floats(&position.sums);
-    out.floats(&position.losses);
-    out.history(&position.history);
-    out.u32(states.len() as u32);
-    for (name, tensor) in states.iter() {
-        out.text(name);
-        out.text(tensor.dtype().name());
-        let extents = tensor.ty().extents();
-        out.u64(extents.len() as u64);
-        extents.iter().for_each(|&extent| out.u64(extent as u64));
-        out.data(tensor.bytes());
-    }
-    let length = out.bytes.len() as u64 + 4;
-    if let Some(field) = out.bytes.get_mut(HEADER - 8..HEADER) {
-        field.copy_from_slice(&length.to_le_bytes());
-    }
-    let checksum = crc32fast::hash(&out.bytes);
-    out.u32(checksum);
-    out.bytes
+/// Twice: the length stands before what it is of.
+fn encode(out: impl Write, identity: &Identity, position: &Position, states: &StateStore) -> io::Result<()> {
+    let length = Writer::new(io::sink()).file(0, identity, position, states)?;
+    Writer::new(out).file(length, identity, position, states).map(drop)
 }
 
-struct Writer {
-    bytes: Vec<u8>,
+struct Writer<W> {
+    out: W,
+    written: u64,
+    checksum: crc32fast::Hasher,
 }
 
-impl Writer {
-    fn u32(&mut self, value: u32) {
-        self.bytes.extend(value.to_le_bytes());
+impl<W: Write> Writer<W> {
+    fn new(out: W) -> Self {
+        Writer { out, written: 0, checksum: crc32fast::Hasher::new() }
     }
 
-    fn u64(&mut self, value: u64) {
-        self.bytes.extend(value.to_le_bytes());
+    /// A whole file, said to have `length` bytes; returns how many it has.
+    fn file(mut self, length: u64, identity: &Identity, position: &Position, states: &StateStore) -> io::Result<u64> {
+        self.bytes(MAGIC)?;
+        self.u32(VERSION)?;
+        self.u64(length)?;
+        self.u32(identity.0.len() as u32)?;
+        for (name, value) in &identity.0 {
+            self.text(name)?;
+            self.u64(*value)?;
+        }
+        for value in [position.epoch, position.step_in_epoch, position.step, position.examples] {
+            self.u64(value)?;
+        }
+        self.floats(&position.sums)?;
+        self.floats(&position.losses)?;
+        self.history(&position.history)?;
+        self.u32(states.len() as u32)?;
+        for (name, tensor) in states.iter() {
+            self.text(name)?;
+            self.text(tensor.dtype().name())?;
+            let extents = tensor.ty().extents();
+            self.u64(extents.len() as u64)?;
+            extents.iter().try_for_each(|&extent| self.u64(extent as u64))?;
+            self.data(tensor.bytes())?;
+        }
+        let checksum = self.checksum.clone().finalize();
+        self.u32(checksum)?;
+        Ok(self.written)
     }
 
-    fn data(&mut self, data: &[u8]) {
-        self.u64(data.len() as u64);
-        self.bytes.extend(data);
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.checksum.update(bytes);
+        self.written += bytes.len() as u64;
+        self.out.write_all(bytes)
     }
 
-    fn text(&mut self, text: &str) {
-        self.data(text.as_bytes());
+    fn u32(&mut self, value: u32) -> io::Result<()> {
+        self.bytes(&value.to_le_bytes())
     }
 
-    fn floats(&mut self, values: &[f64]) {
-        self.u64(values.len() as u64);
-        values.iter().for_each(|value| self.u64(value.to_bits()));
+    fn u64(&mut self, value: u64) -> io::Result<()> {
+        self.bytes(&value.to_le_bytes())
     }
 
-    fn history(&mut self, history: &History) {
+    fn data(&mut self, data: &[u8]) -> io::Result<()> {
+        self.u64(data.len() as u64)?;
+        self.bytes(data)
+    }
+
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        self.data(text.as_bytes())
+    }
+
+    fn floats(&mut self, values: &[f64]) -> io::Result<()> {
+        self.u64(values.len() as u64)?;
+        values.iter().try_for_each(|value| self.u64(value.to_bits()))
+    }
+
+    fn history(&mut self, history: &History) -> io::Result<()> {
         for names in [&history.train_names, &history.test_names] {
-            self.u64(names.len() as u64);
-            names.iter().for_each(|name| self.text(name));
+            self.u64(names.len() as u64)?;
+            names.iter().try_for_each(|name| self.text(name))?;
         }
-        self.u64(history.epochs.len() as u64);
+        self.u64(history.epochs.len() as u64)?;
         for epoch in &history.epochs {
-            self.floats(&epoch.train);
-            self.floats(&epoch.test);
+            self.floats(&epoch.train)?;
+            self.floats(&epoch.test)?;
         }
+        Ok(())
     }
 }
 

@@ -16,6 +16,12 @@ fn example() -> (Identity, Position, Session) {
     (identity, position, session)
 }
 
+fn encoded(identity: &Identity, position: &Position, states: &StateStore) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(&mut bytes, identity, position, states).unwrap();
+    bytes
+}
+
 #[test]
 fn what_is_saved_is_restored() {
     let (identity, position, session) = example();
@@ -36,7 +42,7 @@ fn what_is_saved_is_restored() {
 #[test]
 fn a_cut_checkpoint_is_refused_at_any_length() {
     let (identity, position, session) = example();
-    let whole = encode(&identity, &position, session.states());
+    let whole = encoded(&identity, &position, session.states());
     for length in 0..whole.len() {
         let error = Checkpoint::decode("c".into(), &whole[..length]).unwrap_err();
         assert!(matches!(error, CheckpointError::Truncated { .. }), "{length}: {error}");
@@ -49,7 +55,7 @@ fn a_cut_checkpoint_is_refused_at_any_length() {
 #[test]
 fn a_changed_byte_is_noticed_anywhere() {
     let (identity, position, session) = example();
-    let whole = encode(&identity, &position, session.states());
+    let whole = encoded(&identity, &position, session.states());
     for at in 0..whole.len() {
         for bit in 0..8 {
             let mut bytes = whole.clone();
@@ -62,7 +68,7 @@ fn a_changed_byte_is_noticed_anywhere() {
 #[test]
 fn lies_with_a_valid_checksum_are_refused() {
     let (identity, position, session) = example();
-    let whole = encode(&identity, &position, session.states());
+    let whole = encoded(&identity, &position, session.states());
     for at in HEADER..whole.len() - 4 {
         let mut bytes = whole.clone();
         bytes[at] ^= 0xff;
@@ -77,7 +83,7 @@ fn lies_with_a_valid_checksum_are_refused() {
 #[test]
 fn the_part_that_differs_is_named() {
     let (identity, position, session) = example();
-    let whole = encode(&identity, &position, session.states());
+    let whole = encoded(&identity, &position, session.states());
     let checkpoint = Checkpoint::decode("c.ckpt".into(), &whole).unwrap();
     for (i, (part, _)) in identity.0.iter().enumerate() {
         let mut other = identity.clone();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kiln_ir::{Name, TensorType};
+use smallvec::SmallVec;
 
 use super::error::TrainError;
 use super::options::TrainPrograms;
@@ -106,7 +107,8 @@ impl Feed {
         }
         values.clear();
         for runner in runners {
-            let inputs: Vec<&Tensor> = runner.inputs.iter().filter_map(|&i| Some(&batch.get(i)?.1)).collect();
+            // On the stack: a step allocates nothing.
+            let inputs: SmallVec<[&Tensor; 8]> = runner.inputs.iter().filter_map(|&i| Some(&batch.get(i)?.1)).collect();
             session.run(runner.id, &inputs, &mut runner.outputs)?;
             values.extend(runner.outputs.iter().map(|output| output.get(0).unwrap_or(f64::NAN)));
         }

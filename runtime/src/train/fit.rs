@@ -1,5 +1,6 @@
 //! The fit loop.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -46,15 +47,19 @@ struct Fit<'a> {
     identity: Identity,
     position: Position,
     snapshot: Snapshot,
+    /// Step of the last checkpoint.
+    saved: Option<u64>,
     /// Results of the last batch.
     values: Vec<f64>,
+    /// Means over the examples of the current epoch: kept, since a step allocates nothing.
+    means: Vec<f64>,
     /// Which of the results of a step are losses, one for each step program.
     losses: Vec<usize>,
     /// Test values of the current parameters, if they have been computed.
     tested: Option<Vec<f64>>,
 }
 
-/// States at a step of the current epoch, from which later steps can be repeated.
+/// States at a step of the current epoch, from which later steps can be repeated: in memory, unless a checkpoint has them.
 #[derive(Default)]
 struct Snapshot {
     step_in_epoch: u64,
@@ -84,8 +89,24 @@ impl<'a> Fit<'a> {
             position.history.test_names = feed.names(Kind::Eval);
         }
         position.sums = vec![0.0; position.history.train_names.len()];
-        let (snapshot, values, tested, losses) = (Snapshot::default(), Vec::new(), None, feed.losses());
-        Ok(Fit { session, data, options, split, feed, identity, position, snapshot, values, losses, tested })
+        let (means, losses) = (position.sums.clone(), feed.losses());
+        position.losses.reserve(KEPT_LOSSES * losses.len());
+        let (snapshot, saved, values, tested) = (Snapshot::default(), None, Vec::new(), None);
+        Ok(Fit {
+            session,
+            data,
+            options,
+            split,
+            feed,
+            identity,
+            position,
+            snapshot,
+            saved,
+            values,
+            means,
+            losses,
+            tested,
+        })
     }
 
     /// Goes on from a checkpoint, if one is given; returns its step.
@@ -112,7 +133,7 @@ impl<'a> Fit<'a> {
     fn epoch(&mut self, reporter: &mut dyn Reporter) -> Result<Option<Outcome>, TrainError> {
         let order = epoch_order(&self.split.train, self.options.seed, self.position.epoch, self.options.shuffle);
         let batches: Vec<&[usize]> = order.chunks(self.options.batch.max(1)).collect();
-        self.snapshot.take(self.session, self.position.step_in_epoch);
+        self.take_snapshot()?;
         while let Some(batch) = usize::try_from(self.position.step_in_epoch).ok().and_then(|step| batches.get(step)) {
             self.step(batch, &batches)?;
             self.report_step(batches.len() as u64, reporter);
@@ -152,19 +173,21 @@ impl<'a> Fit<'a> {
         Ok(())
     }
 
-    fn report_step(&self, steps: u64, reporter: &mut dyn Reporter) {
+    fn report_step(&mut self, steps: u64, reporter: &mut dyn Reporter) {
+        self.means.clear();
+        self.means.extend(self.position.train_means());
         reporter.step(StepEvent {
             epoch: self.position.epoch + 1,
             epochs: self.options.epochs,
             step: self.position.step_in_epoch,
             steps,
             names: &self.position.history.train_names,
-            means: &self.train_means(),
+            means: &self.means,
         });
     }
 
     fn end_epoch(&mut self, reporter: &mut dyn Reporter) -> Result<(), TrainError> {
-        let (train, test) = (self.train_means(), self.test()?);
+        let (train, test) = (self.position.train_means().collect(), self.test()?);
         let position = &mut self.position;
         position.history.epochs.push(EpochSummary { train, test });
         position.epoch += 1;
@@ -173,11 +196,6 @@ impl<'a> Fit<'a> {
         position.sums.fill(0.0);
         reporter.epoch(position.epoch, self.options.epochs, &position.history);
         Ok(())
-    }
-
-    /// Means over the examples of the current epoch.
-    fn train_means(&self) -> Vec<f64> {
-        self.position.sums.iter().map(|sum| sum / self.position.examples.max(1) as f64).collect()
     }
 
     /// Means over the held out examples with the current parameters.
@@ -215,11 +233,34 @@ impl<'a> Fit<'a> {
         self.options.stop.load(Ordering::Relaxed)
     }
 
-    fn save(&self) -> Result<(), TrainError> {
+    fn save(&mut self) -> Result<(), TrainError> {
         if let Some(path) = &self.options.checkpoint {
             checkpoint::save(path, &self.identity, &self.position, self.session.states())?;
+            self.saved = Some(self.position.step);
         }
         Ok(())
+    }
+
+    /// The checkpoint that has the states at the start of an epoch. None if there are others within epochs: they may come
+    /// between a step that spoils a state and the loss that shows it.
+    fn snapshot_file(&self) -> Option<&'a Path> {
+        self.options.checkpoint.as_deref().filter(|_| self.options.checkpoint_every.is_none())
+    }
+
+    fn take_snapshot(&mut self) -> Result<(), TrainError> {
+        if self.snapshot_file().is_none() {
+            self.snapshot.take(self.session, self.position.step_in_epoch);
+            return Ok(());
+        }
+        self.snapshot.step_in_epoch = self.position.step_in_epoch;
+        if self.saved != Some(self.position.step) { self.save() } else { Ok(()) }
+    }
+
+    fn restore_snapshot(&mut self) -> Result<(), TrainError> {
+        match self.snapshot_file() {
+            Some(path) => Ok(Checkpoint::read(path)?.restore(self.session)?),
+            None => self.snapshot.restore(self.session),
+        }
     }
 
     /// The error for result number `index` of the current step. Steps are deterministic, so those since the snapshot
@@ -230,7 +271,7 @@ impl<'a> Fit<'a> {
         let (epoch, step) = (self.position.epoch + 1, self.position.step + 1);
         let mut last = self.position.step_in_epoch;
         loop {
-            self.snapshot.restore(self.session)?;
+            self.restore_snapshot()?;
             for batch in (self.snapshot.step_in_epoch..last).filter_map(|i| batches.get(usize::try_from(i).ok()?)) {
                 self.feed.run(self.session, self.data, Kind::Step, batch, &mut self.values)?;
             }
@@ -249,7 +290,7 @@ impl<'a> Fit<'a> {
         let train = match last {
             Some(last) if self.position.examples == 0 => last.train.clone(),
             _ if self.position.step == 0 => Vec::new(),
-            _ => self.train_means(),
+            _ => self.position.train_means().collect(),
         };
         let test = match outcome {
             Outcome::Done => self.test()?,

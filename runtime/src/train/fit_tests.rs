@@ -12,6 +12,7 @@ use kiln_ir::{DType, TensorType};
 
 use super::*;
 use crate::executable::{Binding, Code, Executable, KernelFn, Launch, Slot};
+use crate::session::tests::allocations;
 use crate::train::options::{BatchPrograms, batch_sizes};
 use crate::train::report::History;
 
@@ -253,12 +254,19 @@ fn checkpoints_are_written_as_often_as_asked() {
     assert_eq!(Checkpoint::read(&path).unwrap().position.step, 2);
 }
 
+/// With the states of the start of the epoch in memory, and with those of a checkpoint.
 #[test]
 fn a_loss_that_is_not_finite_stops_with_its_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    non_finite_loss(&options());
+    non_finite_loss(&FitOptions { checkpoint: Some(directory.path().join("c.ckpt")), ..options() });
+}
+
+fn non_finite_loss(with: &FitOptions) {
     let mut training = training(0.1);
     let order = epoch_order(&Split::new(EXAMPLES, 5, 4).train, 3, 0, true);
     let Training { session, programs } = &mut training;
-    let error = fit(session, programs, &data(Some(order[9])), &options(), &mut ()).unwrap_err();
+    let error = fit(session, programs, &data(Some(order[9])), with, &mut ()).unwrap_err();
     let before = weight(&training);
     let TrainError::NonFinite { name, value, epoch, step, origin, indices } = error else { panic!("{error}") };
     assert_eq!((&*name, value, epoch, step, origin), ("loss", f64::INFINITY, 1, 3, 3));
@@ -285,4 +293,33 @@ fn a_size_without_a_program_is_a_defect() {
     training.programs.by_batch.remove(&3);
     let message = run(&mut training, &options()).unwrap_err().to_string();
     assert!(message.starts_with("no step program was compiled for batches of"), "{message}");
+}
+
+/// What a step allocates, loading of the batch and report included: nothing, but for the first of each size of batch.
+#[test]
+fn steps_allocate_nothing() {
+    #[derive(Default)]
+    struct Counts {
+        last: u64,
+        step: u64,
+        allocating: Vec<u64>,
+    }
+    impl Reporter for Counts {
+        fn step(&mut self, event: StepEvent<'_>) {
+            let now = allocations();
+            self.step += 1;
+            // The first step of an epoch comes after its order of examples, which is a list of its own.
+            if event.step > 1 && now != self.last {
+                self.allocating.push(self.step);
+            }
+            self.last = allocations();
+        }
+        fn epoch(&mut self, _: u64, _: u64, _: &History) {}
+        fn notice(&mut self, _: &str) {}
+    }
+    let mut training = training(0.1);
+    let mut counts = Counts::default();
+    fit(&mut training.session, &training.programs, &data(None), &options(), &mut counts).unwrap();
+    assert_eq!(counts.step, 30);
+    assert_eq!(counts.allocating.iter().filter(|&&step| step > 5).count(), 0, "{:?}", counts.allocating);
 }

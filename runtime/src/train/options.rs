@@ -53,7 +53,7 @@ pub struct FitOptions {
     pub test_every: usize,
     /// Which remainder is held out; the last if not given.
     pub test_fold: Option<usize>,
-    /// Where to write checkpoints: after each epoch, at the end, and when interrupted.
+    /// Where to write checkpoints: at the start, after each epoch, at the end, and when interrupted.
     pub checkpoint: Option<PathBuf>,
     /// Also after every so many steps.
     pub checkpoint_every: Option<u64>,

@@ -53,7 +53,7 @@ impl Canvas {
     }
 
     fn draw_box(&self, text: &mut String, index: usize, buffer: &Buffer, offset: u64, reserved: u64) {
-        let Buffer { id, size, lower, upper, alias_of } = buffer;
+        let Buffer { id, size, lower, upper, alias_of, .. } = buffer;
         let (x, y) = (self.x(*lower), self.y(offset + reserved));
         let (width, height) = (self.x(*upper) - x, self.y(offset) - y);
         let name = escaped(id);

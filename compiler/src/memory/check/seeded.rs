@@ -20,7 +20,7 @@ struct Sound {
 type Seed = fn(&mut Sound, &mut Random) -> bool;
 
 /// Name, labels of which one has to be reported, and how to do it.
-const KINDS: [(&str, &[&str], Seed); 14] = [
+const KINDS: [(&str, &[&str], Seed); 21] = [
     ("overlap", &["memory.K1"], overlap),
     ("wrong size", &["memory.K1"], wrong_size),
     ("early reuse", &["memory.K1"], early_reuse),
@@ -35,6 +35,13 @@ const KINDS: [(&str, &[&str], Seed); 14] = [
     ("born late", &["memory.K7"], late_birth),
     ("offset missing", &["memory.K8"], missing_offset),
     ("trace out of order", &["memory.K9"], backwards),
+    ("part in the place of another", &["memory.K2", "memory.K6"], part_over_part),
+    ("part moved without the whole", &["memory.K5"], moved_part),
+    ("part that is not all there", &["memory.K6", "memory.K2"], short_part),
+    ("part never written", &["memory.K6", "memory.K2"], missing_part),
+    ("joined before a part is written", &["memory.K6", "memory.K2"], early_join),
+    ("part overwritten after the join", &["memory.K2"], overwritten_part),
+    ("never joined", &["memory.K6"], left_out_join),
 ];
 
 #[test]
@@ -91,11 +98,10 @@ impl Sound {
         Some((a, b))
     }
 
-    /// Position in the trace of a write into the place of an operand.
+    /// Position in the trace of a write into the place of an operand: of something that was written itself.
     fn pick_in_place(&self, random: &mut Random) -> Option<usize> {
-        let i = self.pick(random, |i, b| {
-            b.alias_of.is_some() && b.size > 0 && self.trace.iter().any(|a| *a == Access::write(a.step, i))
-        })?;
+        let writes = |i: usize| self.trace.iter().any(|a| a.buffer == i && a.kind == AccessKind::Write);
+        let i = self.pick(random, |i, b| b.size > 0 && b.alias_of.is_some_and(writes) && writes(i))?;
         self.trace.iter().position(|access| access.buffer == i && access.kind == AccessKind::Write)
     }
 }
@@ -169,8 +175,9 @@ fn moved_alias(sound: &mut Sound, random: &mut Random) -> bool {
 fn left_out_write(sound: &mut Sound, random: &mut Random) -> bool {
     // Of a value that is read in its own name.
     let trace = sound.trace.clone();
-    let read = |i: usize| trace.iter().any(|a| a.buffer == i && a.kind == AccessKind::Read);
-    let Some(i) = sound.pick(random, |i, b| b.size > 0 && b.alias_of.is_none() && read(i)) else { return false };
+    let does = |i: usize, kind: AccessKind| trace.iter().any(|a| a.buffer == i && a.kind == kind);
+    let used = |i: usize| does(i, AccessKind::Read) && does(i, AccessKind::Write);
+    let Some(i) = sound.pick(random, |i, b| b.size > 0 && b.alias_of.is_none() && used(i)) else { return false };
     sound.trace.retain(|a| !(a.buffer == i && a.kind == AccessKind::Write));
     true
 }
@@ -203,6 +210,69 @@ fn late_birth(sound: &mut Sound, random: &mut Random) -> bool {
     let first = step == b.lower && step + 1 < b.upper;
     b.lower += u32::from(first);
     first
+}
+
+/// Position in the trace of a join, and two parts of what it joins.
+fn pick_join(sound: &Sound, random: &mut Random) -> Option<(usize, [usize; 2])> {
+    let joins = sound.trace.iter().enumerate().filter(|(_, access)| access.kind == AccessKind::Join);
+    let joins: Vec<(usize, usize)> = joins.map(|(at, access)| (at, access.buffer)).collect();
+    let &(at, whole) = joins.get(random.below(joins.len().max(1)))?;
+    let is_part = |i: &usize| sound.buffers[*i].alias_of == Some(whole) && sound.buffers[*i].size > 0;
+    let mut parts = (0..sound.buffers.len()).filter(is_part);
+    Some((at, [parts.next()?, parts.next()?]))
+}
+
+/// The second part is declared, and lies, where the first one is.
+fn part_over_part(sound: &mut Sound, random: &mut Random) -> bool {
+    let Some((_, [first, second])) = pick_join(sound, random) else { return false };
+    sound.buffers[second].alias_at = sound.buffers[first].alias_at;
+    sound.offsets[second] = sound.offsets[first];
+    true
+}
+
+fn moved_part(sound: &mut Sound, random: &mut Random) -> bool {
+    let Some((_, [first, second])) = pick_join(sound, random) else { return false };
+    sound.offsets.swap(first, second);
+    true
+}
+
+/// The kernel writes less than the part that it should.
+fn short_part(sound: &mut Sound, random: &mut Random) -> bool {
+    let Some((_, parts)) = pick_join(sound, random) else { return false };
+    let part = &mut sound.buffers[parts[random.below(2)]];
+    part.size -= 1;
+    true
+}
+
+fn missing_part(sound: &mut Sound, random: &mut Random) -> bool {
+    let Some((_, parts)) = pick_join(sound, random) else { return false };
+    let part = parts[random.below(2)];
+    sound.trace.retain(|a| !(a.buffer == part && a.kind == AccessKind::Write));
+    true
+}
+
+fn early_join(sound: &mut Sound, random: &mut Random) -> bool {
+    let Some((at, parts)) = pick_join(sound, random) else { return false };
+    // The last part is written right before.
+    let before = at.checked_sub(1).map(|before| sound.trace[before]);
+    if before.is_none_or(|access| !parts.contains(&access.buffer) || access.kind != AccessKind::Write) {
+        return false;
+    }
+    sound.trace.swap(at - 1, at);
+    true
+}
+
+fn overwritten_part(sound: &mut Sound, random: &mut Random) -> bool {
+    let Some((at, parts)) = pick_join(sound, random) else { return false };
+    let access = Access::write(sound.trace[at].step, parts[random.below(2)]);
+    sound.trace.insert(at + 1, access);
+    true
+}
+
+fn left_out_join(sound: &mut Sound, random: &mut Random) -> bool {
+    let Some((at, _)) = pick_join(sound, random) else { return false };
+    sound.trace.remove(at);
+    true
 }
 
 fn missing_offset(sound: &mut Sound, random: &mut Random) -> bool {

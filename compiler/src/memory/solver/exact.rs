@@ -37,9 +37,7 @@ pub(crate) struct Outcome {
 /// Each question gets three quarters of the nodes that are left, and the next one asks for the middle of what is still open.
 pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, enough: u64, nodes: u64) -> Outcome {
     let mut outcome = Outcome { placement: None, proved_bound: lower_bound };
-    if storages.len() > LARGEST {
-        return outcome;
-    }
+    let neighbours = smallest_first(storages);
     // A canonical offset is a sum of sizes, so that peaks lie on a grid as coarse as the sizes allow.
     let grid = storages.iter().map(|s| s.size).fold(0, greatest_common_divisor).max(1);
     let (mut peak, mut hopeful, mut left) = (peak, enough, nodes);
@@ -47,7 +45,7 @@ pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, eno
     while left > 0 && hopeful < peak {
         let mut allowance = left - left / 4;
         left -= allowance;
-        let verdict = fits(storages, target, &mut allowance);
+        let verdict = fits(storages, &neighbours, target, &mut allowance);
         left += allowance;
         let above = (target + 1).next_multiple_of(grid);
         match verdict {
@@ -72,8 +70,14 @@ pub(crate) fn improve(storages: &[SlotStorage], peak: u64, lower_bound: u64, eno
     outcome
 }
 
-/// Storages above which the search is left out: it recurses once per storage, and a node's cost grows with them.
-const LARGEST: usize = 1500;
+/// The neighbours of each storage in time, by rising size.
+fn smallest_first(storages: &[SlotStorage]) -> Vec<Vec<u32>> {
+    let mut overlaps = super::overlaps(storages);
+    for of_one in &mut overlaps {
+        of_one.sort_by_key(|&n| (storages[n as usize].size, n));
+    }
+    overlaps
+}
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
@@ -92,10 +96,11 @@ enum Verdict {
 /// The decision problem, by attempts under node limits. Luck differs wildly between preferences, so three ways of
 /// choosing them take turns, always the one that has used the fewest nodes: the plain ones under limits that double, and
 /// two that shuffle them a little or more, under the limits 1 1 2 1 1 2 4 .. of Luby, Sinclair and Zuckerman (1993).
-fn fits(storages: &[SlotStorage], capacity: u64, nodes: &mut u64) -> Verdict {
-    let neighbours = neighbours(storages);
+fn fits(storages: &[SlotStorage], neighbours: &[Vec<u32>], capacity: u64, nodes: &mut u64) -> Verdict {
     let mut streams = STREAMS.map(|shuffle| Stream { shuffle, used: 0, attempts: 0 });
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let plain = FIRST_LIMIT.min(*nodes / 3).max(1);
+    let shuffled = FIRST_SHUFFLED.max(2 * storages.len() as u64);
     while *nodes > 0 {
         let Some(stream) = streams.iter_mut().min_by_key(|stream| stream.used) else { break };
         let attempt = stream.attempts;
@@ -103,12 +108,12 @@ fn fits(storages: &[SlotStorage], capacity: u64, nodes: &mut u64) -> Verdict {
         let keys = PREFERENCES[attempt as usize % PREFERENCES.len()];
         let round = attempt / PREFERENCES.len() as u64;
         let (limit, delays) = match stream.shuffle {
-            None => (FIRST_LIMIT << round.min(40), Vec::new()),
-            Some(share) => (FIRST_LIMIT << (round + 1).trailing_zeros(), random.delays(storages.len(), share)),
+            None => (plain << round.min(40), Vec::new()),
+            Some(share) => (shuffled << (round + 1).trailing_zeros(), random.delays(storages.len(), share)),
         };
         let allowed = limit.min(*nodes);
         let preference = Preference { keys, delays };
-        let mut search = Search::new(storages, &neighbours, &preference, capacity, allowed);
+        let mut search = Search::new(storages, neighbours, &preference, capacity, allowed);
         let end = search.run();
         let used = allowed - search.nodes;
         *nodes -= used;
@@ -129,8 +134,13 @@ const PREFERENCES: [[Key; 3]; 3] = [
     [Key::Contention, Key::Duration, Key::Area],
 ];
 
-/// Nodes of a first attempt. From 500 to 20,000 MiniMalloc's instances differ by luck only.
+/// Nodes of a first attempt in a plain order, or a third of what there is. From 500 to 20,000 MiniMalloc's instances
+/// differ by luck only.
 const FIRST_LIMIT: u64 = 20_000;
+
+/// Nodes of a first attempt in a shuffled order, or twice the storages: training steps are found fastest if luck is
+/// changed often, but not before a descent can reach its end.
+const FIRST_SHUFFLED: u64 = 2_000;
 
 /// How far each way of choosing preferences shuffles: not at all, or by up to a share of the storages.
 const STREAMS: [Option<u64>; 3] = [None, Some(16), Some(4)];
@@ -157,24 +167,4 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0
     }
-}
-
-/// For each storage of some size those that are live at some time together with it.
-fn neighbours(storages: &[SlotStorage]) -> Vec<Vec<u32>> {
-    let mut by_start: Vec<usize> = (0..storages.len()).filter(|&i| storages[i].size > 0).collect();
-    by_start.sort_by_key(|&i| storages[i].first);
-    let mut neighbours = vec![Vec::new(); storages.len()];
-    let mut live: Vec<usize> = Vec::new();
-    for i in by_start {
-        live.retain(|&other| storages[other].end > storages[i].first);
-        for &other in &live {
-            neighbours[i].push(other as u32);
-            neighbours[other].push(i as u32);
-        }
-        live.push(i);
-    }
-    for of_one in &mut neighbours {
-        of_one.sort_by_key(|&n| (storages[n as usize].size, n));
-    }
-    neighbours
 }

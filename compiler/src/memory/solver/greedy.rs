@@ -11,6 +11,22 @@ use std::cmp::Reverse;
 use super::occupancy::{Fit, Occupancy};
 use super::{Placement, SlotStorage, live_bytes_per_slot};
 
+/// Best of the first attempts by weight.
+pub(crate) fn first(storages: &[SlotStorage], enough: u64) -> Placement {
+    let mut best: Option<Placement> = None;
+    for m in BY_WEIGHT {
+        let found = place_in_order(storages, &(m.order)(storages), m.fit, m.name, &mut EFFORT.clone());
+        best = Some(match best {
+            Some(best) => best.or(|| found, 0),
+            None => found,
+        });
+        if let Some(best) = best.take_if(|best| best.peak <= enough) {
+            return best;
+        }
+    }
+    best.unwrap_or_else(Placement::empty)
+}
+
 /// Best plan of the portfolio; stops early when one needs no more than `enough` bytes.
 pub(crate) fn place(storages: &[SlotStorage], enough: u64) -> Placement {
     let mut best: Option<Placement> = None;

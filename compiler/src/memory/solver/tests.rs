@@ -46,10 +46,6 @@ fn lowest_free(buffers: &[Buffer], offsets: &[Option<u64>], i: usize) -> u64 {
     (0..).find(|&at| free(at)).unwrap()
 }
 
-fn offsets_of(problem: &Problem, placement: &Placement) -> Vec<u64> {
-    problem.storage_of().iter().map(|&storage| placement.offsets[storage]).collect()
-}
-
 #[test]
 fn hand_example_has_the_optimum_twelve() {
     let problem = csv::read_problem(HAND_EXAMPLE).unwrap();
@@ -85,6 +81,7 @@ fn every_solver_passes_the_checker() {
         let mut placements = greedy::every_member(&storages);
         let bound = problem.lower_bound();
         placements.push(greedy::place(&storages, bound));
+        placements.push(skyline::place(&storages, 0));
         placements.push(sweep::place(&storages));
         let peak = placements.iter().map(|p| p.peak).max().unwrap();
         placements.extend(exact::improve(&storages, peak + 1, bound, bound, 300).placement);

@@ -6,21 +6,21 @@ use super::super::{
 use super::cases::{Conv, naive, numbers, out_len, read_len};
 use super::contract::levels;
 
-const TILES: [WinogradTile; 2] = [WinogradTile::Two, WinogradTile::Four];
+pub(super) const TILES: [WinogradTile; 2] = [WinogradTile::Two, WinogradTile::Four];
 
-fn conv(batch: usize, channels: usize, outputs: usize, size: (usize, usize), pad: usize) -> Conv {
+pub(super) fn conv(batch: usize, channels: usize, outputs: usize, size: (usize, usize), pad: usize) -> Conv {
     Conv { batch, groups: 1, channels, outputs, size, kernel: (3, 3), stride: 1, pad, dilation: 1 }
 }
 
 /// Memory that starts at a cache line, filled with NaN: nothing may depend on what was in it.
-struct Aligned(Vec<[f32; 16]>);
+pub(super) struct Aligned(Vec<[f32; 16]>);
 
 impl Aligned {
-    fn new(bytes: usize) -> Aligned {
+    pub(super) fn new(bytes: usize) -> Aligned {
         Aligned(vec![[f32::NAN; 16]; bytes.div_ceil(64)])
     }
 
-    fn at(&mut self) -> *mut u8 {
+    pub(super) fn at(&mut self) -> *mut u8 {
         self.0.as_mut_ptr().cast()
     }
 }
@@ -30,7 +30,7 @@ fn narrow(values: &[f64]) -> Vec<f32> {
 }
 
 /// Buffers of one contraction: operands, vectors, residual, output.
-struct Data {
+pub(super) struct Data {
     left: Vec<f64>,
     right: Vec<f64>,
     bias: Vec<f64>,
@@ -39,7 +39,7 @@ struct Data {
 }
 
 impl Data {
-    fn new(spec: &ContractSpec) -> Data {
+    pub(super) fn new(spec: &ContractSpec) -> Data {
         let vector = spec.m[0].max(spec.n[0]);
         Data {
             left: numbers(read_len(&spec.left), 1),
@@ -51,7 +51,7 @@ impl Data {
     }
 
     /// Runs on a copy of everything, with guards of NaN around the image that must not be read as numbers.
-    fn run(&self, spec: &ContractSpec, body: impl Fn(&Arguments)) -> Vec<f32> {
+    pub(super) fn run(&self, spec: &ContractSpec, body: impl Fn(&Arguments)) -> Vec<f32> {
         let guarded = |values: &[f64]| {
             let mut padded = vec![f32::NAN; 64];
             padded.extend(narrow(values));
@@ -92,7 +92,7 @@ impl Data {
         })
     }
 
-    fn direct(&self, spec: &ContractSpec, kernels: &Kernels) -> Vec<f32> {
+    pub(super) fn direct(&self, spec: &ContractSpec, kernels: &Kernels) -> Vec<f32> {
         let plan = ContractPlan::new(spec, kernels).unwrap();
         self.run(spec, |arguments| {
             let mut partials = Aligned::new(plan.partial_bytes());
@@ -104,7 +104,7 @@ impl Data {
     }
 
     /// By loops in f64.
-    fn exact(&self, spec: &ContractSpec) -> Vec<f64> {
+    pub(super) fn exact(&self, spec: &ContractSpec) -> Vec<f64> {
         let mut out = vec![7.5; out_len(spec)];
         let (code, alpha) = spec.epilogue.activation.code();
         for sum in naive(spec, &self.left, &self.right) {
@@ -123,7 +123,7 @@ impl Data {
 }
 
 /// Largest difference, relative to the largest value.
-fn error(actual: &[f32], exact: &[f64]) -> f64 {
+pub(super) fn error(actual: &[f32], exact: &[f64]) -> f64 {
     let most = exact.iter().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
     let difference = actual.iter().zip(exact).map(|(a, e)| (f64::from(*a) - e).abs());
     // NaN counts as infinite.

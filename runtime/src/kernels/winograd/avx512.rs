@@ -11,10 +11,13 @@
 
 use std::arch::x86_64::*;
 
+use super::super::abi::GROUP;
 use super::super::avx512::F32x16;
+use super::super::pack_avx512::transpose;
 use super::super::simd::Simd;
 use super::super::tile::{LEAKY_RELU, RELU};
 use super::geometry::{Geometry, Part};
+use super::gradient::transform::{Channels, gradient_transforms};
 use super::transform::{
     F2, F4, InputCall, Lanes, OutputCall, Plane, Stage, Transforms, Variant, WeightsCall, transforms,
 };
@@ -173,3 +176,47 @@ unsafe fn store(part: &Part, r: usize, to: &Plane, mut x: F32x16) {
 }
 
 transforms!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");
+
+impl Channels for F32x16 {
+    const ROWS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, stride: isize, channels: usize, count: usize, to: *mut f32) {
+        let mask = ((1u32 << count) - 1) as u16;
+        let mut block = [_mm512_setzero_ps(); 16];
+        if channels >= GROUP {
+            for i in 0..GROUP {
+                block[i] = _mm512_maskz_loadu_ps(mask, from.wrapping_offset(i as isize * stride));
+            }
+        } else {
+            for i in 0..channels {
+                block[i] = _mm512_maskz_loadu_ps(mask, from.wrapping_offset(i as isize * stride));
+            }
+        }
+        let turned = transpose(&block);
+        if count == GROUP {
+            for i in 0..GROUP {
+                _mm512_storeu_ps(to.wrapping_add(i * GROUP), turned[i]);
+            }
+        } else {
+            for i in 0..count {
+                _mm512_storeu_ps(to.wrapping_add(i * GROUP), turned[i]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn announce(at: *const f32, stride: isize) {
+        for i in 0..GROUP {
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_offset(i as isize * stride).cast());
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_rows(self, to: *mut f32, panel: usize) {
+        _mm256_storeu_ps(to, _mm512_castps512_ps256(self.0));
+        _mm256_storeu_ps(to.wrapping_add(panel), _mm512_extractf32x8_ps::<1>(self.0));
+    }
+}
+
+gradient_transforms!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");

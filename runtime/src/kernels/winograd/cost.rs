@@ -6,6 +6,7 @@ use super::super::abi::GROUP;
 use super::super::spec::ContractSpec;
 use super::super::{Kernels, Level};
 use super::blocks::Blocks;
+use super::gradient::{Cut, cuts};
 use super::shape::{Shape, shape_of};
 use super::{WinogradError, WinogradTile};
 
@@ -32,6 +33,11 @@ struct Rates {
     output: [f64; 2],
     /// Cycles of one pair of channels.
     weights: [f64; 2],
+    /// Of the gradient by the weights: cycles of sixteen channels of a tile of `x` and of `dy`, and of sixteen weights'
+    /// sums.
+    image: [f64; 2],
+    gradient: [f64; 2],
+    taps: [f64; 2],
 }
 
 /// Bytes that a core gets from memory, and from the third-level cache, in a cycle.
@@ -49,6 +55,9 @@ impl Rates {
                 input: [150.0, 300.0],
                 output: [110.0, 200.0],
                 weights: [22.0, 35.0],
+                image: [90.0, 180.0],
+                gradient: [60.0, 120.0],
+                taps: [160.0, 220.0],
             },
             Level::Avx2 => Rates {
                 products: 16.0,
@@ -56,6 +65,9 @@ impl Rates {
                 input: [800.0, 1500.0],
                 output: [500.0, 1000.0],
                 weights: [25.0, 45.0],
+                image: [180.0, 360.0],
+                gradient: [120.0, 240.0],
+                taps: [300.0, 440.0],
             },
             _ => Rates {
                 products: 5.0,
@@ -63,6 +75,9 @@ impl Rates {
                 input: [1000.0, 2000.0],
                 output: [700.0, 1400.0],
                 weights: [40.0, 90.0],
+                image: [900.0, 1800.0],
+                gradient: [600.0, 1200.0],
+                taps: [800.0, 1500.0],
             },
         }
     }
@@ -82,6 +97,21 @@ impl WinogradEstimate {
             winograd(&shape, &blocks, &rates, ahead)
         };
         Ok(Self { direct: direct(&shape, &rates), two: tile(WinogradTile::Two), four: tile(WinogradTile::Four) })
+    }
+
+    /// Estimates a contraction that is the gradient by the weights of a convolution.
+    ///
+    /// # Errors
+    /// [`WinogradError`] says what the spec is not.
+    pub(super) fn of_gradient(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, WinogradError> {
+        let (shape, [two, four]) = cuts(spec, kernels)?;
+        let rates = Rates::of(kernels.level);
+        let pixels = shape.images * shape.out_size.0 * shape.out_size.1;
+        let pairs = (shape.outputs * shape.channels) as f64;
+        let products = 9.0 * pairs * pixels as f64 / rates.products * 1.08;
+        let packing = rates.pack * (pixels * (9 * shape.channels + shape.outputs).div_ceil(GROUP)) as f64;
+        let tile = |cut: &Cut| gradient(cut, &rates);
+        Ok(Self { direct: products + packing, two: tile(&two), four: tile(&four) })
     }
 
     /// The tile to use, if any.
@@ -111,6 +141,19 @@ fn direct(shape: &Shape, rates: &Rates) -> f64 {
     let products = 9.0 * pairs * pixels as f64 / rates.products * 1.08;
     let packing = rates.pack * 9.0 * (shape.channels * pixels.div_ceil(GROUP)) as f64;
     overlap(products + packing, 36.0 * pairs / MEMORY)
+}
+
+fn gradient(cut: &Cut, rates: &Rates) -> f64 {
+    let (variant, positions) = (usize::from(cut.m == 4), cut.positions() as f64);
+    let (outputs, channels) = (cut.output_groups as f64, cut.channel_groups as f64);
+    let group = GROUP as f64;
+    let sums = group * outputs * channels;
+    let products = positions * sums * group * cut.tiles() as f64 / rates.products * 1.15;
+    // Tiles that transform for themselves repeat what their neighbours do.
+    let (output_parts, channel_parts) = if cut.shared { (1, 1) } else { cut.parts() };
+    let operands = outputs * rates.gradient[variant] * channel_parts as f64
+        + channels * rates.image[variant] * output_parts as f64;
+    products + cut.tiles() as f64 * operands + sums * cut.splits as f64 * rates.taps[variant]
 }
 
 fn winograd(shape: &Shape, blocks: &Blocks, rates: &Rates, ahead: bool) -> f64 {

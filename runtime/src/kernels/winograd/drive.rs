@@ -5,7 +5,7 @@
 )]
 //! The entry points: weights, input (where blocks share it), and tiles.
 
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 
 use super::super::abi::{Ahead, Arguments, GROUP, Table, TileCall};
 use super::blocks::{Blocks, MOST_GROUPS};
@@ -168,30 +168,7 @@ impl Run<'_> {
     unsafe fn multiply(&self, lanes: usize, first: usize, last: usize, input: *const f32, sums: *mut f32) {
         let (s, b) = (&self.d.shape, &self.d.blocks);
         let weights = self.weights();
-        let mut call = TileCall {
-            k: s.channels,
-            a: null(),
-            b: null(),
-            ahead: [Ahead::nothing(input); 2],
-            partial: null_mut(),
-            partial_stride: lanes,
-            load: false,
-            last: false,
-            out: null_mut(),
-            rows: null(),
-            group_start: null(),
-            segments: null(),
-            columns: 0,
-            residual: null(),
-            bias_m: null(),
-            bias_n: null(),
-            scale_m: null(),
-            scale_n: null(),
-            activation: 0,
-            alpha: [0.0; 2],
-            activate: self.d.table.activate,
-            transpose: self.d.table.transpose,
-        };
+        let mut call = TileCall::sums(s.channels, lanes, self.d.table);
         for position in 0..b.positions() {
             for lane in (0..lanes).step_by(b.nr) {
                 let shape = if lanes - lane < b.nr { b.narrow } else { b.wide };

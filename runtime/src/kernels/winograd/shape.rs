@@ -46,16 +46,16 @@ pub(super) struct WeightStrides {
 
 /// Numbers of the loop dimensions.
 #[derive(Clone, Copy)]
-struct Loops {
+pub(super) struct Loops {
     /// Count of batch dimensions, which come first.
-    batch: usize,
-    output: usize,
-    image: usize,
-    y: usize,
-    x: usize,
-    channel: usize,
-    tap_y: usize,
-    tap_x: usize,
+    pub(super) batch: usize,
+    pub(super) output: usize,
+    pub(super) image: usize,
+    pub(super) y: usize,
+    pub(super) x: usize,
+    pub(super) channel: usize,
+    pub(super) tap_y: usize,
+    pub(super) tap_x: usize,
 }
 
 /// Takes a contraction apart.
@@ -160,21 +160,23 @@ fn weight_strides(read: &AffineRead, loops: Loops, extents: [usize; 2]) -> Resul
 }
 
 /// A spatial dimension: `index = loop + tap + offset`, or minus the tap.
-struct Spatial {
-    offset: i64,
-    turned: bool,
-    extent: usize,
-    stride: isize,
+pub(super) struct Spatial {
+    pub(super) offset: i64,
+    pub(super) turned: bool,
+    pub(super) extent: usize,
+    pub(super) stride: isize,
 }
 
-struct ImageRead {
-    image: isize,
-    channel: isize,
-    y: Spatial,
-    x: Spatial,
+/// How pixels under the taps of a kernel are read.
+pub(super) struct ImageRead {
+    pub(super) image: isize,
+    pub(super) channel: isize,
+    pub(super) y: Spatial,
+    pub(super) x: Spatial,
 }
 
-fn image_read(read: &AffineRead, loops: Loops, extents: [usize; 2]) -> Result<ImageRead, WinogradError> {
+/// Takes the read of an image apart; `extents` are the images and channels.
+pub(super) fn image_read(read: &AffineRead, loops: Loops, extents: [usize; 2]) -> Result<ImageRead, WinogradError> {
     let (mut strides, mut y, mut x) = ([0isize; 2], None, None);
     for dim in &read.dims {
         if dim.divisor != 1 {

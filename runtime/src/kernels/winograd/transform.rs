@@ -22,6 +22,10 @@ pub(super) trait Variant {
     unsafe fn input<S: SimdMath>(x: [S; 6]) -> [S; 6];
     unsafe fn weights<S: SimdMath>(w: [S; 3]) -> [S; 6];
     unsafe fn output<S: SimdMath>(x: [S; 6]) -> [S; 4];
+    /// The transpose of `output`.
+    unsafe fn gradient<S: SimdMath>(y: [S; 4]) -> [S; 6];
+    /// The transpose of `weights`.
+    unsafe fn taps<S: SimdMath>(u: [S; 6]) -> [S; 3];
 }
 
 /// F(2, 3): points 0, 1, -1 and infinity.
@@ -45,6 +49,16 @@ impl Variant for F2 {
     #[inline(always)]
     unsafe fn output<S: SimdMath>(x: [S; 6]) -> [S; 4] {
         [x[0].add(x[1]).add(x[2]), x[1].sub(x[2]).add(x[3]), x[3], x[3]]
+    }
+    #[inline(always)]
+    unsafe fn gradient<S: SimdMath>(y: [S; 4]) -> [S; 6] {
+        [y[0], y[0].add(y[1]), y[0].sub(y[1]), y[1], y[1], y[1]]
+    }
+    #[inline(always)]
+    unsafe fn taps<S: SimdMath>(u: [S; 6]) -> [S; 3] {
+        let half = S::splat(0.5);
+        let even = u[1].add(u[2]).mul(half);
+        [u[0].add(even), u[1].sub(u[2]).mul(half), even.add(u[3])]
     }
 }
 
@@ -88,6 +102,25 @@ impl Variant for F4 {
             axpy(Q * QQ, odd_q, axpy(P * PP, odd_p, x[5])),
         ]
     }
+    #[inline(always)]
+    unsafe fn gradient<S: SimdMath>(y: [S; 4]) -> [S; 6] {
+        let (even_p, odd_p) = (axpy(PP, y[2], y[0]), axpy(P * PP, y[3], S::splat(P).mul(y[1])));
+        let (even_q, odd_q) = (axpy(QQ, y[2], y[0]), axpy(Q * QQ, y[3], S::splat(Q).mul(y[1])));
+        [y[0], even_p.add(odd_p), even_p.sub(odd_p), even_q.add(odd_q), even_q.sub(odd_q), y[3]]
+    }
+    #[inline(always)]
+    unsafe fn taps<S: SimdMath>(u: [S; 6]) -> [S; 3] {
+        let (p, q) = (f64::from(P), f64::from(Q));
+        let (norm_p, norm_q) = (norm(p, q), norm(q, p));
+        let (even_p, odd_p) = (u[1].add(u[2]), u[1].sub(u[2]));
+        let (even_q, odd_q) = (u[3].add(u[4]), u[3].sub(u[4]));
+        let zero = S::splat((1.0 / (p * p * q * q)) as f32);
+        [
+            axpy(norm_q as f32, even_q, axpy(norm_p as f32, even_p, zero.mul(u[0]))),
+            axpy((norm_q * q) as f32, odd_q, S::splat((norm_p * p) as f32).mul(odd_p)),
+            axpy((norm_q * q * q) as f32, even_q, axpy((norm_p * p * p) as f32, even_p, u[5])),
+        ]
+    }
 }
 
 /// `a x + y`
@@ -96,10 +129,16 @@ unsafe fn axpy<S: SimdMath>(a: f32, x: S, y: S) -> S {
     S::splat(a).mul_add(x, y)
 }
 
+/// The first element of the row of `G` for the point `at`.
+#[inline(always)]
+fn norm(at: f64, other: f64) -> f64 {
+    0.5 / (at * at * (at * at - other * other))
+}
+
 /// The rows of `G` for the points `at` and `-at`, `-other` and `other` being the rest.
 #[inline(always)]
 unsafe fn pair<S: SimdMath>(w: [S; 3], at: f64, other: f64) -> (S, S) {
-    let norm = 0.5 / (at * at * (at * at - other * other));
+    let norm = norm(at, other);
     let even = axpy((norm * at * at) as f32, w[2], S::splat(norm as f32).mul(w[0]));
     let odd = S::splat((norm * at) as f32).mul(w[1]);
     (even.add(odd), even.sub(odd))

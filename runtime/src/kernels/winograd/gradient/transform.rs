@@ -1,0 +1,391 @@
+#![allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "loops over raw planes and panels; each contract is stated once on its function"
+)]
+#![allow(clippy::needless_range_loop, reason = "rows and columns number registers and addresses alike")]
+//! The transforms of `x`, `dy` and `dw`, once for every level and both tile sizes.
+//!
+//! Lanes are sixteen channels, because the products sum over tiles: pixels are turned into lanes strip by strip, and a
+//! tile is then a window of whole vectors.
+
+use super::super::super::abi::{GROUP, TransposeFn};
+use super::super::super::simd::SimdMath;
+use super::super::super::tile::copy_short;
+use super::super::shape::{Strides, WeightStrides};
+use super::super::transform::Variant;
+
+/// How a level turns pixels into lanes, and stores the rows of register blocks.
+pub(in super::super) trait Channels: SimdMath {
+    /// Rows of the register block, [`Simd::LANES`](super::super::super::simd::Simd::LANES) or half of it.
+    const ROWS: usize;
+
+    /// Pixels `0..count` of up to sixteen channels, `[channel][pixel]` with `stride` between channels, to
+    /// `[pixel][channel]`. Channels from `channels` on become zero.
+    ///
+    /// # Safety
+    /// `from` holds the pixels, `to` is good for `count * 16` elements; `count <= 16`.
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, stride: isize, channels: usize, count: usize, to: *mut f32) {
+        for pixel in 0..count {
+            for channel in 0..GROUP {
+                let at = from.wrapping_offset(channel as isize * stride).wrapping_add(pixel);
+                *to.add(pixel * GROUP + channel) = if channel < channels { *at } else { 0.0 };
+            }
+        }
+    }
+
+    /// Announces a row of sixteen channels, as [`Self::turn`] will read it.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `Self`; `at` may be anything.
+    #[inline(always)]
+    unsafe fn announce(_at: *const f32, _stride: isize) {}
+
+    /// Stores lanes in runs of [`Self::ROWS`], `panel` elements apart.
+    ///
+    /// # Safety
+    /// `to` is good for all runs.
+    #[inline(always)]
+    unsafe fn store_rows(self, to: *mut f32, panel: usize) {
+        if Self::ROWS == Self::LANES {
+            return self.store(to);
+        }
+        let low = ((1u32 << Self::ROWS) - 1) as u16;
+        self.store_mask(to, low);
+        self.store_mask(to.wrapping_add(panel).wrapping_sub(Self::ROWS), low << Self::ROWS);
+    }
+}
+
+/// One group of sixteen channels of `x` or `dy` in some strips, to `[position][tile][lane]`.
+pub(in super::super) struct StripsCall {
+    /// Column 0 of the group's first channel.
+    pub(super) from: *const f32,
+    pub(super) strides: Strides,
+    /// Rows and columns of the plane.
+    pub(super) size: (usize, usize),
+    /// Coordinates of the first pixel of tile 0.
+    pub(super) origin: (isize, isize),
+    /// Channels of the group that exist.
+    pub(super) channels: usize,
+    pub(super) strips: (usize, usize),
+    /// Strips of an image, tiles of a strip.
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) band: usize,
+    pub(super) stage: *mut f32,
+    pub(super) to: *mut f32,
+    pub(super) position: usize,
+    /// From one tile to the next, and from one vector of the group to the next.
+    pub(super) tile: usize,
+    pub(super) vector: usize,
+    /// Between panels of rows, for `dy`.
+    pub(super) panel: usize,
+}
+
+/// What becomes of a tile's pixels. A trait and no closure, which would not inherit target features.
+pub(in super::super) trait Operand {
+    /// Columns and rows of a tile beyond `M`.
+    const HALO: usize;
+
+    /// Transforms the tile whose pixels begin at `pixels`, rows `row` apart.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`; the pixels are there; `to` is good for all positions.
+    unsafe fn tile<S: Channels, F: Variant>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32);
+}
+
+/// `x`, by `B^T x B`.
+pub(in super::super) struct Image;
+/// `dy`, by `A dy A^T`.
+pub(in super::super) struct Gradient;
+
+impl Operand for Image {
+    const HALO: usize = 2;
+
+    #[inline(always)]
+    unsafe fn tile<S: Channels, F: Variant>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
+        let zero = S::splat(0.0);
+        let mut rows = [[zero; 6]; 6];
+        for r in 0..F::A {
+            let mut line = [zero; 6];
+            for j in 0..F::A {
+                line[j] = S::load(pixels.wrapping_add(r * row + j * GROUP));
+            }
+            rows[r] = F::input(line);
+        }
+        for j in 0..F::A {
+            let column = F::input([rows[0][j], rows[1][j], rows[2][j], rows[3][j], rows[4][j], rows[5][j]]);
+            for i in 0..F::A {
+                column[i].store(to.wrapping_add((i * F::A + j) * call.position));
+            }
+        }
+    }
+}
+
+impl Operand for Gradient {
+    const HALO: usize = 0;
+
+    #[inline(always)]
+    unsafe fn tile<S: Channels, F: Variant>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
+        let zero = S::splat(0.0);
+        let mut rows = [[zero; 6]; 4];
+        for r in 0..F::M {
+            let mut line = [zero; 4];
+            for j in 0..F::M {
+                line[j] = S::load(pixels.wrapping_add(r * row + j * GROUP));
+            }
+            rows[r] = F::gradient(line);
+        }
+        for j in 0..F::A {
+            let column = F::gradient([rows[0][j], rows[1][j], rows[2][j], rows[3][j]]);
+            for i in 0..F::A {
+                column[i].store_rows(to.wrapping_add((i * F::A + j) * call.position), call.panel);
+            }
+        }
+    }
+}
+
+/// Transforms strips of an operand.
+///
+/// # Safety
+/// The processor has the instructions of `S`; the strides lead to the operand; `stage` and `to` hold the strips.
+#[inline(always)]
+pub(in super::super) unsafe fn strips<S: Channels, F: Variant, O: Operand>(call: &StripsCall) {
+    let row = (call.columns * F::M + O::HALO) * GROUP;
+    let len = (call.band * F::M + O::HALO) * row;
+    // Columns outside of the plane stay zero from here on; rows outside are cleared when it is their turn.
+    std::slice::from_raw_parts_mut(call.stage, len).fill(0.0);
+    let mut to = call.to;
+    let (mut strip, end) = call.strips;
+    while strip < end {
+        let (image, first) = (strip / call.rows, strip % call.rows);
+        let count = call.band.min(call.rows - first).min(end - strip);
+        let plane = call.from.wrapping_offset(image as isize * call.strides.image);
+        let top = (first * F::M) as isize + call.origin.0;
+        strip += count;
+        // From a row of this band to that of the next, which may be in the next image.
+        let images = (strip / call.rows) as isize - image as isize;
+        let down = ((strip % call.rows) as isize - first as isize) * F::M as isize;
+        let ahead = images * call.strides.image + down * call.strides.row;
+        for r in 0..count * F::M + O::HALO {
+            turn_row::<S>(call, plane, top + r as isize, call.stage.wrapping_add(r * row), row, ahead);
+        }
+        for s in 0..count {
+            for column in 0..call.columns {
+                let pixels = call.stage.wrapping_add(s * F::M * row + column * F::M * GROUP);
+                for v in 0..GROUP / S::LANES {
+                    O::tile::<S, F>(call, pixels.wrapping_add(v * S::LANES), row, to.wrapping_add(v * call.vector));
+                }
+                to = to.wrapping_add(call.tile);
+            }
+        }
+    }
+}
+
+/// Row `y` of sixteen planes to `[column][lane]`, from the first column of tile 0 on; `len` elements.
+#[inline(always)]
+unsafe fn turn_row<S: Channels>(
+    call: &StripsCall,
+    plane: *const f32,
+    y: isize,
+    to: *mut f32,
+    len: usize,
+    ahead: isize,
+) {
+    if y < 0 || y >= call.size.0 as isize {
+        std::slice::from_raw_parts_mut(to, len).fill(0.0);
+        return;
+    }
+    let first = call.origin.1;
+    let end = (first + (len / GROUP) as isize).min(call.size.1 as isize);
+    let mut x = first.max(0);
+    let from = plane.wrapping_offset(y * call.strides.row);
+    while x < end {
+        let count = (end - x).min(GROUP as isize) as usize;
+        let at = to.wrapping_offset((x - first) * GROUP as isize);
+        S::announce(from.wrapping_offset(x + ahead), call.strides.channel);
+        S::turn(from.wrapping_offset(x), call.strides.channel, call.channels, count, at);
+        x += count as isize;
+    }
+}
+
+/// Sums of products of some outputs and groups of channels, back to taps.
+pub(in super::super) struct TapsCall {
+    /// `[position][output][channel]`
+    pub(super) from: *const f32,
+    pub(super) position: usize,
+    /// Channels of the sums, a multiple of sixteen.
+    pub(super) lanes: usize,
+    pub(super) outputs: usize,
+    pub(super) to: Taps,
+}
+
+/// Where taps go.
+#[derive(Clone, Copy)]
+pub(super) enum Taps {
+    /// `[output][group][tap][lane]`, so many elements from one output to the next.
+    Partial(*mut f32, usize),
+    /// The gradient.
+    Weights(Weights),
+}
+
+/// The gradient from some output and channel on, and how many channels there are from there.
+#[derive(Clone, Copy)]
+pub(super) struct Weights {
+    pub(super) to: *mut f32,
+    pub(super) strides: WeightStrides,
+    pub(super) channels: usize,
+    pub(super) transpose: TransposeFn<f32>,
+}
+
+/// Transforms sums: `G^T (sum) G`.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `from` holds the sums and `to` takes the taps.
+#[inline(always)]
+pub(in super::super) unsafe fn taps<S: Channels, F: Variant>(call: &TapsCall) {
+    let zero = S::splat(0.0);
+    for o in 0..call.outputs {
+        for group in 0..call.lanes / GROUP {
+            let mut block = [0.0f32; 9 * GROUP];
+            let to = match call.to {
+                Taps::Partial(to, output) => to.wrapping_add(o * output + group * 9 * GROUP),
+                Taps::Weights(_) => block.as_mut_ptr(),
+            };
+            for v in 0..GROUP / S::LANES {
+                let from = call.from.wrapping_add(o * call.lanes + group * GROUP + v * S::LANES);
+                let mut columns = [[zero; 3]; 6];
+                for j in 0..F::A {
+                    let mut column = [zero; 6];
+                    for i in 0..F::A {
+                        column[i] = S::load(from.wrapping_add((i * F::A + j) * call.position));
+                    }
+                    columns[j] = F::taps(column);
+                }
+                for r in 0..3 {
+                    let c = &columns;
+                    let row = F::taps([c[0][r], c[1][r], c[2][r], c[3][r], c[4][r], c[5][r]]);
+                    for s in 0..3 {
+                        row[s].store(to.wrapping_add((3 * r + s) * GROUP + v * S::LANES));
+                    }
+                }
+            }
+            if let Taps::Weights(weights) = &call.to {
+                store_taps(weights, o, group, block.as_ptr());
+            }
+        }
+    }
+}
+
+/// Partial gradients and where their sum goes.
+pub(in super::super) struct SumCall {
+    /// `[output][group][tap][lane]`, `partial` elements from one to the next.
+    pub(super) from: *const f32,
+    pub(super) splits: usize,
+    pub(super) partial: usize,
+    pub(super) groups: usize,
+    pub(super) outputs: usize,
+    pub(super) to: Weights,
+}
+
+/// Adds partial gradients in the order of their numbers.
+///
+/// # Safety
+/// The processor has the instructions of `S`; `from` holds the partial gradients, `to` takes `outputs` of them.
+#[inline(always)]
+pub(in super::super) unsafe fn sum<S: Channels>(call: &SumCall) {
+    for o in 0..call.outputs {
+        for group in 0..call.groups {
+            let mut block = [0.0f32; 9 * GROUP];
+            let from = call.from.wrapping_add((o * call.groups + group) * 9 * GROUP);
+            for at in (0..9 * GROUP).step_by(S::LANES) {
+                let mut total = S::load(from.wrapping_add(at));
+                for split in 1..call.splits {
+                    total = total.add(S::load(from.wrapping_add(split * call.partial + at)));
+                }
+                total.store(block.as_mut_ptr().add(at));
+            }
+            store_taps(&call.to, o, group, block.as_ptr());
+        }
+    }
+}
+
+/// Stores `[tap][lane]` of one output and group.
+#[inline(always)]
+unsafe fn store_taps(weights: &Weights, output: usize, group: usize, block: *const f32) {
+    let mut turned = [0.0f32; GROUP * GROUP];
+    (weights.transpose)(9, GROUP, block, turned.as_mut_ptr());
+    let s = &weights.strides;
+    let first = weights.to.wrapping_offset(output as isize * s.output + (group * GROUP) as isize * s.channel);
+    for lane in 0..GROUP.min(weights.channels - group * GROUP) {
+        let from = turned.as_ptr().add(lane * GROUP);
+        let to = first.wrapping_offset(lane as isize * s.channel);
+        if (s.y, s.x) == (3, 1) {
+            copy_short(from, to, 9);
+        } else {
+            for tap in 0..9 {
+                *to.wrapping_offset((tap / 3) as isize * s.y + (tap % 3) as isize * s.x) = *from.add(tap);
+            }
+        }
+    }
+}
+
+/// The transforms of one level, for tiles of 2 x 2 and of 4 x 4.
+pub(crate) struct GradientTransforms {
+    /// Rows of the register block.
+    pub(in super::super) rows: usize,
+    pub(in super::super) image: [unsafe fn(&StripsCall); 2],
+    pub(in super::super) gradient: [unsafe fn(&StripsCall); 2],
+    pub(in super::super) taps: [unsafe fn(&TapsCall); 2],
+    pub(in super::super) sum: unsafe fn(&SumCall),
+}
+
+/// Instantiates the transforms for a vector type.
+macro_rules! gradient_transforms {
+    ($vector:ty $(, $feature:literal)?) => {
+        mod gradients {
+            use super::*;
+            use $crate::kernels::winograd::gradient::transform::{
+                Channels, Gradient, GradientTransforms, Image, StripsCall, SumCall, TapsCall, strips, sum, taps,
+            };
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn image2(call: &StripsCall) {
+                strips::<$vector, F2, Image>(call);
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn image4(call: &StripsCall) {
+                strips::<$vector, F4, Image>(call);
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn gradient2(call: &StripsCall) {
+                strips::<$vector, F2, Gradient>(call);
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn gradient4(call: &StripsCall) {
+                strips::<$vector, F4, Gradient>(call);
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn taps2(call: &TapsCall) {
+                taps::<$vector, F2>(call);
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn taps4(call: &TapsCall) {
+                taps::<$vector, F4>(call);
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn sums(call: &SumCall) {
+                sum::<$vector>(call);
+            }
+            pub(crate) static GRADIENT: GradientTransforms = GradientTransforms {
+                rows: <$vector as Channels>::ROWS,
+                image: [image2, image4],
+                gradient: [gradient2, gradient4],
+                taps: [taps2, taps4],
+                sum: sums,
+            };
+        }
+        pub(crate) use gradients::GRADIENT;
+    };
+}
+pub(in super::super) use gradient_transforms;
