@@ -109,6 +109,7 @@ impl MicroKernel {
                 match made {
                     Ok(kernel) => return Ok(vec![kernel]),
                     Err(WinogradError::Slower(estimate)) => declined = Some(estimate.to_string()),
+                    Err(few @ WinogradError::Few(_)) => declined = Some(few.to_string()),
                     Err(_) => {}
                 }
             }

@@ -58,6 +58,9 @@ pub enum WinogradError {
     /// Nothing is gained.
     #[error("winograd.K6: {0}")]
     Slower(WinogradEstimate),
+    /// A gradient that few positions contribute to.
+    #[error("winograd.K7: a gradient summed over {0} positions only, where it may be exactly zero")]
+    Few(usize),
 }
 
 /// Size of the output tiles.

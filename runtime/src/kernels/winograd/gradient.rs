@@ -59,11 +59,21 @@ impl WinogradGradientPlan {
         Ok(Self { descriptor, kernel, multiply_adds })
     }
 
-    /// The faster tile, if either is faster than summing directly.
+    /// The faster tile, if either is faster than summing directly and the sum is long.
+    ///
+    /// A tap that meets only zeros (borders, channels that a relu cut off) has a gradient of exactly zero in a direct sum, and
+    /// of the size of rounding here; Adam divides by that size, and makes whole steps of it. Over many positions no tap
+    /// meets only zeros.
     ///
     /// # Errors
     /// [`WinogradError`], or the estimates if the direct sum is faster.
     pub fn choose(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, WinogradError> {
+        const FEW: usize = 1024;
+        let (shape, _) = cuts(spec, kernels)?;
+        let positions = shape.images * shape.out_size.0 * shape.out_size.1;
+        if positions < FEW {
+            return Err(WinogradError::Few(positions));
+        }
         let estimate = WinogradEstimate::of_gradient(spec, kernels)?;
         match estimate.best() {
             Some(tile) => Self::new(spec, tile, kernels),
