@@ -61,11 +61,26 @@ class Failed(Exception):
 
 # ------------------------------------------------------------------ workloads
 class Workload:
-    """How Kiln runs a workload: arguments of `kiln bench`, and a check of its results."""
+    """How Kiln runs a workload: arguments of `kiln bench`, its results, and what they should be.
+
+    `results(*flags)` is what a run computes, and the file that holds it; `expected` goes with the first."""
 
     def __init__(self, name, options, peers, folder):
         self.name, self.options, self.peers, self.folder = name, options, peers, folder
-        self.arguments, self.check = self.plan()
+        self.arguments, self.results, self.expected, self.tolerance = self.plan()
+
+    def check(self):
+        """The relative error of the results."""
+        error = relative_error(self.results()[0], self.expected())
+        if not error <= self.tolerance:
+            raise Failed(f"its results are wrong: relative error {error:.2g}")
+        return error
+
+    def check_bits(self):
+        """Whether the results are the same, bit by bit, whatever the number of threads."""
+        files = [open(self.results("--threads", count)[1], "rb").read() for count in ["1", "2", "3"]]
+        if files[1:] != files[:1] * 2:
+            raise Failed("its results depend on the number of threads")
 
     def plan(self):
         for pattern, (script, names) in TRAINING.items():
@@ -99,24 +114,23 @@ class Workload:
             inputs += ["--input", f"{name}={self.save(name, batch[0])}"]
         arguments = [script, "--train", "--bind", f"batch={size}", "--weights", weights] + inputs
 
-        def check():
+        def results(*flags):
             rows = {name: in_order(batch, script) for name, batch in zip(names, batches)}
             path = os.path.join(self.folder, self.name + ".npz")
             np.savez(path, **rows)
             out = os.path.join(self.folder, self.name)
             command = [script, "--data", path, "--weights", weights, "--batch", str(size), "--no-shuffle", "--json"]
-            command += ["--steps", str(CHECKED_STEPS), "--out", out + ".safetensors", "--plot", out + ".svg"]
-            losses = self.kiln("train", command)["losses"][:CHECKED_STEPS]
-            return relative_error(losses, data["ref"]), LOSS_TOLERANCE
+            command += ["--steps", str(CHECKED_STEPS), "--out", out + ".safetensors", "--plot", out + ".svg", *flags]
+            return self.kiln("train", command)["losses"][:CHECKED_STEPS], out + ".safetensors"
 
-        return arguments, check
+        return arguments, results, lambda: data["ref"], LOSS_TOLERANCE
 
     def inference(self, script, name):
         weights = self.prepared()
         data = np.load(weights)
         given = ["--input", f"{name}={self.save(name, data['x'])}"]
         arguments = [script, "--weights", weights] + given
-        return arguments, lambda: (self.output_error(arguments, data["ref"]), INFERENCE_TOLERANCE)
+        return arguments, self.output(arguments), lambda: data["ref"], INFERENCE_TOLERANCE
 
     def gemm(self, m, k, n):
         a, b = self.peers.data_for(self.name)
@@ -129,7 +143,7 @@ class Workload:
             given += ["--input", f"b={self.save('b', b)}"]
         script = KERNELS + ("gemm_const.kiln" if self.options.const else "gemm.kiln")
         product = lambda: a.astype(np.float64) @ b.astype(np.float64)
-        return [script] + given, lambda: (self.output_error([script] + given, product()), INFERENCE_TOLERANCE)
+        return [script] + given, self.output([script] + given), product, INFERENCE_TOLERANCE
 
     def kernel(self):
         names = {"elt": ["a", "x", "b", "c"], "softmax": ["x"], "layernorm": ["x", "weight", "bias"]}
@@ -140,12 +154,17 @@ class Workload:
         arguments = [f"{KERNELS}{self.name}.kiln"]
         for name, array in zip(names, data):
             arguments += ["--input", f"{name}={self.save(name, array)}"]
-        return arguments, lambda: (self.output_error(arguments, reference(self.name, data)), INFERENCE_TOLERANCE)
+        return arguments, self.output(arguments), lambda: reference(self.name, data), INFERENCE_TOLERANCE
 
-    def output_error(self, arguments, expected):
+    def output(self, arguments):
+        """The results of an inference."""
         path = os.path.join(self.folder, self.name + ".out.npy")
-        self.kiln("run", arguments + ["--output", path], parse=False)
-        return relative_error(np.load(path), expected)
+
+        def results(*flags):
+            self.kiln("run", arguments + ["--output", path, *flags], parse=False)
+            return np.load(path), path
+
+        return results
 
     def kiln(self, command, arguments, processors=None, parse=True):
         output = run([self.options.kiln, command] + arguments, self.options.lock, processors)
@@ -234,9 +253,11 @@ def compare(options):
             label = name + ("_const" if options.const else "")
             try:
                 workload = Workload(name, options, peers, folder)
-                error, tolerance = workload.check()
-                if not error <= tolerance:
-                    raise Failed(f"its results are wrong: relative error {error:.2g}")
+                error = workload.check()
+                if options.bits:
+                    workload.check_bits()
+                    print(f"{label}: the same bits at 1, 2 and 3 threads")
+                    continue
             except Failed as failure:
                 print(f"{label}: Kiln: {failure}", file=sys.stderr)
                 continue
@@ -364,6 +385,7 @@ def main():
     parser.add_argument("--workloads", default=".*", help="regular expression of a whole name")
     parser.add_argument("--engines", default=".*", help="regular expression of a whole name")
     parser.add_argument("--const", action="store_true", help="gemm with a constant right operand, against *_const engines")
+    parser.add_argument("--bits", action="store_true", help="checks Kiln's results at 1, 2 and 3 threads; measures nothing")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--lock", default="", type=shlex.split, help="command that every run is an argument of")

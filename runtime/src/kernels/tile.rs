@@ -122,6 +122,19 @@ unsafe fn store_turned<S: Simd, const R: usize, const V: usize>(block: *const S:
     }
 }
 
+/// Steps in one turn of the loop.
+const UNROLL: usize = 4;
+
+/// Independent sums of each element of a block of few registers, which would wait for one addition after the other; as many
+/// as sixteen registers hold.
+pub(crate) const fn chains(rows: usize, vectors: usize) -> usize {
+    match rows * vectors {
+        0..=3 => 4,
+        4..=6 => 2,
+        _ => 1,
+    }
+}
+
 /// Adds the products of all steps. Short sums notice the prefetches (5 % at 16 steps), so that blocks without any have a
 /// loop of their own.
 #[inline(always)]
@@ -130,23 +143,36 @@ unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
     call: &TileCall<S::Elem>,
 ) {
     let (mut a, mut b, mut ahead) = (call.a, call.b, call.ahead);
-    for _ in 0..call.k / 4 {
-        for u in 0..4 {
+    // The first chain continues `acc`, the others begin at zero and are added at the end.
+    let mut others = [[[S::splat(S::Elem::ZERO); V]; R]; UNROLL - 1];
+    for _ in 0..call.k / UNROLL {
+        for u in 0..UNROLL {
             if AHEAD {
                 for stream in &mut ahead {
                     prefetch(stream.at);
                     stream.at = stream.at.wrapping_add(stream.step);
                 }
             }
-            step::<S, R, V>(acc, a.add(u * R), b.add(u * V * S::LANES));
+            let sums = match u % chains(R, V) {
+                0 => &mut *acc,
+                chain => &mut others[chain - 1],
+            };
+            step::<S, R, V>(sums, a.add(u * R), b.add(u * V * S::LANES));
         }
-        a = a.add(4 * R);
-        b = b.add(4 * V * S::LANES);
+        a = a.add(UNROLL * R);
+        b = b.add(UNROLL * V * S::LANES);
     }
-    for _ in 0..call.k % 4 {
+    for _ in 0..call.k % UNROLL {
         step::<S, R, V>(acc, a, b);
         a = a.add(R);
         b = b.add(V * S::LANES);
+    }
+    for chain in 1..chains(R, V) {
+        for r in 0..R {
+            for v in 0..V {
+                acc[r][v] = acc[r][v].add(others[chain - 1][r][v]);
+            }
+        }
     }
 }
 

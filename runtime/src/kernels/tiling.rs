@@ -1,5 +1,7 @@
 //! Block sizes from shapes: never from thread counts, so that results are the same everywhere.
 
+use super::tile::chains;
+
 /// How a contraction is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
@@ -141,7 +143,7 @@ impl Product {
 /// Estimated cycles per k step of a grid of `mr x nr` blocks on a machine with two FMA and two load ports of four
 /// cycles latency: `vectors` registers wide, `mr` rows high, over `m x n`.
 pub(crate) fn block_cost(m: usize, n: usize, mr: usize, nr: usize, vectors: usize) -> usize {
-    let block = |rows: usize| (rows * vectors).max(rows + vectors).max(8);
+    let block = |rows: usize| (rows * vectors).max(rows + vectors).max(8 / chains(rows, vectors));
     let full = m / mr * block(mr);
     let edge = if m.is_multiple_of(mr) { 0 } else { block(m % mr) };
     (full + edge) * n.div_ceil(nr)
