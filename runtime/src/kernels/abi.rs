@@ -104,6 +104,10 @@ pub struct Descriptor {
     pub(crate) table: *const (),
     /// Which of the table's shapes.
     pub(crate) shape: usize,
+    /// The shape of the last panel of columns, with its columns and registers.
+    pub(crate) last_shape: usize,
+    pub(crate) last_nr: usize,
+    pub(crate) last_vectors: usize,
     /// Elements from the start of scratch to the column panel and to the partial tile.
     pub(crate) scratch_columns: usize,
     pub(crate) scratch_partial: usize,
@@ -112,6 +116,11 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Shape and columns of the panel that starts at `n`.
+    pub(crate) fn panel_shape(&self, n: usize) -> (usize, usize) {
+        if n + self.nr < self.n { (self.shape, self.nr) } else { (self.last_shape, self.last_nr) }
+    }
+
     /// Elements in one register.
     pub(crate) fn lanes(&self) -> usize {
         self.nr / self.vectors.max(1)

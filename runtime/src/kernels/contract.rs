@@ -4,7 +4,7 @@
 )]
 //! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
 
-use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand};
+use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Shape};
 use super::drive::{contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
 use super::gather::{GatherTables, OutTables, Read, offsets_of};
@@ -92,6 +92,7 @@ impl ContractPlan {
         let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), sizes[3]);
 
         let nr = table.shapes[shape].nr;
+        let last = last_shape(table, shape, n, mr);
         let mut tables = Tables {
             rows: GatherTables::new(rows.0, &rows.1, mr)?,
             columns: GatherTables::new(columns.0, &columns.1, nr)?,
@@ -142,6 +143,9 @@ impl ContractPlan {
             epilogue: epilogue_code(&spec.epilogue, swapped),
             table: std::ptr::from_ref(table).cast(),
             shape,
+            last_shape: last,
+            last_nr: table.shapes[last].nr,
+            last_vectors: table.shapes[last].vectors,
             scratch_columns,
             scratch_partial,
             vectors: table.shapes[shape].vectors,
@@ -312,7 +316,8 @@ fn choose_shape<T: Real>(
     for (shape, candidate) in table.shapes.iter().enumerate() {
         let panels = m.div_ceil(candidate.rows.len());
         let mr = m.div_ceil(panels);
-        let sums = block_cost(m, n, mr, candidate.nr, candidate.vectors) as f64 / 2.0;
+        let last = table.shapes[last_shape(table, shape, n, mr)].vectors;
+        let sums = block_cost(m, mr, n.div_ceil(candidate.nr), candidate.vectors, last) as f64 / 2.0;
         let groups = |len: usize, width: usize| len.div_ceil(width) * width.div_ceil(GROUP);
         let pack = |packed: bool, groups: usize| if packed { 0.0 } else { PACK * groups as f64 };
         let packs = pack(rows_packed, groups(m, mr)) + pack(columns_packed, groups(n, candidate.nr));
@@ -323,6 +328,18 @@ fn choose_shape<T: Real>(
         }
     }
     best
+}
+
+/// The narrowest shape that holds the columns left for the last panel: 196 are six panels of 32 and four columns.
+fn last_shape<T: Real>(table: &super::abi::Table<T>, shape: usize, n: usize, mr: usize) -> usize {
+    let widest = table.shapes[shape].nr;
+    let columns = n - n.saturating_sub(1) / widest * widest;
+    let fits = |(at, other): (usize, &Shape<T>)| {
+        // Panels are packed in groups.
+        let holds = (columns..widest).contains(&other.nr) && other.nr.is_multiple_of(GROUP);
+        (holds && other.rows.len() >= mr).then_some((other.nr, at))
+    };
+    table.shapes.iter().enumerate().filter_map(fits).min().map_or(shape, |(_, narrow)| narrow)
 }
 
 fn epilogue_code(epilogue: &Epilogue, swapped: bool) -> EpilogueCode {

@@ -96,7 +96,7 @@ unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *
                     from: from.wrapping_offset(*op.batch.add(g) as isize),
                     panel,
                     valid,
-                    stride: if rows { valid } else { op.width },
+                    stride: if rows { valid } else { d.panel_shape(start).1 },
                     k0,
                     k1,
                     to: to.add(k0 * padded + start * (k1 - k0)),
@@ -215,15 +215,16 @@ impl<'a, T: Real> Run<'a, T> {
                     call.partial_stride = stride;
                     call.load = k0 > k_begin;
                     call.last = k1 == k_end && d.k_splits == 1;
-                    self.run(&call, m1 - m);
+                    self.run(&call, n, m1 - m);
                 }
             }
         }
         count == 1
     }
 
-    unsafe fn run(&self, call: &TileCall<T>, rows_left: usize) {
-        (self.table.shapes[self.d.shape].rows[rows_left.min(self.d.mr) - 1])(call);
+    unsafe fn run(&self, call: &TileCall<T>, n: usize, rows_left: usize) {
+        let (shape, _) = self.d.panel_shape(n);
+        (self.table.shapes[shape].rows[rows_left.min(self.d.mr) - 1])(call);
     }
 
     /// Packs (or finds) row panels `m0..m1` of one k block.
@@ -263,7 +264,7 @@ impl<'a, T: Real> Run<'a, T> {
             from: self.columns.wrapping_offset(*op.batch.add(g) as isize),
             panel: n / op.width,
             valid: op.width.min(op.free_len - n),
-            stride: op.width,
+            stride: self.d.panel_shape(n).1,
             k0,
             k1,
             to,
@@ -341,7 +342,7 @@ impl<'a, T: Real> Run<'a, T> {
                 call.partial = sum.add(n);
                 call.partial_stride = self.partial_stride();
                 call.load = true;
-                self.run(&call, rows);
+                self.run(&call, n, rows);
             }
         }
     }

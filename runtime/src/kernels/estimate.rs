@@ -32,8 +32,9 @@ impl Estimate {
         let steps = (d.g * d.k) as f64;
         let ideal = steps * (d.m * d.n) as f64 / (2 * d.lanes()) as f64;
         let vectors = d.vectors;
-        let filled = steps * (d.m * d.n.div_ceil(d.nr) * vectors) as f64 / 2.0;
-        let blocks = steps * block_cost(d.m, d.n, d.mr, d.nr, vectors) as f64 / 2.0;
+        let panels = d.n.div_ceil(d.nr);
+        let filled = steps * (d.m * (panels.saturating_sub(1) * vectors + d.last_vectors)) as f64 / 2.0;
+        let blocks = steps * block_cost(d.m, d.mr, panels, vectors, d.last_vectors) as f64 / 2.0;
         let packing = |operand: &GatherTables, free: usize, times: usize| {
             let groups = steps * (free * times) as f64 / GROUP as f64;
             if operand.packed { 0.0 } else { groups * PACK * operand.runs_per_group().min(2.0 * MOST_RUNS) }

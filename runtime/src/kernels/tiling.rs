@@ -140,11 +140,13 @@ impl Product {
     }
 }
 
-/// Estimated cycles per k step of a grid of `mr x nr` blocks on a machine with two FMA and two load ports of four
-/// cycles latency: `vectors` registers wide, `mr` rows high, over `m x n`.
-pub(crate) fn block_cost(m: usize, n: usize, mr: usize, nr: usize, vectors: usize) -> usize {
-    let block = |rows: usize| (rows * vectors).max(rows + vectors).max(8 / chains(rows, vectors));
-    let full = m / mr * block(mr);
-    let edge = if m.is_multiple_of(mr) { 0 } else { block(m % mr) };
-    (full + edge) * n.div_ceil(nr)
+/// Estimated cycles per k step of a grid of blocks of `mr` rows over `m` rows, on a machine with two FMA and two load ports of
+/// four cycles latency: `panels` panels of columns, `vectors` registers wide but for the last one, which is `last` wide.
+pub(crate) fn block_cost(m: usize, mr: usize, panels: usize, vectors: usize, last: usize) -> usize {
+    let panel = |vectors: usize| {
+        let block = |rows: usize| (rows * vectors).max(rows + vectors).max(8 / chains(rows, vectors));
+        let edge = if m.is_multiple_of(mr) { 0 } else { block(m % mr) };
+        m / mr * block(mr) + edge
+    };
+    panel(vectors) * panels.saturating_sub(1) + panel(last)
 }
