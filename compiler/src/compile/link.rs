@@ -49,15 +49,10 @@ pub(super) fn assemble(
             let homes = homes.collect::<Vec<Slot>>();
             let slots = linker.slots(kernel, nest, &homes);
             launches.push(Launch {
-                name: nest.name.clone(),
-                entry,
-                slots,
-                tiles: nest.tiles,
-                scratch_bytes: kernel.scratch_bytes,
                 flops: work.flops,
-                bytes: work.bytes(),
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
                 sites: lowered.checks.iter().map(site).collect(),
+                ..launch(nest, (entry, kernel), slots, work.bytes())
             });
         }
     }
@@ -66,18 +61,7 @@ pub(super) fn assemble(
         let kernel = jit.kernel(entry);
         let homes = [linker.home(&copy.from), linker.home(&copy.to)];
         let slots = linker.slots(kernel, nest, &homes);
-        let bytes = 2 * graph.ty(copy.value).bytes() as u64;
-        launches.push(Launch {
-            name: nest.name.clone(),
-            entry,
-            slots,
-            tiles: nest.tiles,
-            scratch_bytes: kernel.scratch_bytes,
-            flops: 0,
-            bytes,
-            source: None,
-            sites: Vec::new(),
-        });
+        launches.push(launch(nest, (entry, kernel), slots, 2 * graph.ty(copy.value).bytes() as u64));
     }
     for packed in &draft.packs {
         let Some(entry) = entries.next() else { continue };
@@ -86,17 +70,7 @@ pub(super) fn assemble(
             [Slot::Address(packed.pack.plan.descriptor()), linker.state(&packed.from), linker.state(&packed.name)];
         let slots = linker.slots(kernel, &packed.nest, &homes);
         keep.push(packed.pack.plan.clone());
-        launches.push(Launch {
-            name: packed.nest.name.clone(),
-            entry,
-            slots,
-            tiles: packed.nest.tiles,
-            scratch_bytes: kernel.scratch_bytes,
-            flops: 0,
-            bytes: 2 * packed.ty().bytes() as u64,
-            source: None,
-            sites: Vec::new(),
-        });
+        launches.push(launch(&packed.nest, (entry, kernel), slots, 2 * packed.ty().bytes() as u64));
     }
     let binding = |value: Value, below| Binding {
         below,
@@ -115,6 +89,21 @@ pub(super) fn assemble(
         keep,
         fingerprint: fingerprint(draft, options),
     })
+}
+
+/// A launch that computes nothing, as copies do.
+fn launch(nest: &LoopNest, (entry, kernel): (usize, &CompiledKernel), slots: Vec<Slot>, bytes: u64) -> Launch {
+    Launch {
+        name: nest.name.clone(),
+        entry,
+        slots,
+        tiles: nest.tiles,
+        scratch_bytes: kernel.scratch_bytes,
+        flops: 0,
+        bytes,
+        source: None,
+        sites: Vec::new(),
+    }
 }
 
 /// The launches, with each of the last `packs` moved behind the last kernel that has to do with the state it packs. A

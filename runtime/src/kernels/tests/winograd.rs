@@ -149,19 +149,26 @@ fn check(spec: &ContractSpec) {
     }
 }
 
+/// Batch, channels, outputs, size and padding.
+type Sizes = (usize, usize, usize, (usize, usize), usize);
+
+/// No multiples of a tile, a group or a block.
+pub(super) const INDIVISIBLE: [Sizes; 10] = [
+    (1, 1, 1, (3, 3), 0),
+    (1, 1, 1, (1, 1), 1),
+    (1, 2, 3, (5, 7), 1),
+    (2, 3, 5, (5, 7), 0),
+    (3, 5, 15, (4, 9), 2),
+    (2, 17, 33, (13, 6), 1),
+    (1, 4, 70, (9, 34), 1),
+    (1, 40, 7, (9, 34), 1),
+    (5, 3, 4, (7, 7), 1),
+    (1, 6, 2, (3, 140), 1),
+];
+
 #[test]
 fn sizes_that_divide_nothing() {
-    for (batch, channels, outputs, size, pad) in [
-        (1, 1, 1, (3, 3), 0),
-        (1, 1, 1, (1, 1), 1),
-        (1, 2, 3, (5, 7), 1),
-        (2, 3, 5, (5, 7), 0),
-        (3, 5, 15, (4, 9), 2),
-        (2, 17, 33, (13, 6), 1),
-        (1, 4, 70, (9, 34), 1),
-        (5, 3, 4, (7, 7), 1),
-        (1, 6, 2, (3, 140), 1),
-    ] {
+    for (batch, channels, outputs, size, pad) in INDIVISIBLE {
         let conv = conv(batch, channels, outputs, size, pad);
         check(&conv.forward());
         check(&conv.backward_data());

@@ -4,7 +4,7 @@ use super::super::{
 };
 use super::cases::Conv;
 use super::contract::levels;
-use super::winograd::{Aligned, Data, TILES, conv, error};
+use super::winograd::{Aligned, Data, INDIVISIBLE, TILES, conv, error};
 
 fn gradient(data: &Data, spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) -> Vec<f32> {
     let plan = WinogradGradientPlan::new(spec, tile, kernels).unwrap();
@@ -46,17 +46,7 @@ fn exchanged(mut spec: ContractSpec) -> ContractSpec {
 
 #[test]
 fn sizes_that_divide_nothing() {
-    for (batch, channels, outputs, size, pad) in [
-        (1, 1, 1, (3, 3), 0),
-        (1, 1, 1, (1, 1), 1),
-        (1, 2, 3, (5, 7), 1),
-        (2, 3, 5, (5, 7), 0),
-        (3, 5, 15, (4, 9), 2),
-        (2, 17, 33, (13, 6), 1),
-        (1, 40, 7, (9, 34), 1),
-        (5, 3, 4, (7, 7), 1),
-        (1, 6, 2, (3, 140), 1),
-    ] {
+    for (batch, channels, outputs, size, pad) in INDIVISIBLE {
         let spec = conv(batch, channels, outputs, size, pad).backward_weights();
         check(&spec);
         check(&exchanged(spec));

@@ -206,13 +206,6 @@ impl Channels for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn announce(at: *const f32, stride: isize) {
-        for i in 0..GROUP {
-            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_offset(i as isize * stride).cast());
-        }
-    }
-
-    #[inline(always)]
     unsafe fn store_rows(self, to: *mut f32, panel: usize) {
         _mm256_storeu_ps(to, _mm512_castps512_ps256(self.0));
         _mm256_storeu_ps(to.wrapping_add(panel), _mm512_extractf32x8_ps::<1>(self.0));

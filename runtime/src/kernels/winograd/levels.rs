@@ -55,13 +55,6 @@ pub(crate) mod avx2 {
         }
 
         #[inline(always)]
-        unsafe fn announce(at: *const f32, stride: isize) {
-            for i in 0..GROUP {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_offset(i as isize * stride).cast());
-            }
-        }
-
-        #[inline(always)]
         unsafe fn store_rows(self, to: *mut f32, panel: usize) {
             _mm_storeu_ps(to, _mm256_castps256_ps128(self.0));
             _mm_storeu_ps(to.wrapping_add(panel), _mm256_extractf128_ps::<1>(self.0));

@@ -10,7 +10,7 @@
 //! tile is then a window of whole vectors.
 
 use super::super::super::abi::{GROUP, TransposeFn};
-use super::super::super::simd::SimdMath;
+use super::super::super::simd::{SimdMath, prefetch_near};
 use super::super::super::tile::copy_short;
 use super::super::shape::{Strides, WeightStrides};
 use super::super::transform::Variant;
@@ -35,12 +35,13 @@ pub(in super::super) trait Channels: SimdMath {
         }
     }
 
-    /// Announces a row of sixteen channels, as [`Self::turn`] will read it.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `Self`; `at` may be anything.
+    /// Asks for a row of sixteen channels, as [`Self::turn`] will read it; `at` may be anything.
     #[inline(always)]
-    unsafe fn announce(_at: *const f32, _stride: isize) {}
+    fn announce(at: *const f32, stride: isize) {
+        for i in 0..GROUP as isize {
+            prefetch_near(at.wrapping_offset(i * stride));
+        }
+    }
 
     /// Stores lanes in runs of [`Self::ROWS`], `panel` elements apart.
     ///
