@@ -181,14 +181,7 @@ impl<'a, T: Real> Run<'a, T> {
             let rows = self.row_panels(g, m0, m1, k0, k1, held);
             for n in (n0..n1).step_by(d.nr) {
                 let columns = self.column_panel(g, n, k0, k1);
-                // The panel after this one: of this block, of the next one, of the next tile.
-                let next_columns = if n + d.nr < n1 {
-                    self.packed_columns(g, n + d.nr, k0, k1)
-                } else if k1 < k_end {
-                    self.packed_columns(g, n0, k1, block_end(k1, k_end, d))
-                } else {
-                    self.packed_columns(g, n1, k_begin, block_end(k_begin, k_end, d))
-                };
+                let next_columns = self.columns_after(g, n, (n0, n1), (k0, k1), (k_begin, k_end));
                 let (partial, stride) = if d.k_splits > 1 {
                     (self.partials.add(self.partial_at(split, g, m0, n)), self.partial_stride())
                 } else {
@@ -200,7 +193,6 @@ impl<'a, T: Real> Run<'a, T> {
                     call.k = k1 - k0;
                     call.a = rows.add((m - m0) * (k1 - k0));
                     call.b = columns;
-                    call.ahead = [Ahead::nothing(call.a); 2];
                     if d.rows.packed && n == n0 {
                         call.ahead[0] = Ahead { at: call.a.wrapping_add(d.mr * (k1 - k0)), step: d.mr };
                     }
@@ -280,6 +272,26 @@ impl<'a, T: Real> Run<'a, T> {
         op.packed.then(|| self.columns.wrapping_add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0)))
     }
 
+    /// Where the caller packed the panel that is multiplied after the one at `n`: of this k block, of the next one, of the
+    /// next tile.
+    unsafe fn columns_after(
+        &self,
+        g: usize,
+        n: usize,
+        (n0, n1): (usize, usize),
+        (k0, k1): (usize, usize),
+        (k_begin, k_end): (usize, usize),
+    ) -> Option<*const T> {
+        let d = self.d;
+        if n + d.nr < n1 {
+            self.packed_columns(g, n + d.nr, k0, k1)
+        } else if k1 < k_end {
+            self.packed_columns(g, n0, k1, block_end(k1, k_end, d))
+        } else {
+            self.packed_columns(g, n1, k_begin, block_end(k_begin, k_end, d))
+        }
+    }
+
     /// A call for the block at `(m, n)` with everything but its operands.
     unsafe fn call(&self, g: usize, m: usize, n: usize) -> TileCall<T> {
         let d = self.d;
@@ -288,13 +300,6 @@ impl<'a, T: Real> Run<'a, T> {
         };
         let out_batch = *d.out_batch.add(g) as isize;
         TileCall {
-            k: 0,
-            a: null(),
-            b: null(),
-            ahead: [Ahead::nothing(null()); 2],
-            partial: std::ptr::null_mut(),
-            partial_stride: 0,
-            load: false,
             last: true,
             out: self.out.wrapping_offset(out_batch),
             rows: d.out_m.add(m),
@@ -308,8 +313,7 @@ impl<'a, T: Real> Run<'a, T> {
             scale_n: pick(d.epilogue.scale, 2, self.scale, n),
             activation: d.epilogue.activation,
             alpha: d.epilogue.alpha.map(T::from_f64),
-            activate: self.table.activate,
-            transpose: self.table.transpose,
+            ..TileCall::sums(0, 0, self.table)
         }
     }
 

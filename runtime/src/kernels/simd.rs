@@ -35,30 +35,35 @@ macro_rules! real {
 real!(f32);
 real!(f64);
 
-/// Asks for the line of `at` in the second-level cache. Any address will do: a prefetch never faults.
-#[inline(always)]
-pub(crate) fn prefetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the instruction is part of every x86-64 processor and reads nothing that the program sees.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+macro_rules! prefetch {
+    ($(#[$doc:meta])* $name:ident, $hint:ident) => {
+        $(#[$doc])*
+        ///
+        /// Any address will do: a prefetch never faults.
+        #[inline(always)]
+        pub(crate) fn $name<T>(at: *const T) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the instruction is part of every x86-64 processor and reads nothing that the program sees.
+            unsafe {
+                use std::arch::x86_64::{$hint, _mm_prefetch};
+                _mm_prefetch::<$hint>(at.cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = at;
+        }
+    };
 }
-
-/// Asks for the line of `at` in the first-level cache, as [`prefetch`] otherwise.
-#[inline(always)]
-pub(crate) fn prefetch_near<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as in `prefetch`.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+prefetch! {
+    /// Asks for the line of `at` in the second-level cache.
+    prefetch, _MM_HINT_T1
+}
+prefetch! {
+    /// Asks for the line of `at` in the first-level cache.
+    prefetch_near, _MM_HINT_T0
+}
+prefetch! {
+    /// Asks for the line of `at` in the first-level cache, to be written.
+    prefetch_write, _MM_HINT_ET0
 }
 
 /// One vector register.

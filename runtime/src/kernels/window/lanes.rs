@@ -2,7 +2,7 @@
 #![allow(clippy::needless_range_loop, reason = "taps number registers and addresses alike")]
 //! What a row of the input gives to the taps of a window, as vectors along the output row.
 
-use crate::kernels::simd::SimdWindow;
+use crate::kernels::simd::{SimdWindow, prefetch_near, prefetch_write};
 
 /// One vector for each of `K` taps along `row`, which points to what the first output meets with its first tap. `masks`
 /// says, for the tap a load begins at and by halves, which elements lie inside; unless `MASKED`, all do. Lanes outside
@@ -110,21 +110,15 @@ const AHEAD: usize = 1024;
 /// Asks for `len` elements a little after `at`, to be read. Tensors are walked front to back, plane after plane.
 #[inline(always)]
 pub(super) fn announce(at: *const f32, len: usize) {
-    #[cfg(target_arch = "x86_64")]
     for line in (0..len).step_by(16) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: SSE is part of the architecture, and a prefetch of any address does no harm.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast()) }
+        prefetch_near(at.wrapping_add(AHEAD + line));
     }
 }
 
 /// As [`announce`], to be written.
 #[inline(always)]
 pub(super) fn announce_write(at: *const f32, len: usize) {
-    #[cfg(target_arch = "x86_64")]
     for line in (0..len).step_by(16) {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.wrapping_add(AHEAD + line).cast()) }
+        prefetch_write(at.wrapping_add(AHEAD + line));
     }
 }

@@ -69,16 +69,10 @@ impl WinogradGradientPlan {
     /// [`WinogradError`], or the estimates if the direct sum is faster.
     pub fn choose(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, WinogradError> {
         const FEW: usize = 1024;
-        let (shape, _) = cuts(spec, kernels)?;
-        let positions = shape.images * shape.out_size.0 * shape.out_size.1;
-        if positions < FEW {
-            return Err(WinogradError::Few(positions));
-        }
         let estimate = WinogradEstimate::of_gradient(spec, kernels)?;
-        match estimate.best() {
-            Some(tile) => Self::new(spec, tile, kernels),
-            None => Err(WinogradError::Slower(estimate)),
-        }
+        let tile = estimate.best().ok_or(WinogradError::Slower(estimate))?;
+        let positions = spec.k.iter().product();
+        if positions < FEW { Err(WinogradError::Few(positions)) } else { Self::new(spec, tile, kernels) }
     }
 
     /// Multiply-adds of the sums that it replaces.
