@@ -164,8 +164,7 @@ fn draw_of(text: &str) -> Draw {
 }
 
 /// Types that code exists for.
-const DTYPES: [DType; 8] =
-    [DType::F32, DType::F64, DType::I8, DType::U8, DType::I32, DType::U32, DType::I64, DType::Bool];
+const DTYPES: [DType; 10] = DType::ALL;
 /// Shapes: a scalar, nothing, one element, rows that are no whole number of vectors.
 const SHAPES: [&[usize]; 5] = [&[], &[0], &[1, 1], &[3, 37], &[64]];
 
@@ -211,8 +210,13 @@ fn elementwise_case(op: Elementwise, dtype: DType, draw: Draw) -> Case {
     let graph = builder.finish().unwrap_or_else(|found| panic!("{}", render_all(&found, &|_| None)));
     let mut module = Module::default();
     module.add_graph(graph);
-    // A few units in the last place of f32.
-    let tolerance = Tolerance::OfEach(2e-6);
+    let tolerance = match dtype {
+        // One unit in the last place, as a result near the middle of two numbers may go to either.
+        DType::Bf16 => Tolerance::OfEach(2f64.powi(-7)),
+        DType::F16 => Tolerance::OfEach(2f64.powi(-10)),
+        // A few units in the last place of f32.
+        _ => Tolerance::OfEach(2e-6),
+    };
     // The domain of a logarithm has no negative numbers, and nothing is derived at infinity.
     let gradient =
         draw == Draw::Positive || draw == Draw::Signed && dtype == DType::F64 && op.row().domain == Domain::Numeric;

@@ -195,7 +195,11 @@ pub fn tensor(array: &Array) -> Tensor {
             DType::U32 => bytes.extend((int as u32).to_ne_bytes()),
             DType::I64 => bytes.extend(int.to_ne_bytes()),
             DType::I8 | DType::U8 | DType::Bool => bytes.push(int as u8),
-            other => panic!("no tensors of {other} in the suites"),
+            half => {
+                let mut element = [0; 2];
+                convert::encode_float(half, float, &mut element);
+                bytes.extend(element);
+            }
         }
     }
     Tensor::from_bytes(array.ty.clone(), &bytes).unwrap_or_else(|error| panic!("{error}"))

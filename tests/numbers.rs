@@ -4,6 +4,7 @@ use kiln_ir::module::stream;
 use kiln_ir::reference::Array;
 use kiln_ir::scalar::Number;
 use kiln_ir::types::{DType, TensorType};
+use kiln_rt::data::convert;
 
 /// Where the numbers of an input come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,8 +106,16 @@ fn float(dtype: DType, draw: &Draw, random: &mut Random) -> f64 {
         Draw::Special => *random.pick(&SPECIAL_FLOATS),
         Draw::Signed | Draw::List(_) => 4.0 * unit - 2.0,
     };
-    // What an f32 cannot hold would be an error of the input in binary64.
-    if dtype == DType::F32 { f64::from(number as f32) } else { number }
+    // What the type cannot hold would be an error of the input in binary64.
+    match dtype {
+        DType::F32 => f64::from(number as f32),
+        DType::Bf16 | DType::F16 => {
+            let mut bytes = [0; 2];
+            convert::encode_float(dtype, number, &mut bytes);
+            convert::decode(dtype, &bytes).unwrap_or(f64::NAN)
+        }
+        _ => number,
+    }
 }
 
 fn integer(dtype: DType, draw: &Draw, below: Option<u64>, random: &mut Random) -> i64 {

@@ -118,6 +118,6 @@ pub trait Emit {
     /// Makes the code of one nest.
     ///
     /// # Errors
-    /// If the nest breaks a rule, uses an element type without arithmetic (`bf16`, `f16`), or the machine cannot.
+    /// If the nest breaks a rule, computes in a half type, or the machine cannot.
     fn emit(&self, nest: &LoopNest) -> Result<CompiledKernel, CodegenError>;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use kiln_ir::graph::Graph;
-use kiln_ir::types::{DType, Name};
+use kiln_ir::types::Name;
 use kiln_ir::{Diagnostic, Module};
 use kiln_rt::executable::Executable;
 use kiln_rt::kernels::{self, Kernels, Level};
@@ -237,10 +237,6 @@ fn generate(
     states.extend(packs.iter().map(|packed| (packed.name.clone(), packed.state())));
     drafts.iter_mut().filter(|draft| draft.graph.name() == PREPARE).for_each(|draft| draft.packs = packs.clone());
     drafts.retain(|draft| draft.graph.name() != PREPARE || draft.nests().next().is_some());
-    let halves: Vec<Diagnostic> = drafts.iter().flat_map(Draft::halves).collect();
-    if !halves.is_empty() {
-        return Err(CompileError::Program(halves));
-    }
     let nests: Vec<LoopNest> = drafts.iter().flat_map(Draft::nests).cloned().collect();
     let code = JitCode::compile_at(&nests, options.level, options.texts)
         .map_err(|error| CompileError::Defect(error.to_string()))?;
@@ -270,18 +266,6 @@ fn generate(
 }
 
 impl Draft<'_> {
-    /// Kernels over half types, which have no machine code yet: a limit that the model's author can avoid.
-    fn halves(&self) -> impl Iterator<Item = Diagnostic> {
-        let computed =
-            self.lowered.iter().flat_map(|l| l.launches.iter().map(|(nest, _)| (nest, &l.provenance.source)));
-        computed.chain(self.copies.iter().map(|nest| (nest, &None))).filter_map(|(nest, source)| {
-            let dtypes = nest.exprs.iter().map(|&(_, dtype)| dtype);
-            let half = dtypes.into_iter().find(|dtype| matches!(dtype, DType::Bf16 | DType::F16))?;
-            let message = format!("`{}` computes in {half}, for which there is no compiled code yet", nest.name);
-            Some(Diagnostic::error("compile.K1", message).at(source.clone()).help("compute in f32"))
-        })
-    }
-
     fn nests(&self) -> impl Iterator<Item = &LoopNest> {
         let kernels = self.lowered.iter().flat_map(|l| l.launches.iter().map(|(nest, _)| nest));
         kernels.chain(&self.copies).chain(self.packs.iter().map(|packed| &packed.nest))
@@ -330,16 +314,6 @@ fn fingerprint(draft: &Draft<'_>, options: &Options) -> u64 {
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn half_types_are_refused_with_their_line() {
-        let text = "graph @f(%x: bf16[4]) {\n  %y: bf16[4] = relu %x\n  return %y\n}\n";
-        let module = kiln_ir::text::parse_module("half.kiln", text).unwrap();
-        let CompileError::Program(found) = compile(&module, &Options::default()).unwrap_err() else {
-            panic!("a limit is no defect");
-        };
-        assert_eq!((&*found[0].label, found[0].at.as_ref().unwrap().line), ("compile.K1", 2));
-    }
 
     /// Three convolutions of one shape, the last without its relu, in a script that binds nothing.
     fn three_convolutions() -> Program {

@@ -37,7 +37,8 @@ pub struct Map {
     pub reduce: Extents,
     /// Where operands are read.
     pub reads: Vec<Read>,
-    /// One expression per result.
+    /// One expression per result. Values are combined in the expression's type; where the result has another one, what
+    /// comes out is cast to it.
     pub exprs: Vec<ScalarExpr>,
     /// How the values over r become one.
     pub combine: Combine,
@@ -261,16 +262,31 @@ impl Map {
         self.reduce.is_empty() && self.reads.iter().all(|read| read.is_identity(self.parallel.len()))
     }
 
-    /// The two reads of a contraction: a sum of products of two reads, without loaded indices.
+    /// The two reads of a contraction: a sum of products of two reads, each perhaps cast to the type of the sum, without
+    /// loaded indices.
     pub fn as_contract(&self) -> Option<(&Read, &Read)> {
         use crate::scalar::{BinaryFn, ScalarNode};
         let [expr] = self.exprs.as_slice() else { return None };
         let ScalarNode::Binary(BinaryFn::Mul, a, b) = expr.node() else { return None };
-        let (ScalarNode::Read(a), ScalarNode::Read(b)) = (a.node(), b.node()) else { return None };
+        let (a, b) = (read_of(a)?, read_of(b)?);
+        let affine = |read: &Read| read.index.iter().all(|i| matches!(i, IndexExpr::Affine(_)));
         let contracts = self.combine == Combine::Each(Monoid::Sum)
-            && expr.dtype().is_float()
-            && [a, b].into_iter().all(|&r| self.reads[r].index.iter().all(|i| matches!(i, IndexExpr::Affine(_))));
-        contracts.then(|| (&self.reads[*a], &self.reads[*b]))
+            && matches!(expr.dtype(), DType::F32 | DType::F64 | DType::I32)
+            && [a, b].into_iter().all(|r| affine(&self.reads[r]));
+        contracts.then(|| (&self.reads[a], &self.reads[b]))
+    }
+}
+
+/// The read behind an expression that is one, or casts one.
+fn read_of(expr: &ScalarExpr) -> Option<usize> {
+    use crate::scalar::ScalarNode;
+    match expr.node() {
+        ScalarNode::Read(read) => Some(*read),
+        ScalarNode::Cast(inner) => match inner.node() {
+            ScalarNode::Read(read) => Some(*read),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

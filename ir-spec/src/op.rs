@@ -18,6 +18,7 @@ pub mod control;
 pub mod creation;
 mod dims;
 pub mod elementwise;
+mod half;
 pub mod indexing;
 pub mod loss;
 pub mod movement;

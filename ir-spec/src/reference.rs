@@ -212,7 +212,7 @@ impl Evaluator {
             }
             op => {
                 let types: Vec<TensorType> = operands.iter().map(|array| array.ty.clone()).collect();
-                match op.spec().body(&types, results) {
+                match op.body(&types, results) {
                     Body::Map(map) => self.map(node, &map, operands, results),
                     Body::Scatter(scatter) => self.scatter(node, &scatter, operands, results),
                     Body::Composite(graph) => Ok(self.evaluate(&graph, operands, states)?.returns),

@@ -93,6 +93,16 @@ impl DType {
         matches!(self, DType::F32 | DType::F64 | DType::Bf16 | DType::F16)
     }
 
+    /// `bf16 f16`: held and moved in 16 bits, computed in `f32`.
+    pub fn is_half(self) -> bool {
+        matches!(self, DType::Bf16 | DType::F16)
+    }
+
+    /// The type in which ops compute: `f32` for half types, any other itself.
+    pub fn computed(self) -> DType {
+        if self.is_half() { DType::F32 } else { self }
+    }
+
     /// `i8 u8 i32 u32 i64`; `bool` is neither float nor integer.
     pub fn is_integer(self) -> bool {
         !self.is_float() && self != DType::Bool

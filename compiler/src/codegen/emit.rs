@@ -58,6 +58,7 @@ impl ClifEmitter {
 
     fn compile(&self, nest: &LoopNest) -> Result<CompiledKernel, String> {
         nest.check().map_err(|error| error.reason)?;
+        let nest = &*nest.without_halves()?;
         let (context, builder) = &mut *self.memory.borrow_mut();
         context.clear();
         context.set_disasm(self.texts.asm);

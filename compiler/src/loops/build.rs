@@ -94,7 +94,7 @@ impl fmt::Display for Declined {
 
 /// Meaning of a node, from its own types.
 pub fn body_of(graph: &Graph, data: &NodeData) -> Body {
-    data.op.spec().body(&graph.types(&data.operands), &graph.types(&data.results))
+    data.op.body(&graph.types(&data.operands), &graph.types(&data.results))
 }
 
 /// The region of a kernel: the node's own, or the node alone.

@@ -73,6 +73,7 @@
 mod build;
 mod check;
 mod expr;
+mod half;
 mod index;
 
 use std::num::NonZeroU32;

@@ -186,6 +186,7 @@ impl LoopNest {
             ExprNode::Compare(function, a, b) => list(&lower(function), &[*a, *b]),
             ExprNode::Select(condition, a, b) => list("select", &[*condition, *a, *b]),
             ExprNode::Cast(x) => list(self.dtype(expr).name(), &[*x]),
+            ExprNode::Bits(x) => list("bits", &[*x]),
             ExprNode::Philox { key, counter, position } => {
                 format!("philox({key:#x}, {}, {})", self.text_with(*counter, names), self.text_with(*position, names))
             }

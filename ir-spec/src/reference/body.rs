@@ -30,7 +30,10 @@ impl Evaluator {
                 first = false;
                 Ok(())
             })?;
-            columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+            for (number, (column, value)) in columns.iter_mut().zip(values).enumerate() {
+                let (of, to) = (map.exprs[number].dtype(), results[number].dtype);
+                column.push(if of == to { value } else { self.cast(value, to) });
+            }
             Ok(())
         })?;
         let arrays = results.iter().zip(columns).map(|(ty, column)| {

@@ -53,7 +53,7 @@ impl Evaluator {
         }
     }
 
-    fn cast(&self, value: Number, dtype: DType) -> Number {
+    pub(super) fn cast(&self, value: Number, dtype: DType) -> Number {
         match value {
             Number::Float(x) if dtype == DType::Bool => Number::Int((x != 0.0).into()),
             Number::Int(x) if dtype == DType::Bool => Number::Int((x != 0).into()),

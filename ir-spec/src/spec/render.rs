@@ -104,7 +104,7 @@ fn one_op(out: &mut String, entry: &OpEntry, example: &Example, constraints: &[&
         list(out, constraints);
     }
     if let Some((graph, node)) = graph.zip(node)
-        && let Body::Composite(body) = node.op.spec().body(&graph.types(&node.operands), &graph.types(&node.results))
+        && let Body::Composite(body) = node.op.body(&graph.types(&node.operands), &graph.types(&node.results))
     {
         let text = print_graph(&body.renamed(entry.mnemonic), &PrintOptions::default());
         let _ = writeln!(out, "\nIts meaning, for the types of the example:\n\n```\n{}\n```", text.trim());

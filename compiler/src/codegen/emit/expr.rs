@@ -2,7 +2,7 @@
 
 use kiln_ir::scalar::Number;
 
-use super::function::{Emitted, Emitter, LANES, Val};
+use super::function::{Emitted, Emitter, LANES, Val, lane_type, scalar_type};
 use super::index::Along;
 use crate::loops::nest::{Expr, ExprNode, Index};
 
@@ -89,6 +89,10 @@ impl Emitter<'_, '_> {
                     x @ Val::Lanes(..) => self.lanes_cast(from, dtype, x),
                 }
             }
+            ExprNode::Bits(x) => Ok(match self.eval(*x)? {
+                Val::One(x) => Val::One(self.bits(x, scalar_type(dtype))),
+                Val::Lanes(x, _) => Val::Lanes(self.bits(x, lane_type(dtype).0), None),
+            }),
             ExprNode::Philox { key, counter, position } => match (self.eval(*counter)?, self.eval(*position)?) {
                 (Val::One(counter), Val::One(position)) => Ok(Val::One(self.philox(*key, counter, position))),
                 _ => {

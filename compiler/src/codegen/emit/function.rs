@@ -26,7 +26,8 @@ pub(super) type Emitted<T> = Result<T, String>;
 pub(super) enum Val {
     /// The same in all lanes.
     One(Value),
-    /// Four lanes: one register, or two for types of 64 bit. Integers of 8 bit take 32, `bool` is 0 or -1 in 32.
+    /// Four lanes: one register, or two for types of 64 bit. Integers of 8 bit and the bits of half types take 32,
+    /// `bool` is 0 or -1 in 32.
     Lanes(Value, Option<Value>),
 }
 
@@ -153,9 +154,6 @@ pub(super) fn emit(
     func: &mut Function,
     context: &mut FunctionBuilderContext,
 ) -> Emitted<Extras> {
-    if let Some((_, dtype)) = nest.exprs.iter().find(|(_, dtype)| matches!(dtype, DType::Bf16 | DType::F16)) {
-        return Err(format!("{dtype} has no arithmetic in generated code yet"));
-    }
     let mut b = FunctionBuilder::new(func, context);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
@@ -372,10 +370,9 @@ pub(super) fn scalar_type(dtype: DType) -> Type {
     match dtype {
         DType::F32 => types::F32,
         DType::F64 => types::F64,
-        DType::I32 | DType::U32 => types::I32,
+        DType::I32 | DType::U32 | DType::Bf16 | DType::F16 => types::I32,
         DType::I64 => types::I64,
         DType::I8 | DType::U8 | DType::Bool => types::I8,
-        DType::Bf16 | DType::F16 => types::I16,
     }
 }
 

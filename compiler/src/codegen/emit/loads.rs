@@ -28,11 +28,29 @@ impl Emitter<'_, '_> {
 
     fn load_one(&mut self, place: Place, index: &Index, dtype: DType) -> Emitted<Value> {
         let (pointer, offset) = self.address(place, index)?;
-        Ok(self.b.ins().load(scalar_type(dtype), trusted(), pointer, offset))
+        Ok(self.load_element(dtype, pointer, offset))
+    }
+
+    fn load_element(&mut self, dtype: DType, pointer: Value, offset: i32) -> Value {
+        if dtype.is_half() {
+            return self.b.ins().uload16(scalar_type(dtype), trusted(), pointer, offset);
+        }
+        self.b.ins().load(scalar_type(dtype), trusted(), pointer, offset)
+    }
+
+    fn store_element(&mut self, dtype: DType, value: Value, pointer: Value, offset: i32) {
+        if dtype.is_half() {
+            self.b.ins().istore16(trusted(), value, pointer, offset);
+        } else {
+            self.b.ins().store(trusted(), value, pointer, offset);
+        }
     }
 
     fn load_lanes(&mut self, dtype: DType, pointer: Value, offset: i32) -> Val {
         let (ty, two) = lane_type(dtype);
+        if dtype.is_half() {
+            return Val::Lanes(self.b.ins().uload16x4(trusted(), pointer, offset), None);
+        }
         if dtype.bytes() == 1 {
             let bytes = self.b.ins().load(types::I32, trusted(), pointer, offset);
             let register = self.b.ins().scalar_to_vector(types::I32X4, bytes);
@@ -102,7 +120,7 @@ impl Emitter<'_, '_> {
         let (base, first) = self.base(place)?;
         let base = self.add_imm(base, first);
         let pointer = self.b.ins().select(condition, pointer, base);
-        let loaded = self.b.ins().load(scalar_type(dtype), trusted(), pointer, 0);
+        let loaded = self.load_element(dtype, pointer, 0);
         Ok(self.pick(condition, loaded, otherwise))
     }
 
@@ -174,7 +192,7 @@ impl Emitter<'_, '_> {
         if along == Along::Uniform && self.lane.is_none() {
             let Val::One(value) = self.eval(value)? else { return Err("lanes in one element".to_string()) };
             let (pointer, offset) = self.address(place, index)?;
-            self.b.ins().store(trusted(), value, pointer, offset);
+            self.store_element(dtype, value, pointer, offset);
             return Ok(());
         }
         let value = self.operand(value)?;
@@ -189,13 +207,20 @@ impl Emitter<'_, '_> {
             let address = self.address(place, index);
             self.single = None;
             let (pointer, offset) = address?;
-            self.b.ins().store(trusted(), elements[lane as usize], pointer, offset);
+            self.store_element(dtype, elements[lane as usize], pointer, offset);
         }
         Ok(())
     }
 
     fn store_lanes(&mut self, dtype: DType, value: Val, pointer: Value, offset: i32) {
         let Val::Lanes(low, high) = value else { return };
+        if dtype.is_half() {
+            let words = self.b.ins().unarrow(low, low);
+            let words = self.bits(words, types::I64X2);
+            let words = self.b.ins().extractlane(words, 0);
+            self.b.ins().store(trusted(), words, pointer, offset);
+            return;
+        }
         if dtype.bytes() > 1 {
             self.b.ins().store(trusted(), low, pointer, offset);
             if let Some(high) = high {

@@ -131,6 +131,7 @@ fn binary<A: Element, B: Element>(pairs: &[(A, A)], f: impl Fn(&NestBuilder, &[E
 
 mod checks;
 mod functions;
+mod halves;
 mod integers;
 mod nests;
 mod rng;

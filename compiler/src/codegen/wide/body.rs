@@ -82,8 +82,7 @@ impl Writer<'_> {
             }
             Op::Store { at, element, value } => {
                 let from = self.register(value, copy);
-                let instruction =
-                    if element == Element::Word { instructions::VMOVUPS_STORE } else { instructions::VPMOVDB };
+                let instruction = store_instruction(element);
                 let memory = Rm::Memory(self.memory(at, copy));
                 let lanes = self.tail_lanes().map_or(Lanes::All, Lanes::Where);
                 self.a.evex(instruction, from, 0, memory, lanes, None);
@@ -262,6 +261,15 @@ fn load_instruction(element: Element) -> Evex {
         Element::Word => instructions::VMOVUPS,
         Element::Signed => instructions::VPMOVSXBD,
         Element::Unsigned => instructions::VPMOVZXBD,
+        Element::Half => instructions::VPMOVZXWD,
+    }
+}
+
+fn store_instruction(element: Element) -> Evex {
+    match element {
+        Element::Word => instructions::VMOVUPS_STORE,
+        Element::Signed | Element::Unsigned => instructions::VPMOVDB,
+        Element::Half => instructions::VPMOVDW,
     }
 }
 

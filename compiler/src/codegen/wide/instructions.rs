@@ -90,6 +90,8 @@ instructions! {
     VBROADCASTSS: "vbroadcastss" 2 1 0 0x18 Form::Two, 4;
     VPMOVZXBD: "vpmovzxbd" 2 1 0 0x31 Form::Two, 16;
     VPMOVSXBD: "vpmovsxbd" 2 1 0 0x21 Form::Two, 16;
+    VPMOVZXWD: "vpmovzxwd" 2 1 0 0x33 Form::Two, 32;
+    VPMOVDW: "vpmovdw" 2 2 0 0x33 Form::Store, 32;
     VPMOVDB: "vpmovdb" 2 2 0 0x31 Form::Store, 16;
     VMOVSS_STORE: "vmovss" 1 2 0 0x11 Form::Store, 4;
     VCMPPS: "vcmpps" 1 0 0 0xc2 Form::Compare, 64;

@@ -41,7 +41,7 @@ pub(in crate::codegen) struct Stream(pub(super) u32);
 /// How a stream advances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::codegen) struct StreamData {
-    /// Bytes of an element, 1 or 4.
+    /// Bytes of an element, 1, 2 or 4.
     pub(in crate::codegen) size: u8,
     /// Elements from lane to lane: 0, 1 or 2.
     pub(in crate::codegen) step: u8,
@@ -69,6 +69,8 @@ pub(in crate::codegen) enum Element {
     Signed,
     /// 8 bit without sign.
     Unsigned,
+    /// 16 bit without sign.
+    Half,
 }
 
 /// A value that is carried from one vector to the next, with a partial value per lane.

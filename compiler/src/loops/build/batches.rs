@@ -61,8 +61,9 @@ pub(super) fn build(
                 let (data, _) = reduce::member(cx, value)?;
                 for &value in &data.results {
                     let local = *cx.row_values.get(&value).ok_or(Declined::Body)?;
-                    let place = cx.nest.scratch(&**cx.region.value_name(value), cx.region.ty(value).dtype, batch);
-                    list.push(cx.nest.store(place, at.clone(), cx.nest.value(local)));
+                    let total = cx.nest.value(local);
+                    let place = cx.nest.scratch(&**cx.region.value_name(value), cx.nest.dtype(total), batch);
+                    list.push(cx.nest.store(place, at.clone(), total));
                     waiting.push((value, place));
                 }
             }
@@ -84,8 +85,9 @@ fn over_batches(first: Var, tiling: &Tiling, batch: usize) -> Loop {
 fn taken_up(cx: &mut Evaluator<'_>, waiting: &[(Value, Place)], at: &Index) -> Vec<Stmt> {
     let mut list = Vec::new();
     for &(value, place) in waiting {
-        let local = cx.nest.local(cx.region.value_name(value), cx.region.ty(value).dtype);
-        list.push(Stmt::Let { local, value: cx.nest.load(place, at.clone()) });
+        let total = cx.nest.load(place, at.clone());
+        let local = cx.nest.local(cx.region.value_name(value), cx.nest.dtype(total));
+        list.push(Stmt::Let { local, value: total });
         cx.row_values.insert(value, local);
     }
     list

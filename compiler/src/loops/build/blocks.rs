@@ -205,8 +205,8 @@ fn partials(
     for &value in form.stages.iter().flatten() {
         let (data, map) = reduce::member(cx, value)?;
         let Combine::Each(monoid) = map.combine else { return Err(Declined::Body) };
-        for &value in &data.results {
-            let dtype = cx.region.ty(value).dtype;
+        for (&value, expr) in data.results.iter().zip(&map.exprs) {
+            let dtype = expr.dtype();
             let name = format!("{}.blocks", cx.region.value_name(value));
             partials.push(Partial { value, dtype, monoid, place: declare(cx, &name, dtype) });
         }

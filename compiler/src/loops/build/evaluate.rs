@@ -22,7 +22,7 @@ pub(super) struct Evaluator<'a> {
     pub(super) results: Vec<Place>,
     /// Body of each member, by node.
     maps: Vec<Option<Map>>,
-    /// Reduced values of the current row.
+    /// Reduced values of the current row, in the type in which they are combined.
     pub(super) row_values: HashMap<Value, Local>,
     /// Index of the current row, and of the current element if it lies in an element loop.
     pub(super) row: Vec<Index>,
@@ -142,7 +142,9 @@ impl<'a> Evaluator<'a> {
     /// `value` at `at`; where `guard` is false it may be anything, but nothing outside is loaded.
     pub(super) fn value(&mut self, value: Value, at: &[Index], guard: Option<Expr>) -> Result<Expr, Declined> {
         if let Some(&local) = self.row_values.get(&value) {
-            return if at == self.row { Ok(self.nest.value(local)) } else { Err(Declined::Row) };
+            let combined = self.nest.value(local);
+            let stored = self.region.ty(value).dtype;
+            return if at == self.row { Ok(self.nest.cast(combined, stored)) } else { Err(Declined::Row) };
         }
         let key = (value, at.to_vec(), guard);
         if let Some(&known) = self.memo.get(&key) {
@@ -175,6 +177,7 @@ impl<'a> Evaluator<'a> {
                 }
                 let point = point_of(&map, at, &extents);
                 let expr = self.expression(self.region.node(node), &map, result, &point, guard)?;
+                let expr = self.nest.cast(expr, data.ty.dtype);
                 if kept.is_none() && (self.uses[value.index()] < 2 || guard.is_some() || is_leaf(&map)) {
                     return Ok(expr);
                 }

@@ -103,7 +103,7 @@ pub(super) fn unrolled(cx: &mut Evaluator<'_>, form: &RowForm, stage: &[Value]) 
             current = take(cx, data, &map, &point, &current, position == 0)?;
         }
         for (&v, expr) in data.results.iter().zip(current) {
-            let local = cx.nest.local(cx.region.value_name(v), cx.region.ty(v).dtype);
+            let local = cx.nest.local(cx.region.value_name(v), cx.nest.dtype(expr));
             lets.push(Stmt::Let { local, value: expr });
             values.push((v, local));
         }
@@ -164,8 +164,8 @@ pub(super) fn trial(
     let (data, map) = member(cx, value)?;
     let point = point(form, &map, row, reduced);
     for (result, &v) in data.results.iter().enumerate() {
-        cx.expression(data, &map, result, &point, None)?;
-        let local = cx.nest.local("row", cx.region.ty(v).dtype);
+        let expr = cx.expression(data, &map, result, &point, None)?;
+        let local = cx.nest.local("row", cx.nest.dtype(expr));
         cx.row_values.insert(v, local);
     }
     Ok(())
@@ -183,7 +183,7 @@ pub(super) fn member<'a>(cx: &Evaluator<'a>, value: Value) -> Result<(&'a NodeDa
 
 fn reducer(cx: &Evaluator<'_>, data: &NodeData, map: &Map, result: usize, levels: usize) -> Reducer {
     let value = data.results[result];
-    let dtype = cx.region.ty(value).dtype;
+    let dtype = map.exprs[result].dtype();
     let name = cx.region.value_name(value);
     let (init, combine) = match map.combine {
         Combine::Each(monoid) => (monoid.neutral(dtype), Some(monoid.function())),

@@ -42,8 +42,10 @@ pub(super) fn build(name: &str, region: &Graph) -> Result<Option<Built>, Decline
     };
     let value = cx.expression(data, &map, 0, &point, None)?;
     let place = linear(&target, &result);
-    let sum = cx.nest.binary(scatter.monoid.function(), cx.nest.load(out, place.clone()), value);
-    let inner = cx.end(vec![cx.nest.store(out, place, sum)]);
+    let dtype = region.ty(data.results[0]).dtype;
+    let current = cx.nest.cast(cx.nest.load(out, place.clone()), dtype.computed());
+    let sum = cx.nest.binary(scatter.monoid.function(), current, value);
+    let inner = cx.end(vec![cx.nest.store(out, place, cx.nest.cast(sum, dtype))]);
     let push = push_loops(&cx, &scatter, &vars, inner);
 
     let empty = scatter.domain.contains(&0);

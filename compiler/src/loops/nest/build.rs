@@ -47,6 +47,12 @@ impl NestBuilder {
         NestBuilder { state: RefCell::new(State::new(name.into())) }
     }
 
+    /// A nest with what another one declares, and no expressions.
+    pub(super) fn declaring(nest: &LoopNest) -> NestBuilder {
+        let nest = LoopNest { exprs: Vec::new(), body: Vec::new(), ..nest.clone() };
+        NestBuilder { state: RefCell::new(State { nest, numbers: HashMap::new() }) }
+    }
+
     /// Declares the next buffer.
     pub fn buffer(&self, name: impl Into<String>, dtype: DType, elements: usize, access: Access) -> Place {
         let buffers = &mut self.state.borrow_mut().nest.buffers;
@@ -204,6 +210,12 @@ impl NestBuilder {
         if self.dtype(x) == dtype { x } else { self.expr(ExprNode::Cast(x), dtype) }
     }
 
+    /// The bits of an `f32` as `u32`, or the other way.
+    pub fn bits(&self, x: Expr) -> Expr {
+        let to = if self.dtype(x) == DType::F32 { DType::U32 } else { DType::F32 };
+        self.expr(ExprNode::Bits(x), to)
+    }
+
     /// Random bits as `u32`; counter and position are `i64`.
     pub fn philox(&self, key: u64, counter: Expr, position: Expr) -> Expr {
         self.expr(ExprNode::Philox { key, counter, position }, DType::U32)
@@ -285,7 +297,7 @@ impl NestBuilder {
         }
     }
 
-    fn expr(&self, node: ExprNode, dtype: DType) -> Expr {
+    pub(super) fn expr(&self, node: ExprNode, dtype: DType) -> Expr {
         let State { nest, numbers } = &mut *self.state.borrow_mut();
         *numbers.entry((node, dtype)).or_insert_with_key(|key| {
             nest.exprs.push(key.clone());

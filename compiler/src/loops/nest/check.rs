@@ -65,6 +65,7 @@ impl Checker<'_> {
         match node {
             ExprNode::Literal(_) | ExprNode::Cast(_) => true,
             ExprNode::Local(local) => self.nest.locals.get(local.0 as usize).is_some_and(|l| l.dtype == dtype),
+            ExprNode::Bits(x) => matches!((of(x), dtype), (DType::F32, DType::U32) | (DType::U32, DType::F32)),
             ExprNode::Index(_) => dtype == DType::I64,
             ExprNode::InRange(..) => dtype == DType::Bool,
             ExprNode::Load(place, _) => self.nest.place(*place).is_some_and(|(element, _)| element == dtype),

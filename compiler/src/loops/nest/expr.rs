@@ -45,6 +45,8 @@ pub enum ExprNode {
     Select(Expr, Expr, Expr),
     /// The value in the node's type.
     Cast(Expr),
+    /// The 32 bits of an `f32` as `u32`, or the other way.
+    Bits(Expr),
     /// First word of Philox4x32-10 as `u32`; counter and position are `i64`.
     Philox {
         /// Stream.
@@ -65,7 +67,7 @@ impl ExprNode {
             | ExprNode::Index(_)
             | ExprNode::InRange(..)
             | ExprNode::Load(..) => (None, None, None),
-            ExprNode::Unary(_, x) | ExprNode::Cast(x) => (Some(x), None, None),
+            ExprNode::Unary(_, x) | ExprNode::Cast(x) | ExprNode::Bits(x) => (Some(x), None, None),
             ExprNode::Binary(_, x, y) | ExprNode::Compare(_, x, y) => (Some(x), Some(y), None),
             ExprNode::Philox { counter, position, .. } => (Some(counter), Some(position), None),
             ExprNode::GuardedLoad { condition, otherwise, .. } => (Some(condition), Some(otherwise), None),

@@ -9,7 +9,8 @@ use crate::codegen::wide::tape::{At, Binary, Compare, Element, Op, Source, Strea
 use crate::loops::nest::{Atom, Expr, Index, Place};
 
 impl Lowering<'_> {
-    pub(super) fn load(&mut self, place: Place, index: &Index, dtype: DType) -> Lowered<Value> {
+    pub(super) fn load(&mut self, place: Place, index: &Index) -> Lowered<Value> {
+        let dtype = self.element_of(place)?;
         let element = element(dtype)?;
         let at = self.at(place, index, dtype)?;
         let lanes = self.wide.tape.runs_along_lanes(at.stream);
@@ -27,6 +28,11 @@ impl Lowering<'_> {
             return Ok(Value::Mask(mask));
         }
         Ok(Value::Vector(to))
+    }
+
+    /// Type of the elements in memory.
+    pub(super) fn element_of(&self, place: Place) -> Lowered<DType> {
+        self.nest.place(place).map(|(dtype, _)| dtype).ok_or("an undeclared place")
     }
 
     /// Whether a quotient or remainder is a digit of the outermost variable, of which there is one divisor.
@@ -85,8 +91,8 @@ impl Lowering<'_> {
         index: &Index,
         condition: Expr,
         otherwise: Expr,
-        dtype: DType,
     ) -> Lowered<Value> {
+        let dtype = self.element_of(place)?;
         let element = element(dtype)?;
         let otherwise = self.source(otherwise)?;
         let at = self.at(place, index, dtype)?;

@@ -170,7 +170,8 @@ pub(super) fn element(dtype: DType) -> Lowered<Element> {
         DType::F32 | DType::I32 | DType::U32 => Ok(Element::Word),
         DType::I8 => Ok(Element::Signed),
         DType::U8 | DType::Bool => Ok(Element::Unsigned),
-        _ => Err("elements of 64 or 16 bit"),
+        DType::Bf16 | DType::F16 => Ok(Element::Half),
+        _ => Err("elements of 64 bit"),
     }
 }
 

@@ -186,7 +186,7 @@ impl Lowering<'_> {
     }
 
     pub(super) fn store(&mut self, place: Place, index: &Index, value: Expr) -> Lowered<()> {
-        let dtype = self.nest.place(place).ok_or("an undeclared place")?.0;
+        let dtype = self.element_of(place)?;
         let element = element(dtype)?;
         let value = match self.eval(value)? {
             Value::Truth(_) => return Err("a truth value that is the same in all lanes"),
@@ -374,10 +374,10 @@ impl Lowering<'_> {
             ExprNode::Index(_) => Err("arithmetic with positions"),
             ExprNode::InRange(index, limit) => self.in_range(index, *limit),
             ExprNode::GuardedLoad { place, index, condition, otherwise } => {
-                self.guarded_load(*place, index, *condition, *otherwise, dtype)
+                self.guarded_load(*place, index, *condition, *otherwise)
             }
             ExprNode::Philox { .. } => Err("random numbers"),
-            ExprNode::Load(place, index) => self.load(*place, index, dtype),
+            ExprNode::Load(place, index) => self.load(*place, index),
             ExprNode::Unary(f, x) => self.unary(*f, *x, dtype),
             ExprNode::Binary(f, a, b) => self.binary(*f, *a, *b, dtype),
             ExprNode::MulAdd(a, b, c) if dtype == DType::F32 => {
@@ -398,6 +398,7 @@ impl Lowering<'_> {
                 Ok(vector(self.wide.tape.select(mask, a, b)))
             }
             ExprNode::Cast(x) => self.cast(*x, dtype),
+            ExprNode::Bits(x) => self.source(*x).map(vector),
         }
     }
 }
