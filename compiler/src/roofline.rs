@@ -92,7 +92,7 @@ pub fn rooflines(compiled: &Compiled, ceilings: &Ceilings, caches: Caches) -> Ve
         .map(|((launch, source), bytes)| {
             let double =
                 source.is_some_and(|s| s.nest.exprs.iter().any(|(_, dtype)| *dtype == DType::F64) || is_double(s));
-            let peak = if double { ceilings.gflops / 2.0 } else { ceilings.gflops };
+            let peak = if double { ceilings.gflops / 2.0 } else { ceilings.gflops * terms_per_step(source) };
             roofline(launch.flops, bytes, peak, ceilings)
         })
         .collect()
@@ -101,6 +101,12 @@ pub fn rooflines(compiled: &Compiled, ceilings: &Ceilings, caches: Caches) -> Ve
 /// Whether a contraction is one of `f64`.
 fn is_double(source: LaunchSource<'_>) -> bool {
     source.lowered.contractions.iter().any(|plan| plan.direct().is_some_and(|plan| plan.element_bytes() == 8))
+}
+
+/// Terms of a sum that one instruction multiplies for each lane of 32 bit.
+fn terms_per_step(source: Option<LaunchSource<'_>>) -> f64 {
+    let plans = source.into_iter().flat_map(|source| &source.lowered.contractions);
+    plans.filter_map(|plan| plan.direct()).map(|plan| plan.terms_per_step()).max().unwrap_or(1) as f64
 }
 
 /// `bytes` that come from the second level, the third, and memory: each passes through the levels before its own.

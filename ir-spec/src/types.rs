@@ -103,6 +103,15 @@ impl DType {
         if self.is_half() { DType::F32 } else { self }
     }
 
+    /// Whether a cast to `wide` costs nothing where a micro-kernel reads its operand: half types in `f32`, bytes in `i32`.
+    pub fn is_read_as(self, wide: DType) -> bool {
+        match wide {
+            DType::F32 => self.is_half(),
+            DType::I32 => matches!(self, DType::I8 | DType::U8),
+            _ => false,
+        }
+    }
+
     /// `i8 u8 i32 u32 i64`; `bool` is neither float nor integer.
     pub fn is_integer(self) -> bool {
         !self.is_float() && self != DType::Bool

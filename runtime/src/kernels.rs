@@ -38,10 +38,12 @@ use std::fmt;
 
 mod abi;
 mod contract;
+mod convert;
 mod drive;
 pub mod entry;
 mod estimate;
 mod gather;
+mod half;
 pub mod limits;
 mod math;
 mod pack;
@@ -59,6 +61,10 @@ mod winograd;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod dot_avx2;
+#[cfg(target_arch = "x86_64")]
+mod dot_avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -74,7 +80,7 @@ pub use contract::ContractPlan;
 pub use drive::{contract_reduce, contract_tiles, pack_operand};
 pub use estimate::Estimate;
 pub use spec::{
-    Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
+    Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side, Stored,
 };
 pub use tiling::{Product, Tiling};
 pub use winograd::{
@@ -178,6 +184,8 @@ pub struct Kernels {
     pub strips: &'static Strips,
     pub(crate) f32: &'static abi::Table<f32>,
     pub(crate) f64: &'static abi::Table<f64>,
+    /// `bf16` and `f16`.
+    pub(crate) half: &'static [half::Half<f32>; 2],
     pub(crate) window: &'static window::WindowTable,
 }
 
@@ -204,17 +212,67 @@ impl Kernels {
     }
 }
 
+/// Tables by operands' types, where the processor's instructions beyond those of the level choose.
+impl Kernels {
+    /// Blocks that sum in `f32`, for operands of these types.
+    pub(crate) fn halves(&self, left: Element, right: Element) -> Option<&'static abi::Table<f32>> {
+        match (left, right) {
+            #[cfg(target_arch = "x86_64")]
+            (Element::Bf16, Element::Bf16) if self.level == Level::Avx512 && is_x86_feature_detected!("avx512bf16") => {
+                Some(&dot_avx512::BF16)
+            }
+            _ => [left, right]
+                .iter()
+                .all(|e| matches!(e, Element::F32 | Element::Bf16 | Element::F16))
+                .then_some(self.f32),
+        }
+    }
+
+    /// Blocks that sum in `i32`, for operands of these types, and whether the right operand has to give the rows, if it
+    /// matters.
+    pub(crate) fn integers(&self, left: Element, right: Element) -> Option<(&'static abi::Table<i32>, Option<bool>)> {
+        let integers = |e: &Element| matches!(e, Element::I8 | Element::U8 | Element::I32);
+        if ![left, right].iter().all(integers) {
+            return None;
+        }
+        Some(match (self.level, left, right) {
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, Element::I32, _) | (Level::Avx512, _, Element::I32) => (&dot_avx512::I32_WORDS, None),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx2, Element::I32, _) | (Level::Avx2, _, Element::I32) => (&dot_avx2::I32_WORDS, None),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, Element::U8, Element::U8) => (&dot_avx512::I16_PAIRS, None),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, ..) if !is_x86_feature_detected!("avx512vnni") => (&dot_avx512::I16_PAIRS, None),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, Element::I8, Element::I8) => (&dot_avx512::I8_QUADS, None),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, ..) => (&dot_avx512::U8_QUADS, Some(right == Element::U8)),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx2, ..) => (&dot_avx2::I16_PAIRS, None),
+            _ => (&portable::I32, None),
+        })
+    }
+}
+
 static PORTABLE: Kernels = Kernels {
     level: Level::Portable,
     strips: &portable::STRIPS,
     f32: &portable::F32,
     f64: &portable::F64,
+    half: &portable::HALVES,
     window: &portable::WINDOW,
 };
 
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels =
-    Kernels { level: Level::Avx2, strips: &avx2::STRIPS, f32: &avx2::F32, f64: &avx2::F64, window: &avx2::WINDOW };
+static AVX2: Kernels = Kernels {
+    level: Level::Avx2,
+    strips: &avx2::STRIPS,
+    f32: &avx2::F32,
+    f64: &avx2::F64,
+    half: &avx2::HALVES,
+    window: &avx2::WINDOW,
+};
 
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = Kernels {
@@ -222,9 +280,16 @@ static AVX512: Kernels = Kernels {
     strips: &avx512::STRIPS,
     f32: &avx512::F32,
     f64: &avx512::F64,
+    half: &avx512::HALVES,
     window: &avx512::WINDOW,
 };
 
 #[cfg(target_arch = "aarch64")]
-static NEON: Kernels =
-    Kernels { level: Level::Neon, strips: &neon::STRIPS, f32: &neon::F32, f64: &portable::F64, window: &neon::WINDOW };
+static NEON: Kernels = Kernels {
+    level: Level::Neon,
+    strips: &neon::STRIPS,
+    f32: &neon::F32,
+    f64: &portable::F64,
+    half: &neon::HALVES,
+    window: &neon::WINDOW,
+};

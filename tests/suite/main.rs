@@ -4,6 +4,7 @@
 
 mod diagnostics;
 mod docs;
+mod element_types;
 mod equivalence;
 mod examples;
 mod golden;

@@ -83,7 +83,11 @@ struct Hoisted {
 }
 
 /// Whether a node is worth a state: it computes something that a read would not give for free.
-fn computes(data: &NodeData) -> bool {
+fn computes(graph: &Graph, data: &NodeData) -> bool {
+    let widens = || graph.ty(data.operands[0]).dtype.is_read_as(graph.ty(data.results[0]).dtype);
+    if matches!(data.op, Op::Cast(_)) && widens() {
+        return false;
+    }
     !matches!(data.op, Op::State(_) | Op::Const(_) | Op::Reshape(_) | Op::Broadcast(_) | Op::Iota(_) | Op::Relayout(_))
 }
 
@@ -137,11 +141,11 @@ fn frontier(graph: &Graph, fixed: &[bool], reads_state: &[bool]) -> Vec<Value> {
     let users = graph.users();
     let roots: Vec<Value> = graph.roots().collect();
     let wanted = |v: &Value| {
-        let computed = graph.producer(*v).is_some_and(|(_, data)| computes(data));
+        let computed = graph.producer(*v).is_some_and(|(_, data)| computes(graph, data));
         let leaves = roots.contains(v)
             || users[v.index()].iter().any(|user| {
                 let data = graph.node(*user);
-                data.results.iter().any(|r| !fixed[r.index()]) || !computes(data)
+                data.results.iter().any(|r| !fixed[r.index()]) || !computes(graph, data)
             });
         fixed[v.index()] && reads_state[v.index()] && computed && leaves
     };

@@ -80,7 +80,7 @@ fn factors<'a>(plan: &'a ContractPlan, nest: &'a LoopNest) -> impl Iterator<Item
     let sides = [Side::Left, Side::Right].into_iter().zip(nest.buffers.iter().skip(1));
     let read = |(side, buffer): (Side, &BufferDecl)| {
         let most = (buffer.elements * buffer.dtype.bytes()) as u64;
-        most.min(plan.read_elements(side) * plan.element_bytes() as u64)
+        most.min(plan.read_bytes(side))
     };
     std::iter::once(0).chain(sides.map(read))
 }
@@ -92,7 +92,7 @@ fn others<'a>(
     uses: &'a [BufferUse],
     finishes: bool,
 ) -> impl Iterator<Item = u64> + 'a {
-    let outputs = plan.outputs() * plan.element_bytes() as u64;
+    let outputs = plan.output_bytes();
     nest.buffers.iter().zip(uses).skip(3).map(move |(buffer, what)| match what {
         BufferUse::Workspace(_) => plan.partial_bytes() as u64,
         _ if finishes => outputs.min((buffer.elements * buffer.dtype.bytes()) as u64),

@@ -2,7 +2,9 @@
 
 use std::ptr::{null, null_mut};
 
+use super::half::Half;
 use super::simd::Real;
+use super::spec::Element;
 
 /// Lanes of one group: the unit in which gather tables describe consecutive indices.
 pub(crate) const GROUP: usize = 16;
@@ -42,6 +44,12 @@ pub(crate) struct Operand {
     pub(crate) k: *const i32,
     /// Length of the free index.
     pub(crate) free_len: usize,
+    /// Length of `k`, in terms of the sum.
+    pub(crate) k_len: usize,
+    /// What lies in memory.
+    pub(crate) element: Element,
+    /// Whether elements are what panels hold; else they are converted, several terms to a unit.
+    pub(crate) native: bool,
     /// Whether lanes run along k (packing transposes) or along the free index (packing copies).
     pub(crate) lanes_along_k: bool,
     pub(crate) checked: bool,
@@ -77,13 +85,19 @@ pub(crate) struct EpilogueCode {
 #[repr(C)]
 #[derive(Debug)]
 pub struct Descriptor {
-    pub(crate) double: bool,
+    /// Type of the sums.
+    pub(crate) sums: Element,
+    /// How a half type is stored, if the output is one: a `&'static Half<f32>`.
+    pub(crate) half: *const Half<f32>,
     /// The micro-kernel's rows come from the right operand.
     pub(crate) swapped: bool,
     pub(crate) g: usize,
     pub(crate) m: usize,
     pub(crate) n: usize,
+    /// Steps of the sums: terms, or groups of terms that are multiplied together.
     pub(crate) k: usize,
+    /// Terms of the sums.
+    pub(crate) terms: usize,
     pub(crate) mr: usize,
     pub(crate) nr: usize,
     pub(crate) mc: usize,
@@ -100,7 +114,7 @@ pub struct Descriptor {
     pub(crate) out_group_start: *const u32,
     pub(crate) out_segments: *const Segment,
     pub(crate) epilogue: EpilogueCode,
-    /// `&'static Table<f32>` or `&'static Table<f64>`, after `double`.
+    /// `&'static Table<f32>`, `<f64>` or `<i32>`, after `sums`.
     pub(crate) table: *const (),
     /// Which of the table's shapes.
     pub(crate) shape: usize,
@@ -111,6 +125,8 @@ pub struct Descriptor {
     /// Elements from the start of scratch to the column panel and to the partial tile.
     pub(crate) scratch_columns: usize,
     pub(crate) scratch_partial: usize,
+    /// The same to the vectors of the epilogue of a half type, as `f32`.
+    pub(crate) scratch_vectors: usize,
     /// Registers that one row of the register block takes.
     pub(crate) vectors: usize,
 }
@@ -194,6 +210,8 @@ pub(crate) struct TileCall<T: 'static> {
     pub(crate) alpha: [T; 2],
     pub(crate) activate: ActivateFn<T>,
     pub(crate) transpose: TransposeFn<T>,
+    /// If `out` and `residual` point to half types.
+    pub(crate) half: Option<&'static Half<T>>,
 }
 
 impl<T: Real> TileCall<T> {
@@ -223,11 +241,12 @@ impl<T: Real> TileCall<T> {
             alpha: [T::ZERO; 2],
             activate: table.activate,
             transpose: table.transpose,
+            half: None,
         }
     }
 }
 
-/// Packs free indices of `panel` and steps `k0..k1` into `to`, `[k1 - k0][stride]`; `valid` free indices exist.
+/// Packs free indices of `panel` and steps `k0..k1` of the tables into `to`, `[k1 - k0][stride]`; `valid` free indices exist.
 pub(crate) struct PackCall<'a, T> {
     pub(crate) operand: &'a Operand,
     /// The tensor, already advanced to its batch.
@@ -258,8 +277,13 @@ pub(crate) struct Shape<T: 'static> {
 /// The kernels of one level and element type.
 pub(crate) struct Table<T: Real> {
     pub(crate) name: &'static str,
+    /// Terms of the sum in one element of a panel.
+    pub(crate) terms: usize,
     pub(crate) shapes: &'static [Shape<T>],
+    /// Of operands whose elements are what panels hold.
     pub(crate) pack: PackFn<T>,
+    /// Of others.
+    pub(crate) convert: PackFn<T>,
     pub(crate) activate: ActivateFn<T>,
     pub(crate) transpose: TransposeFn<T>,
 }

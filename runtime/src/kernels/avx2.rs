@@ -258,11 +258,13 @@ macro_rules! six {
 /// Single precision: 6 x 16 (12 accumulators of 16 registers), 6 x 8 for few columns.
 pub(crate) static F32: Table<f32> = Table {
     name: "avx2-f32",
+    terms: 1,
     shapes: &[
         Shape { nr: 16, vectors: 2, rows: six!(f32_rows, 2) },
         Shape { nr: 8, vectors: 1, rows: six!(f32_rows, 1) },
     ],
     pack: super::pack_avx2::pack_f32,
+    convert: convert_f32,
     activate,
     transpose,
 };
@@ -270,11 +272,17 @@ pub(crate) static F32: Table<f32> = Table {
 /// Double precision: 6 x 8.
 pub(crate) static F64: Table<f64> = Table {
     name: "avx2-f64",
+    terms: 1,
     shapes: &[Shape { nr: 8, vectors: 2, rows: six!(f64_rows) }],
     pack: pack_f64,
+    convert: pack_f64,
     activate: math::activate_f64,
     transpose,
 };
+
+super::convert::converters!("avx2,fma");
+
+super::half::halves!("avx2,fma");
 
 math::strips!(F32x8, "avx2,fma");
 

@@ -223,7 +223,7 @@ unsafe fn pack_f64(call: &PackCall<'_, f64>) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
-unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
+pub(super) unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<F32x16>(code, alpha, data, len);
 }
 
@@ -236,10 +236,12 @@ macro_rules! fourteen {
         ]
     };
 }
+pub(super) use fourteen;
 
 /// Single precision: up to 14 x 32 (28 accumulators of 32 registers), 14 x 16 for few columns, 8 x 48.
 pub(crate) static F32: Table<f32> = Table {
     name: "avx512-f32",
+    terms: 1,
     shapes: &[
         Shape { nr: 32, vectors: 2, rows: fourteen!(f32_rows, 2) },
         Shape { nr: 16, vectors: 1, rows: fourteen!(f32_rows, 1) },
@@ -259,6 +261,7 @@ pub(crate) static F32: Table<f32> = Table {
         },
     ],
     pack: pack_avx512::pack_f32,
+    convert: convert_f32,
     activate,
     transpose: pack_avx512::transpose_block,
 };
@@ -266,11 +269,17 @@ pub(crate) static F32: Table<f32> = Table {
 /// Double precision: 14 x 16.
 pub(crate) static F64: Table<f64> = Table {
     name: "avx512-f64",
+    terms: 1,
     shapes: &[Shape { nr: 16, vectors: 2, rows: fourteen!(f64_rows) }],
     pack: pack_f64,
+    convert: pack_f64,
     activate: math::activate_f64,
     transpose,
 };
+
+super::convert::converters!("avx512f,avx512dq,avx512bw,avx512vl,fma");
+
+super::half::halves!("avx512f,avx512dq,avx512bw,avx512vl,fma");
 
 math::strips!(F32x16, "avx512f,avx512dq,avx512bw,avx512vl,fma");
 

@@ -5,10 +5,11 @@
 //! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
 
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Shape};
-use super::drive::{contract_reduce, contract_tiles, pack_operand};
+use super::drive::{VECTOR, contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
 use super::gather::{GatherTables, OutTables, Read, offsets_of};
-use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
+use super::half::Half;
+use super::spec::{AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
 use super::tiling::{Product, Tiling, block_cost};
 use super::{Kernels, simd::Real};
 
@@ -19,7 +20,10 @@ pub struct ContractPlan {
     tiling: Tiling,
     kernel: String,
     packed: Packed,
+    /// Of the sums.
     element_bytes: usize,
+    out_bytes: usize,
+    terms_per_step: usize,
     scratch_elements: usize,
     tables: Tables,
 }
@@ -43,17 +47,35 @@ impl ContractPlan {
     /// # Errors
     /// [`ContractError`] when the spec is malformed or beyond the tables.
     pub fn new(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, ContractError> {
-        match spec.element {
-            Element::F32 => Self::build(spec, kernels.f32, 4),
-            Element::F64 => Self::build(spec, kernels.f64, 8),
+        let operands = (spec.operand(Side::Left), spec.operand(Side::Right));
+        match (spec.element, operands, spec.output()) {
+            (Element::F64, (Element::F64, Element::F64), Element::F64) => Self::build(spec, kernels.f64, None, None),
+            (Element::I32, (left, right), Element::I32) => {
+                let (table, swapped) = kernels.integers(left, right).ok_or(ContractError::WrongElement)?;
+                Self::build(spec, table, None, swapped)
+            }
+            (Element::F32, (left, right), out) => {
+                let table = kernels.halves(left, right).ok_or(ContractError::WrongElement)?;
+                let half = match out {
+                    Element::F32 => None,
+                    Element::Bf16 => Some(&kernels.half[0]),
+                    Element::F16 => Some(&kernels.half[1]),
+                    _ => return Err(ContractError::WrongElement),
+                };
+                Self::build(spec, table, half, None)
+            }
+            _ => Err(ContractError::WrongElement),
         }
     }
 
     fn build<T: Real>(
         spec: &ContractSpec,
         table: &'static super::abi::Table<T>,
-        element_bytes: usize,
+        half: Option<&'static Half<f32>>,
+        // Which operand has to give the rows, if that is not free.
+        right_has_rows: Option<bool>,
     ) -> Result<Self, ContractError> {
+        let element_bytes = size_of::<T>();
         let (b, m, n) = (spec.batch.len(), spec.m.len(), spec.n.len());
         if spec.out_strides.len() != b + m + n {
             return Err(ContractError::WrongDimension);
@@ -73,9 +95,10 @@ impl ContractPlan {
         let out_m = offsets_of(&spec.m, strides(b, m))?;
         let out_n = offsets_of(&spec.n, strides(b + m, n))?;
         let Packed { left: left_packed, right: right_packed } = spec.packed;
-        let direct = choose_shape(table, (&out_m, left_packed), (&out_n, right_packed), sizes[3]);
-        let turned = choose_shape(table, (&out_n, right_packed), (&out_m, left_packed), sizes[3]);
-        let swapped = turned.cycles < direct.cycles;
+        let steps = sizes[3].div_ceil(table.terms);
+        let direct = choose_shape(table, (&out_m, left_packed), (&out_n, right_packed), steps);
+        let turned = choose_shape(table, (&out_n, right_packed), (&out_m, left_packed), steps);
+        let swapped = right_has_rows.unwrap_or(turned.cycles < direct.cycles);
         let Choice { shape, mr, .. } = if swapped { turned } else { direct };
 
         let side = |dims: std::ops::Range<usize>, extents: &[usize]| Read {
@@ -85,24 +108,25 @@ impl ContractPlan {
             k: spec.k.clone(),
             k_first: b + m + n,
         };
-        let left = (&spec.left, side(b..b + m, &spec.m), spec.packed.left);
-        let right = (&spec.right, side(b + m..b + m + n, &spec.n), spec.packed.right);
+        let left = Source::new(spec, Side::Left, side(b..b + m, &spec.m), table.terms);
+        let right = Source::new(spec, Side::Right, side(b + m..b + m + n, &spec.n), table.terms);
         let (rows, columns) = if swapped { (right, left) } else { (left, right) };
         let (out_rows, out_columns) = if swapped { (out_n, out_m) } else { (out_m, out_n) };
-        let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), sizes[3]);
+        let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), steps);
 
         let nr = table.shapes[shape].nr;
         let last = last_shape(table, shape, n, mr);
         let mut tables = Tables {
-            rows: GatherTables::new(rows.0, &rows.1, mr)?,
-            columns: GatherTables::new(columns.0, &columns.1, nr)?,
+            rows: GatherTables::new(&rows.read, &rows.dims, mr)?,
+            columns: GatherTables::new(&columns.read, &columns.dims, nr)?,
             out: OutTables::new(offsets_of(&spec.batch, strides(0, b))?, spec.out_offset, out_rows, &out_columns, nr),
         };
-        let mut product = Product { g, m, n, k, mr, nr, rows_packed: rows.2, columns_packed: columns.2 };
+        let (rows_packed, columns_packed) = (spec.packed.side(rows.side), spec.packed.side(columns.side));
+        let mut product = Product { g, m, n, k, mr, nr, rows_packed, columns_packed };
         let mut tiling = product.tiling();
         if spec.packs_ahead {
-            product.rows_packed |= tables.rows.is_dense(rows.0) && product.pays_to_pack(true);
-            product.columns_packed |= tables.columns.is_dense(columns.0) && product.pays_to_pack(false);
+            product.rows_packed |= tables.rows.is_dense(&rows.read) && product.pays_to_pack(true);
+            product.columns_packed |= tables.columns.is_dense(&columns.read) && product.pays_to_pack(false);
             tiling = product.tiling();
         }
         let Product { rows_packed, columns_packed, .. } = product;
@@ -118,13 +142,17 @@ impl ContractPlan {
         let partial = if keeps_partial { tiling.mc.min(m) * tiling.nc } else { 0 };
         let scratch_columns = align(row_block);
         let scratch_partial = scratch_columns + align(column_block);
+        let scratch_vectors = scratch_partial + align(partial);
+        let vectors = if half.is_some() { 4 * VECTOR } else { 0 };
         let descriptor = Box::new(Descriptor {
-            double: element_bytes == 8,
+            sums: spec.element,
+            half: half.map_or(std::ptr::null(), std::ptr::from_ref),
             swapped,
             g,
             m,
             n,
             k,
+            terms: sizes[3],
             mr,
             nr,
             mc: tiling.mc,
@@ -134,8 +162,8 @@ impl ContractPlan {
             m_tiles: tiling.m_tiles,
             n_tiles: tiling.n_tiles,
             k_splits: tiling.k_splits,
-            rows: tables.rows.operand(),
-            columns: tables.columns.operand(),
+            rows: tables.rows.operand(&rows),
+            columns: tables.columns.operand(&columns),
             out_batch: tables.out.batch.as_ptr(),
             out_m: tables.out.m.as_ptr(),
             out_group_start: tables.out.group_start.as_ptr(),
@@ -148,6 +176,7 @@ impl ContractPlan {
             last_vectors: table.shapes[last].vectors,
             scratch_columns,
             scratch_partial,
+            scratch_vectors,
             vectors: table.shapes[shape].vectors,
         });
         Ok(Self {
@@ -156,7 +185,9 @@ impl ContractPlan {
             kernel: format!("{}-{mr}x{nr}", table.name),
             packed,
             element_bytes,
-            scratch_elements: scratch_partial + align(partial),
+            out_bytes: spec.output().bytes(),
+            terms_per_step: table.terms,
+            scratch_elements: scratch_vectors + vectors,
             tables,
         })
     }
@@ -223,19 +254,30 @@ impl ContractPlan {
 
     /// Multiply-adds of all tiles together.
     pub fn multiply_adds(&self) -> u64 {
-        self.outputs() * self.descriptor.k as u64
+        self.outputs() * self.descriptor.terms as u64
     }
 
-    /// Bytes of one element.
+    /// Bytes of one element of the sums.
     pub fn element_bytes(&self) -> usize {
         self.element_bytes
     }
 
-    /// Elements that an operand contributes if none is read twice: rows or columns by terms of the sum, in each batch.
-    pub fn read_elements(&self, side: Side) -> u64 {
+    /// Terms of the sum that are multiplied by one instruction for each lane: what a peak in `f32` is multiplied by.
+    pub fn terms_per_step(&self) -> usize {
+        self.terms_per_step
+    }
+
+    /// Bytes of the output.
+    pub fn output_bytes(&self) -> u64 {
+        self.outputs() * self.out_bytes as u64
+    }
+
+    /// Bytes that an operand contributes if none is read twice: rows or columns by terms of the sum, in each batch.
+    pub fn read_bytes(&self, side: Side) -> u64 {
         let d = &self.descriptor;
         let rows = (side == Side::Left) != d.swapped;
-        (d.g * if rows { d.m } else { d.n } * d.k) as u64
+        let (free, operand) = if rows { (d.m, &d.rows) } else { (d.n, &d.columns) };
+        (d.g * free * operand.k_len * operand.element.bytes()) as u64
     }
 
     /// What the plan spends its time on, by estimate.
@@ -358,14 +400,71 @@ fn epilogue_code(epilogue: &Epilogue, swapped: bool) -> EpilogueCode {
     }
 }
 
+/// How an operand is read by its packer.
+struct Source {
+    side: Side,
+    read: AffineRead,
+    dims: Read,
+    /// Type of what is packed, and whether that is what panels hold.
+    element: Element,
+    native: bool,
+}
+
+impl Source {
+    /// Where `terms` neighbours in memory are what an element of a panel holds, they are read as one element.
+    fn new(spec: &ContractSpec, side: Side, dims: Read, terms: usize) -> Source {
+        let read = match side {
+            Side::Left => &spec.left,
+            Side::Right => &spec.right,
+        };
+        let element = spec.operand(side);
+        let joined = match element {
+            _ if terms * element.bytes() != spec.element.bytes() || terms == 1 => None,
+            _ => joined(read, &dims, terms),
+        };
+        match joined {
+            Some((read, dims)) => Source { side, read, dims, element: spec.element, native: true },
+            None => Source { side, read: read.clone(), dims, element, native: element == spec.element },
+        }
+    }
+}
+
+/// The read of `terms` elements at a time; `None` unless the last summed dimension is stored densely and by itself, in
+/// multiples of `terms`.
+fn joined(read: &AffineRead, dims: &Read, terms: usize) -> Option<(AffineRead, Read)> {
+    let last = dims.k_first + dims.k.len().checked_sub(1)?;
+    let whole = |x: i64| x % terms as i64 == 0;
+    let mut joined = read.clone();
+    for dim in &mut joined.dims {
+        if dim.terms.iter().any(|&(index, _)| index == last) {
+            let alone = dim.terms.as_slice() == [(last, 1)] && dim.offset == 0 && dim.divisor == 1;
+            if !alone || dim.stride != 1 || !whole(dim.extent as i64) || dim.extent != dims.k[dims.k.len() - 1] {
+                return None;
+            }
+            dim.extent /= terms;
+        } else {
+            if !whole(dim.stride) {
+                return None;
+            }
+            dim.stride /= terms as i64;
+        }
+    }
+    let mut k = dims.k.clone();
+    *k.last_mut()? /= terms;
+    Some((joined, Read { batch: dims.batch.clone(), free: dims.free.clone(), k, ..*dims }))
+}
+
 impl GatherTables {
     /// The ABI view; valid while `self` is neither changed nor dropped.
-    fn operand(&self) -> Operand {
+    fn operand(&self, source: &Source) -> Operand {
         Operand {
             batch: self.batch.as_ptr(),
             free: self.free.as_ptr(),
             k: self.k.as_ptr(),
             free_len: self.free.len(),
+            k_len: self.k.len(),
+            element: source.element,
+            native: source.native,
             lanes_along_k: self.lanes_along_k,
             checked: self.checked,
             packed: self.packed,

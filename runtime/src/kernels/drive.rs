@@ -8,8 +8,13 @@
 use std::ops::Range;
 use std::ptr::null;
 
-use super::abi::{Ahead, Arguments, Descriptor, GROUP, Operand, PackCall, Table, TileCall};
+use super::abi::{Ahead, Arguments, Descriptor, GROUP, Operand, PackCall, PackFn, Table, TileCall};
+use super::half::Half;
 use super::simd::Real;
+use super::spec::Element;
+
+/// Elements that a block takes of a vector of the epilogue, at most.
+pub(super) const VECTOR: usize = 64;
 
 /// Computes tiles `begin..end` of the contraction.
 ///
@@ -22,10 +27,11 @@ pub unsafe extern "C" fn contract_tiles(
     end: u64,
 ) {
     let (d, a) = (&*descriptor, &*arguments);
-    if d.double {
-        Run::<f64>::new(d, a).tiles(begin as usize, end as usize);
-    } else {
-        Run::<f32>::new(d, a).tiles(begin as usize, end as usize);
+    let (begin, end) = (begin as usize, end as usize);
+    match d.sums {
+        Element::F64 => Run::<f64>::new(d, a).tiles(begin, end),
+        Element::I32 => Run::<i32>::new(d, a).tiles(begin, end),
+        _ => Run::<f32>::new(d, a).tiles(begin, end),
     }
 }
 
@@ -41,10 +47,11 @@ pub unsafe extern "C" fn contract_reduce(
     end: u64,
 ) {
     let (d, a) = (&*descriptor, &*arguments);
-    if d.double {
-        Run::<f64>::new(d, a).reduce(begin as usize, end as usize);
-    } else {
-        Run::<f32>::new(d, a).reduce(begin as usize, end as usize);
+    let (begin, end) = (begin as usize, end as usize);
+    match d.sums {
+        Element::F64 => Run::<f64>::new(d, a).reduce(begin, end),
+        Element::I32 => Run::<i32>::new(d, a).reduce(begin, end),
+        _ => Run::<f32>::new(d, a).reduce(begin, end),
     }
 }
 
@@ -64,10 +71,10 @@ pub unsafe extern "C" fn pack_operand(
     let d = &*descriptor;
     let rows = (side == 0) != d.swapped;
     let panels = begin as usize..end as usize;
-    if d.double {
-        pack_panels::<f64>(d, rows, from.cast(), to.cast(), panels);
-    } else {
-        pack_panels::<f32>(d, rows, from.cast(), to.cast(), panels);
+    match d.sums {
+        Element::F64 => pack_panels::<f64>(d, rows, from, to.cast(), panels),
+        Element::I32 => pack_panels::<i32>(d, rows, from, to.cast(), panels),
+        _ => pack_panels::<f32>(d, rows, from, to.cast(), panels),
     }
 }
 
@@ -75,7 +82,17 @@ unsafe fn table<T: Real>(d: &Descriptor) -> &'static Table<T> {
     &*d.table.cast::<Table<T>>()
 }
 
-unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *mut T, panels: Range<usize>) {
+/// The packer of an operand.
+unsafe fn packer<T: Real>(table: &Table<T>, op: &Operand) -> PackFn<T> {
+    if op.native { table.pack } else { table.convert }
+}
+
+/// The tensor of an operand, advanced to batch `g`; what it points to is the packer's to know.
+unsafe fn advanced<T>(op: &Operand, tensor: *const u8, g: usize) -> *const T {
+    tensor.wrapping_offset(*op.batch.add(g) as isize * op.element.bytes() as isize).cast()
+}
+
+unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const u8, to: *mut T, panels: Range<usize>) {
     let op = if rows { &d.rows } else { &d.columns };
     let padded = packed_len(op, rows);
     let mut done = 0;
@@ -91,9 +108,9 @@ unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *
             for panel in panels.clone() {
                 let start = panel * op.width;
                 let valid = op.width.min(op.free_len - start);
-                (table::<T>(d).pack)(&PackCall {
+                packer(table::<T>(d), op)(&PackCall {
                     operand: op,
-                    from: from.wrapping_offset(*op.batch.add(g) as isize),
+                    from: advanced(op, from, g),
                     panel,
                     valid,
                     stride: if rows { valid } else { d.panel_shape(start).1 },
@@ -125,12 +142,15 @@ fn block_end(k0: usize, end: usize, d: &Descriptor) -> usize {
 struct Run<'a, T: Real> {
     d: &'a Descriptor,
     table: &'static Table<T>,
-    rows: *const T,
-    columns: *const T,
-    out: *mut T,
-    residual: *const T,
-    bias: *const T,
-    scale: *const T,
+    /// Tensors, or panels of `T`.
+    rows: *const u8,
+    columns: *const u8,
+    /// Elements of `T`, or of a half type.
+    out: *mut u8,
+    residual: *const u8,
+    bias: *const u8,
+    scale: *const u8,
+    half: Option<&'static Half<T>>,
     partials: *mut T,
     scratch: *mut T,
 }
@@ -141,12 +161,13 @@ impl<'a, T: Real> Run<'a, T> {
         Self {
             d,
             table: table::<T>(d),
-            rows: rows.cast(),
-            columns: columns.cast(),
-            out: a.out.cast(),
-            residual: if d.epilogue.residual == 0 { null() } else { a.residual.cast() },
-            bias: a.bias.cast(),
-            scale: a.scale.cast(),
+            rows,
+            columns,
+            out: a.out,
+            residual: if d.epilogue.residual == 0 { null() } else { a.residual },
+            bias: a.bias,
+            scale: a.scale,
+            half: d.half.cast::<Half<T>>().as_ref(),
             partials: a.partials.cast(),
             scratch: a.scratch.cast(),
         }
@@ -224,14 +245,14 @@ impl<'a, T: Real> Run<'a, T> {
         let op = &self.d.rows;
         if op.packed {
             let copy = *op.packed_batch.add(g) as usize;
-            return self.rows.add(copy * op.free_len * self.d.k + k0 * op.free_len + m0 * (k1 - k0));
+            return self.rows.cast::<T>().add(copy * op.free_len * self.d.k + k0 * op.free_len + m0 * (k1 - k0));
         }
         if !held {
             for m in (m0..m1).step_by(op.width) {
                 let valid = op.width.min(m1 - m);
-                (self.table.pack)(&PackCall {
+                packer(self.table, op)(&PackCall {
                     operand: op,
-                    from: self.rows.wrapping_offset(*op.batch.add(g) as isize),
+                    from: advanced(op, self.rows, g),
                     panel: m / op.width,
                     valid,
                     stride: valid,
@@ -251,9 +272,9 @@ impl<'a, T: Real> Run<'a, T> {
             return panel;
         }
         let to = self.scratch.add(self.d.scratch_columns);
-        (self.table.pack)(&PackCall {
+        packer(self.table, op)(&PackCall {
             operand: op,
-            from: self.columns.wrapping_offset(*op.batch.add(g) as isize),
+            from: advanced(op, self.columns, g),
             panel: n / op.width,
             valid: op.width.min(op.free_len - n),
             stride: self.d.panel_shape(n).1,
@@ -269,7 +290,8 @@ impl<'a, T: Real> Run<'a, T> {
         let op = &self.d.columns;
         let padded = packed_len(op, false);
         let copy = *op.packed_batch.add(g) as usize;
-        op.packed.then(|| self.columns.wrapping_add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0)))
+        let columns = self.columns.cast::<T>();
+        op.packed.then(|| columns.wrapping_add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0)))
     }
 
     /// Where the caller packed the panel that is multiplied after the one at `n`: of this k block, of the next one, of the
@@ -295,25 +317,40 @@ impl<'a, T: Real> Run<'a, T> {
     /// A call for the block at `(m, n)` with everything but its operands.
     unsafe fn call(&self, g: usize, m: usize, n: usize) -> TileCall<T> {
         let d = self.d;
-        let pick = |code: u32, want: u32, at: *const T, i: usize| {
-            if code == want { at.wrapping_add(i) } else { null() }
+        let bytes = if self.half.is_some() { size_of::<u16>() } else { size_of::<T>() } as isize;
+        let moved = |tensor: *const u8| {
+            if tensor.is_null() { null() } else { tensor.wrapping_offset(*d.out_batch.add(g) as isize * bytes) }
         };
-        let out_batch = *d.out_batch.add(g) as isize;
+        let (rows, columns) = (d.mr.min(d.m - m), d.nr.min(d.n - n));
         TileCall {
             last: true,
-            out: self.out.wrapping_offset(out_batch),
+            out: moved(self.out).cast_mut().cast(),
             rows: d.out_m.add(m),
             group_start: d.out_group_start.add(n / d.nr * d.nr.div_ceil(GROUP)),
             segments: d.out_segments,
-            columns: d.nr.min(d.n - n),
-            residual: if self.residual.is_null() { null() } else { self.residual.wrapping_offset(out_batch) },
-            bias_m: pick(d.epilogue.bias, 1, self.bias, m),
-            bias_n: pick(d.epilogue.bias, 2, self.bias, n),
-            scale_m: pick(d.epilogue.scale, 1, self.scale, m),
-            scale_n: pick(d.epilogue.scale, 2, self.scale, n),
+            columns,
+            residual: moved(self.residual).cast(),
+            bias_m: self.vector(0, self.bias, d.epilogue.bias == 1, m, rows),
+            bias_n: self.vector(1, self.bias, d.epilogue.bias == 2, n, columns),
+            scale_m: self.vector(2, self.scale, d.epilogue.scale == 1, m, rows),
+            scale_n: self.vector(3, self.scale, d.epilogue.scale == 2, n, columns),
+            half: self.half,
             activation: d.epilogue.activation,
             alpha: d.epilogue.alpha.map(T::from_f64),
             ..TileCall::sums(0, 0, self.table)
+        }
+    }
+
+    /// Elements `first..first + len` of a vector of the epilogue, if it is `wanted`: in place, or widened in scratch.
+    unsafe fn vector(&self, number: usize, vector: *const u8, wanted: bool, first: usize, len: usize) -> *const T {
+        match self.half {
+            _ if !wanted => null(),
+            None => vector.cast::<T>().wrapping_add(first),
+            Some(half) => {
+                let to = self.scratch.add(self.d.scratch_vectors + number * VECTOR);
+                (half.widen)(vector.cast::<u16>().add(first), to, len);
+                to
+            }
         }
     }
 

@@ -222,6 +222,9 @@ pub(crate) unsafe fn activate_f64(code: u32, alpha: [f64; 2], data: *mut f64, le
     }
 }
 
+/// Integers have no activations but those that registers do.
+pub(crate) unsafe fn activate_i32(_: u32, _: [i32; 2], _: *mut i32, _: usize) {}
+
 /// The exact activation that every level approximates.
 pub(crate) fn activation_f64(code: u32, alpha: [f64; 2], x: f64) -> f64 {
     match code {

@@ -184,11 +184,17 @@ unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
 /// Single precision: 6 x 16 (24 accumulators of 32 registers).
 pub(crate) static F32: Table<f32> = Table {
     name: "neon-f32",
+    terms: 1,
     shapes: &[Shape { nr: 16, vectors: 4, rows: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>] }],
     pack: pack_f32,
+    convert: convert_f32,
     activate,
     transpose: transpose,
 };
+
+super::convert::converters!();
+
+super::half::halves!();
 
 math::strips!(F32x4);
 

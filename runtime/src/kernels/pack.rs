@@ -6,7 +6,7 @@
 //! Packing for every level: rearranges a block of an operand into panels `[k][width]`.
 
 use super::abi::{GROUP, PackCall};
-use super::simd::Real;
+use super::simd::Lane;
 use super::tile::copy_short;
 
 /// Packs one panel.
@@ -14,7 +14,7 @@ use super::tile::copy_short;
 /// # Safety
 /// The call's tables describe elements inside the tensor at `from`; `to` holds `(k1 - k0) * stride` elements.
 #[inline(always)]
-pub(crate) unsafe fn pack<T: Real>(call: &PackCall<'_, T>) {
+pub(crate) unsafe fn pack<T: Lane>(call: &PackCall<'_, T>) {
     if call.operand.lanes_along_k {
         pack_transposed(call);
     } else {
@@ -23,7 +23,7 @@ pub(crate) unsafe fn pack<T: Real>(call: &PackCall<'_, T>) {
 }
 
 /// Lanes run along the free index: each step copies runs.
-unsafe fn pack_straight<T: Real>(call: &PackCall<'_, T>) {
+unsafe fn pack_straight<T: Lane>(call: &PackCall<'_, T>) {
     let op = call.operand;
     let first_group = call.panel * op.groups_per_panel;
     for k in call.k0..call.k1 {
@@ -57,7 +57,7 @@ unsafe fn pack_straight<T: Real>(call: &PackCall<'_, T>) {
 }
 
 /// Lanes run along k: each free index scatters its runs into a column of the panel.
-unsafe fn pack_transposed<T: Real>(call: &PackCall<'_, T>) {
+unsafe fn pack_transposed<T: Lane>(call: &PackCall<'_, T>) {
     let op = call.operand;
     for row in 0..call.stride {
         let to = call.to.add(row);

@@ -6,6 +6,7 @@
 //! The level every processor has: arrays that LLVM turns into the baseline's vectors.
 
 use super::abi::{PackCall, Shape, Table, TileCall};
+use super::convert::pack_words_of;
 use super::math;
 use super::pack;
 use super::simd::{Real, Simd, SimdMath, SimdWindow};
@@ -198,8 +199,10 @@ unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
 /// Single precision: 4 x 8 fills the sixteen 128-bit registers of the x86-64 baseline.
 pub(crate) static F32: Table<f32> = Table {
     name: "portable-f32",
+    terms: 1,
     shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f32, 1>, rows::<f32, 2>, rows::<f32, 3>, rows::<f32, 4>] }],
     pack: pack_panel::<f32>,
+    convert: convert_f32,
     activate,
     transpose,
 };
@@ -207,11 +210,32 @@ pub(crate) static F32: Table<f32> = Table {
 /// Double precision.
 pub(crate) static F64: Table<f64> = Table {
     name: "portable-f64",
+    terms: 1,
     shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f64, 1>, rows::<f64, 2>] }],
     pack: pack_panel::<f64>,
+    convert: pack_panel::<f64>,
     activate: math::activate_f64,
     transpose,
 };
+
+unsafe fn convert_i32(call: &PackCall<'_, i32>) {
+    pack_words_of(call);
+}
+
+/// Sums of words, or of bytes as words: exact, as at every level.
+pub(crate) static I32: Table<i32> = Table {
+    name: "portable-i32",
+    terms: 1,
+    shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<i32, 1>, rows::<i32, 2>, rows::<i32, 3>, rows::<i32, 4>] }],
+    pack: pack_panel::<i32>,
+    convert: convert_i32,
+    activate: math::activate_i32,
+    transpose,
+};
+
+super::convert::converters!();
+
+super::half::halves!();
 
 math::strips!(Array<f32>);
 

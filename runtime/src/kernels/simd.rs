@@ -5,9 +5,22 @@
 //! pointers must be good for the lanes touched. `#[inline(always)]` lets each body end up inside a
 //! `#[target_feature]` function, where it becomes single instructions.
 
-/// An element of the accumulators: `f32` or `f64`.
-pub(crate) trait Real: Copy + PartialOrd + Send + Sync + 'static {
+/// What packing moves.
+pub(crate) trait Lane: Copy {
     const ZERO: Self;
+}
+
+macro_rules! lane {
+    ($($t:ty: $zero:literal),*) => {
+        $(impl Lane for $t {
+            const ZERO: Self = $zero;
+        })*
+    };
+}
+lane!(f32: 0.0, f64: 0.0, i32: 0, u16: 0, u8: 0);
+
+/// An element of the accumulators: `f32`, `f64` or `i32`.
+pub(crate) trait Real: Lane + PartialOrd + Send + Sync + 'static {
     fn add(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     fn from_f64(value: f64) -> Self;
@@ -16,7 +29,6 @@ pub(crate) trait Real: Copy + PartialOrd + Send + Sync + 'static {
 macro_rules! real {
     ($t:ty) => {
         impl Real for $t {
-            const ZERO: Self = 0.0;
             #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self + other
@@ -34,6 +46,22 @@ macro_rules! real {
 }
 real!(f32);
 real!(f64);
+
+/// Integers wrap.
+impl Real for i32 {
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.wrapping_add(other)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.wrapping_mul(other)
+    }
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        value as i32
+    }
+}
 
 macro_rules! prefetch {
     ($(#[$doc:meta])* $name:ident, $hint:ident) => {
@@ -67,6 +95,9 @@ prefetch! {
 }
 
 /// One vector register.
+///
+/// A lane of the operands may hold several terms of the sum, packed into the bits of an element: `mul_add` then adds
+/// their products.
 pub(crate) trait Simd: Copy {
     type Elem: Real;
     const LANES: usize;
@@ -87,6 +118,24 @@ pub(crate) trait Simd: Copy {
     unsafe fn min_or_other(self, other: Self) -> Self;
     /// `self > 0 ? self : alpha * self`.
     unsafe fn leaky(self, alpha: Self) -> Self;
+    /// An element of the rows in every lane.
+    #[inline(always)]
+    unsafe fn row(value: Self::Elem) -> Self {
+        // SAFETY: the caller's promise is the callee's.
+        unsafe { Self::splat(value) }
+    }
+    /// Whether `row` adds an offset to the terms, which `centre` accounts for.
+    const CENTRED: bool = false;
+    /// `self + ` what the offset adds to a sum for these columns.
+    #[inline(always)]
+    unsafe fn centre(self, _columns: Self) -> Self {
+        self
+    }
+    /// `self - offsets`.
+    #[inline(always)]
+    unsafe fn less_centre(self, _offsets: Self) -> Self {
+        self
+    }
 }
 
 /// What the approximations of `math.rs` need beyond [`Simd`].

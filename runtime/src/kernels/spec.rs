@@ -7,8 +7,10 @@ use std::hash::{Hash, Hasher};
 /// Loop dimensions are numbered through `batch`, `m`, `n`, `k` in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ContractSpec {
-    /// Element type of all tensors.
+    /// Type in which products are summed and the epilogue computes: `f32`, `f64` or `i32`.
     pub element: Element,
+    /// Tensors of other types.
+    pub stored: Stored,
     /// Extents of the dimensions that both operands and the output have.
     pub batch: Vec<usize>,
     /// Extents of the dimensions of the left operand and the output.
@@ -41,6 +43,56 @@ pub enum Element {
     F32,
     /// `f64`
     F64,
+    /// `bf16`, summed in `f32`.
+    Bf16,
+    /// `f16`, summed in `f32`.
+    F16,
+    /// `i8`, summed in `i32`.
+    I8,
+    /// `u8`, summed in `i32`.
+    U8,
+    /// `i32`
+    I32,
+}
+
+impl Element {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::F64 => 8,
+            Element::F32 | Element::I32 => 4,
+            Element::Bf16 | Element::F16 => 2,
+            Element::I8 | Element::U8 => 1,
+        }
+    }
+}
+
+/// Element types in memory; `None` is the type of the sums. Operands of a contraction in `f32` may be `bf16` or `f16`, as
+/// may its output together with the vectors and the residual of the epilogue; those of one in `i32` may be `i8` or `u8`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Stored {
+    /// Left operand.
+    pub left: Option<Element>,
+    /// Right operand.
+    pub right: Option<Element>,
+    /// Output, bias, scale and residual.
+    pub out: Option<Element>,
+}
+
+impl ContractSpec {
+    /// Type of an operand's elements.
+    pub fn operand(&self, side: Side) -> Element {
+        let stored = match side {
+            Side::Left => self.stored.left,
+            Side::Right => self.stored.right,
+        };
+        stored.unwrap_or(self.element)
+    }
+
+    /// Type of the output's elements.
+    pub fn output(&self) -> Element {
+        self.stored.out.unwrap_or(self.element)
+    }
 }
 
 /// Reads one element per loop point: one [`AffineDim`] per operand dimension.
@@ -207,6 +259,9 @@ pub enum ContractError {
     /// A batch index decides whether an element lies outside.
     #[error("contract.K4: a batch dimension moves an operand dimension that needs a bounds check")]
     CheckedBatch,
+    /// No kernel converts between these types.
+    #[error("contract.K6: operands or an output of types that are not summed in this type")]
+    WrongElement,
     /// An extent is 0.
     #[error("contract.K5: an output without elements")]
     Empty,

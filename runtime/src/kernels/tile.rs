@@ -9,8 +9,9 @@
 use std::mem::MaybeUninit;
 
 use super::abi::{GROUP, Segment, TileCall};
+use super::half::Half;
 use super::math::clamp;
-use super::simd::{Real, Simd, prefetch};
+use super::simd::{Lane, Real, Simd, prefetch};
 
 /// Largest block any shape has, in elements: bounds the spill buffer of [`finish`].
 pub(crate) const MAX_BLOCK: usize = 14 * 32;
@@ -59,6 +60,12 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
         return;
     }
     scale_and_shift::<S, R, V>(&mut acc, call);
+    if let Some(half) = call.half {
+        let mut block = MaybeUninit::<[S::Elem; MAX_BLOCK]>::uninit();
+        let block = block.as_mut_ptr().cast::<S::Elem>();
+        spill::<S, R, V>(&acc, block);
+        return finish(block, R, V * S::LANES, call, half);
+    }
     let groups = (V * S::LANES).div_ceil(GROUP);
     let mut one_run_each = true;
     for g in 0..groups {
@@ -74,7 +81,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
         if R <= S::LANES && call.activation <= CLAMP && rows_follow(call, R) && columns_are_apart(call) {
             store_turned::<S, R, V>(block, call);
         } else {
-            finish(block, R, V * S::LANES, call);
+            finish(block, R, V * S::LANES, call, &Same);
         }
     }
 }
@@ -145,6 +152,7 @@ unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
     let (mut a, mut b, mut ahead) = (call.a, call.b, call.ahead);
     // The first chain continues `acc`, the others begin at zero and are added at the end.
     let mut others = [[[S::splat(S::Elem::ZERO); V]; R]; UNROLL - 1];
+    let mut offsets = [S::splat(S::Elem::ZERO); V];
     for _ in 0..call.k / UNROLL {
         for u in 0..UNROLL {
             if AHEAD {
@@ -157,13 +165,13 @@ unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
                 0 => &mut *acc,
                 chain => &mut others[chain - 1],
             };
-            step::<S, R, V>(sums, a.add(u * R), b.add(u * V * S::LANES));
+            step::<S, R, V>(sums, &mut offsets, a.add(u * R), b.add(u * V * S::LANES));
         }
         a = a.add(UNROLL * R);
         b = b.add(UNROLL * V * S::LANES);
     }
     for _ in 0..call.k % UNROLL {
-        step::<S, R, V>(acc, a, b);
+        step::<S, R, V>(acc, &mut offsets, a, b);
         a = a.add(R);
         b = b.add(V * S::LANES);
     }
@@ -174,16 +182,31 @@ unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
             }
         }
     }
+    if S::CENTRED {
+        for r in 0..R {
+            for v in 0..V {
+                acc[r][v] = acc[r][v].less_centre(offsets[v]);
+            }
+        }
+    }
 }
 
 #[inline(always)]
-unsafe fn step<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V]; R], a: *const S::Elem, b: *const S::Elem) {
+unsafe fn step<S: Simd, const R: usize, const V: usize>(
+    acc: &mut [[S; V]; R],
+    offsets: &mut [S; V],
+    a: *const S::Elem,
+    b: *const S::Elem,
+) {
     let mut columns = [S::splat(S::Elem::ZERO); V];
     for v in 0..V {
         columns[v] = S::load(b.add(v * S::LANES));
+        if S::CENTRED {
+            offsets[v] = offsets[v].centre(columns[v]);
+        }
     }
     for r in 0..R {
-        let row = S::splat(*a.add(r));
+        let row = S::row(*a.add(r));
         for v in 0..V {
             acc[r][v] = row.mul_add(columns[v], acc[r][v]);
         }
@@ -318,43 +341,82 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
     }
 }
 
+/// How a strip of the block meets the output and what is addressed like it.
+trait Output<T> {
+    /// An element in memory.
+    type Stored;
+    /// `to += from`
+    unsafe fn add(&self, from: *const Self::Stored, to: *mut T, len: usize);
+    /// `to = from`
+    unsafe fn store(&self, from: *const T, to: *mut Self::Stored, len: usize);
+}
+
+/// An output of the sums' type.
+struct Same;
+
+impl<T: Real> Output<T> for Same {
+    type Stored = T;
+    #[inline(always)]
+    unsafe fn add(&self, from: *const T, to: *mut T, len: usize) {
+        add_short(from, to, len);
+    }
+    #[inline(always)]
+    unsafe fn store(&self, from: *const T, to: *mut T, len: usize) {
+        copy_short(from, to, len);
+    }
+}
+
+impl<T: Real> Output<T> for Half<T> {
+    type Stored = u16;
+    unsafe fn add(&self, from: *const u16, to: *mut T, len: usize) {
+        let mut wide = [T::ZERO; GROUP];
+        (self.widen)(from, wide.as_mut_ptr(), len);
+        add_short(wide.as_ptr(), to, len);
+    }
+    unsafe fn store(&self, from: *const T, to: *mut u16, len: usize) {
+        (self.narrow)(from, to, len);
+    }
+}
+
 /// The general end, from a spilled block `[rows][width]`. Where columns are scattered in memory and rows are not, the
 /// block is turned first, so that runs of rows are stored.
 #[inline(never)]
-unsafe fn finish<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
+unsafe fn finish<T: Real, O: Output<T>>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>, output: &O) {
     let groups = call.columns.div_ceil(GROUP);
     let column_runs = *call.group_start.add(groups) - *call.group_start;
     let row_runs = (1..rows).filter(|&r| *call.rows.add(r) != *call.rows.add(r - 1) + 1).count() + 1;
     if call.columns / (column_runs as usize).max(1) < rows / row_runs {
         let mut turned = [T::ZERO; MAX_WIDTH * GROUP];
         (call.transpose)(rows, width, block, turned.as_mut_ptr());
-        finish_columns(turned.as_mut_ptr(), rows, width, call);
+        finish_columns(turned.as_mut_ptr(), rows, width, call, output);
     } else {
-        finish_rows(block, rows, width, call);
+        finish_rows(block, rows, width, call, output);
     }
 }
 
 /// Residual, activation and store of a block `[rows][width]`, by runs of columns.
-unsafe fn finish_rows<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
+unsafe fn finish_rows<T: Real, O: Output<T>>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>, output: &O) {
     let groups = call.columns.div_ceil(GROUP);
     if call.columns < SHORT_RUN * (*call.group_start.add(groups) - *call.group_start) as usize {
-        return finish_elements(block, rows, width, call);
+        return finish_elements(block, rows, width, call, output);
     }
     if !call.residual.is_null() {
+        let residual = call.residual.cast::<O::Stored>();
         for r in 0..rows {
-            let row = call.residual.wrapping_offset(*call.rows.add(r) as isize);
+            let row = residual.wrapping_offset(*call.rows.add(r) as isize);
             for_each_run(call, groups, |lane, run| {
-                add_short(row.wrapping_offset(run.start()), block.add(r * width + lane), run.len as usize);
+                output.add(row.wrapping_offset(run.start()), block.add(r * width + lane), run.len as usize);
             });
         }
     }
     if call.activation != 0 {
         (call.activate)(call.activation, call.alpha, block, rows * width);
     }
+    let out = call.out.cast::<O::Stored>();
     for r in 0..rows {
-        let row = call.out.wrapping_offset(*call.rows.add(r) as isize);
+        let row = out.wrapping_offset(*call.rows.add(r) as isize);
         for_each_run(call, groups, |lane, run| {
-            copy_short(block.add(r * width + lane), row.wrapping_offset(run.start()), run.len as usize);
+            output.store(block.add(r * width + lane), row.wrapping_offset(run.start()), run.len as usize);
         });
     }
 }
@@ -363,7 +425,13 @@ unsafe fn finish_rows<T: Real>(block: *mut T, rows: usize, width: usize, call: &
 const SHORT_RUN: usize = 4;
 
 /// The same, element by element: where each column lies is the same for all rows.
-unsafe fn finish_elements<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
+unsafe fn finish_elements<T: Real, O: Output<T>>(
+    block: *mut T,
+    rows: usize,
+    width: usize,
+    call: &TileCall<T>,
+    output: &O,
+) {
     let (mut columns, mut count) = ([(0usize, 0isize); MAX_WIDTH], 0);
     for_each_run(call, call.columns.div_ceil(GROUP), |lane, run| {
         for i in 0..run.len as usize {
@@ -374,10 +442,9 @@ unsafe fn finish_elements<T: Real>(block: *mut T, rows: usize, width: usize, cal
     let columns = &columns[..count];
     if !call.residual.is_null() {
         for r in 0..rows {
-            let from = call.residual.wrapping_offset(*call.rows.add(r) as isize);
+            let from = call.residual.cast::<O::Stored>().wrapping_offset(*call.rows.add(r) as isize);
             for &(lane, at) in columns {
-                let to = block.add(r * width + lane);
-                *to = (*to).add(*from.wrapping_offset(at));
+                output.add(from.wrapping_offset(at), block.add(r * width + lane), 1);
             }
         }
     }
@@ -385,17 +452,23 @@ unsafe fn finish_elements<T: Real>(block: *mut T, rows: usize, width: usize, cal
         (call.activate)(call.activation, call.alpha, block, rows * width);
     }
     for r in 0..rows {
-        let to = call.out.wrapping_offset(*call.rows.add(r) as isize);
+        let to = call.out.cast::<O::Stored>().wrapping_offset(*call.rows.add(r) as isize);
         for &(lane, at) in columns {
-            *to.wrapping_offset(at) = *block.add(r * width + lane);
+            output.store(block.add(r * width + lane), to.wrapping_offset(at), 1);
         }
     }
 }
 
 /// The same of a block `[width][GROUP]`, by runs of rows.
-unsafe fn finish_columns<T: Real>(block: *mut T, rows: usize, width: usize, call: &TileCall<T>) {
+unsafe fn finish_columns<T: Real, O: Output<T>>(
+    block: *mut T,
+    rows: usize,
+    width: usize,
+    call: &TileCall<T>,
+    output: &O,
+) {
     let groups = call.columns.div_ceil(GROUP);
-    let each = |tensor: *const T, body: &mut dyn FnMut(*mut T, *const T, usize)| {
+    let each = |tensor: *const O::Stored, body: &mut dyn FnMut(*mut T, *const O::Stored, usize)| {
         let mut row = 0;
         while row < rows {
             let offset = *call.rows.add(row);
@@ -412,12 +485,12 @@ unsafe fn finish_columns<T: Real>(block: *mut T, rows: usize, width: usize, call
         }
     };
     if !call.residual.is_null() {
-        each(call.residual, &mut |at, from, len| add_short(from, at, len));
+        each(call.residual.cast(), &mut |at, from, len| output.add(from, at, len));
     }
     if call.activation != 0 {
         (call.activate)(call.activation, call.alpha, block, width * GROUP);
     }
-    each(call.out, &mut |at, to, len| copy_short(at, to.cast_mut(), len));
+    each(call.out.cast_const().cast(), &mut |at, to, len| output.store(at, to.cast_mut(), len));
 }
 
 /// A block `[rows][width]` to `[width][GROUP]`.

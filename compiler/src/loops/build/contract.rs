@@ -8,7 +8,7 @@ use kiln_ir::graph::{Def, Graph, NodeData};
 use kiln_ir::op::Op;
 use kiln_ir::scalar::ScalarNode;
 use kiln_ir::types::{DType, Extents, row_major_strides};
-use kiln_rt::kernels::{AffineDim, AffineRead, Along, ContractSpec, Element, Epilogue, Packed};
+use kiln_rt::kernels::{Activation, AffineDim, AffineRead, Along, ContractSpec, Element, Epilogue, Packed, Stored};
 
 use super::body_of;
 use super::epilogue::follow;
@@ -47,9 +47,42 @@ pub fn is_contraction(graph: &Graph, data: &NodeData) -> bool {
 /// As [`is_contraction`], with the node's body at hand.
 pub fn is_contraction_body(graph: &Graph, data: &NodeData, body: &Body) -> bool {
     let Body::Map(map) = body else { return false };
-    let float = || matches!(graph.ty(data.results[0]).dtype, DType::F32 | DType::F64);
-    let operands = (!matches!(data.op, Op::Elementwise(_)) && float()).then(|| map.as_contract()).flatten();
-    operands.is_some_and(|(a, b)| reads_zero_outside(a) && reads_zero_outside(b))
+    let operands = (!matches!(data.op, Op::Elementwise(_))).then(|| map.as_contract()).flatten();
+    operands.is_some_and(|(a, b)| {
+        let dtype = |value| graph.ty(value).dtype;
+        let operands = [a, b].map(|read| dtype(data.operands[read.operand]));
+        let elements = elements(operands, map.exprs[0].dtype(), dtype(data.results[0]));
+        elements.is_some() && reads_zero_outside(a) && reads_zero_outside(b)
+    })
+}
+
+/// Types of the sums and of what is not of that type, if the kernels have them: `f64` alone, `f32` with half types, `i32`
+/// with bytes.
+fn elements([left, right]: [DType; 2], sum: DType, out: DType) -> Option<(Element, Stored)> {
+    let float = |dtype: DType| dtype == DType::F32 || dtype.is_half();
+    let integer = |dtype: DType| matches!(dtype, DType::I8 | DType::U8 | DType::I32);
+    let fits = match sum {
+        DType::F64 => [left, right, out] == [DType::F64; 3],
+        DType::F32 => [left, right, out].into_iter().all(float),
+        DType::I32 => integer(left) && integer(right) && out == DType::I32,
+        _ => false,
+    };
+    let stored = |dtype| element(dtype).filter(|_| dtype != sum);
+    let stored = Stored { left: stored(left), right: stored(right), out: stored(out) };
+    fits.then(|| Some((element(sum)?, stored))).flatten()
+}
+
+fn element(dtype: DType) -> Option<Element> {
+    Some(match dtype {
+        DType::F32 => Element::F32,
+        DType::F64 => Element::F64,
+        DType::Bf16 => Element::Bf16,
+        DType::F16 => Element::F16,
+        DType::I8 => Element::I8,
+        DType::U8 => Element::U8,
+        DType::I32 => Element::I32,
+        DType::U32 | DType::I64 | DType::Bool => return None,
+    })
 }
 
 fn reads_zero_outside(read: &Read) -> bool {
@@ -78,8 +111,12 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
     let strides = row_major_strides(&map.parallel);
     let order = dims.order();
     let outer = dims.batch.len() + dims.m.len() + dims.n.len();
+    let operands = [left, right].map(|param| region.ty(region.params()[param].value).dtype);
+    let out = region.ty(root.results[0]).dtype;
+    let (element, stored) = elements(operands, map.exprs[0].dtype(), out).ok_or("no kernel has its types")?;
     let spec = ContractSpec {
-        element: if region.ty(root.results[0]).dtype == DType::F64 { Element::F64 } else { Element::F32 },
+        element,
+        stored,
         batch: dims.pick(&map, &dims.batch),
         m: dims.pick(&map, &dims.m),
         n: dims.pick(&map, &dims.n),
@@ -99,6 +136,9 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
         onto if onto == dims.n => Some(Along::N),
         _ => None,
     })?;
+    if element == Element::I32 && !matches!(chain.activation, Activation::None | Activation::Relu) {
+        return Err("the kernels have no such epilogue of integers");
+    }
     form.bias = chain.bias.map(|(param, _)| param);
     form.scale = chain.scale.map(|(param, _)| param);
     form.residual = chain.residual;
@@ -111,7 +151,8 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
     Ok(form)
 }
 
-/// The parameter behind an operand of the root, and the read of it: members that only move elements are read through.
+/// The parameter behind an operand of the root, and the read of it: members that only move elements, or widen them as they
+/// are read, are read through.
 fn source(region: &Graph, root: &NodeData, read: &Read) -> Result<(usize, Read), &'static str> {
     const INSIDE: &str = "an operand of the contraction is computed inside";
     let mut read = read.clone();
@@ -130,15 +171,20 @@ fn source(region: &Graph, root: &NodeData, read: &Read) -> Result<(usize, Read),
     }
 }
 
-/// The read of a map that does nothing but move elements that are all inside.
+/// The read of a map that does nothing but move or widen elements that are all inside.
 fn movement_of(map: &Map) -> Option<&Read> {
     let ([expr], [read]) = (map.exprs.as_slice(), map.reads.as_slice()) else { return None };
     let linear = |index: &IndexExpr| matches!(index, IndexExpr::Affine(affine) if affine.divisor == 1);
-    let moves = map.reduce.is_empty() && matches!(expr.node(), ScalarNode::Read(_));
+    let widens = match expr.node() {
+        ScalarNode::Read(_) => true,
+        ScalarNode::Cast(x) => matches!(x.node(), ScalarNode::Read(_)) && x.dtype().is_read_as(expr.dtype()),
+        _ => false,
+    };
+    let moves = map.reduce.is_empty() && widens;
     (moves && read.view.is_none() && read.outside.is_none() && read.index.iter().all(linear)).then_some(read)
 }
 
-/// Whether a map only moves elements, in a way that a contraction can read its operand through.
+/// Whether a map only moves or widens elements, in a way that a contraction can read its operand through.
 pub fn is_movement(map: &Map) -> bool {
     movement_of(map).is_some()
 }

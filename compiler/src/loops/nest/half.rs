@@ -171,11 +171,9 @@ impl Expansion<'_> {
             Stmt::Store { place, index, value } => {
                 Stmt::Store { place: *place, index: index.clone(), value: self.new(*value) }
             }
-            Stmt::If { condition, then, otherwise } => Stmt::If {
-                condition: self.new(*condition),
-                then: self.stmts(then),
-                otherwise: self.stmts(otherwise),
-            },
+            Stmt::If { condition, then, otherwise } => {
+                Stmt::If { condition: self.new(*condition), then: self.stmts(then), otherwise: self.stmts(otherwise) }
+            }
             Stmt::Check { value, limit, site, position, body } => Stmt::Check {
                 value: self.new(*value),
                 limit: *limit,

@@ -1,7 +1,8 @@
+use super::super::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use super::super::math::activation_f64;
 use super::super::{
     Activation, Along, Arguments, ContractError, ContractPlan, ContractSpec, Element, Epilogue, Kernels, Level, Packed,
-    Side,
+    Side, Stored,
 };
 use super::cases::{Conv, dot, naive, numbers, out_len, read_len};
 
@@ -24,6 +25,25 @@ fn to_bytes(values: &[f64], element: Element) -> Vec<u8> {
     match element {
         Element::F32 => values.iter().flat_map(|x| (*x as f32).to_ne_bytes()).collect(),
         Element::F64 => values.iter().flat_map(|x| x.to_ne_bytes()).collect(),
+        Element::Bf16 => values.iter().flat_map(|x| f32_to_bf16(*x as f32).to_ne_bytes()).collect(),
+        Element::F16 => values.iter().flat_map(|x| f32_to_f16(*x as f32).to_ne_bytes()).collect(),
+        Element::I8 => values.iter().map(|x| *x as i8 as u8).collect(),
+        Element::U8 => values.iter().map(|x| *x as u8).collect(),
+        Element::I32 => values.iter().flat_map(|x| (*x as i32).to_ne_bytes()).collect(),
+    }
+}
+
+/// Numbers that the type has: fractions of 1 for floats, all bytes for integers.
+fn numbers_of(element: Element, len: usize, seed: u64) -> Vec<f64> {
+    let numbers = numbers(len, seed);
+    let exact =
+        |scale: f64, low: f64, high: f64| numbers.iter().map(|x| (x * scale).round().clamp(low, high)).collect();
+    match element {
+        Element::F32 | Element::F64 => numbers,
+        Element::Bf16 | Element::F16 => from_bytes(&to_bytes(&numbers, element), element),
+        Element::I8 => exact(160.0, -128.0, 127.0),
+        Element::U8 => numbers.iter().map(|x| (x.abs() * 300.0).round().min(255.0)).collect(),
+        Element::I32 => exact(1e2, -1e2, 1e2),
     }
 }
 
@@ -31,7 +51,16 @@ fn from_bytes(bytes: &[u8], element: Element) -> Vec<f64> {
     match element {
         Element::F32 => bytes.chunks_exact(4).map(|b| f64::from(f32::from_ne_bytes(b.try_into().unwrap()))).collect(),
         Element::F64 => bytes.chunks_exact(8).map(|b| f64::from_ne_bytes(b.try_into().unwrap())).collect(),
+        Element::Bf16 => halves(bytes).map(|b| f64::from(bf16_to_f32(b))).collect(),
+        Element::F16 => halves(bytes).map(|b| f64::from(f16_to_f32(b))).collect(),
+        Element::I8 => bytes.iter().map(|b| f64::from(*b as i8)).collect(),
+        Element::U8 => bytes.iter().map(|b| f64::from(*b)).collect(),
+        Element::I32 => bytes.chunks_exact(4).map(|b| f64::from(i32::from_ne_bytes(b.try_into().unwrap()))).collect(),
     }
+}
+
+fn halves(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    bytes.chunks_exact(2).map(|b| u16::from_ne_bytes(b.try_into().unwrap()))
 }
 
 /// Runs `spec` and compares with the loops.
@@ -41,23 +70,25 @@ fn check(spec: &ContractSpec, kernels: &Kernels) {
 
 /// Runs `parts`, which together compute `spec`, and compares with the loops of `spec`.
 fn check_parts(spec: &ContractSpec, parts: &[ContractSpec], kernels: &Kernels) {
-    let left = numbers(read_len(&spec.left), 1);
-    let right = numbers(read_len(&spec.right), 2);
+    let left = numbers_of(spec.operand(Side::Left), read_len(&spec.left), 1);
+    let right = numbers_of(spec.operand(Side::Right), read_len(&spec.right), 2);
+    let of_output = |len: usize, seed: u64| numbers_of(spec.output(), len, seed);
     let [m, n] = [&spec.m, &spec.n].map(|e| e.iter().product::<usize>());
     let vector = |along: Option<Along>, seed: u64| match along {
         None => Vec::new(),
-        Some(Along::M) => numbers(m, seed),
-        Some(Along::N) => numbers(n, seed),
+        Some(Along::M) => of_output(m, seed),
+        Some(Along::N) => of_output(n, seed),
     };
     let bias = vector(spec.epilogue.bias, 3);
     let scale = vector(spec.epilogue.scale, 4);
     let len = out_len(spec);
-    let residual = numbers(len, 5);
+    let residual = of_output(len, 5);
     // Elements that the contraction does not own must survive.
-    let untouched = numbers(len, 6);
+    let untouched = of_output(len, 6);
 
-    let bytes = |values: &[f64]| to_bytes(values, spec.element);
-    let (left_bytes, right_bytes) = (bytes(&left), bytes(&right));
+    let bytes = |values: &[f64]| to_bytes(values, spec.output());
+    let left_bytes = to_bytes(&left, spec.operand(Side::Left));
+    let right_bytes = to_bytes(&right, spec.operand(Side::Right));
     let (bias_bytes, scale_bytes) = (bytes(&bias), bytes(&scale));
     let residual_bytes = bytes(&residual);
     let mut out = bytes(&untouched);
@@ -88,11 +119,18 @@ fn check_parts(spec: &ContractSpec, parts: &[ContractSpec], kernels: &Kernels) {
         unsafe { plan.run(&arguments) };
     }
 
-    let actual = from_bytes(&out, spec.element);
+    let actual = from_bytes(&out, spec.output());
     let mut expected = untouched;
     let epsilon = match spec.element {
-        Element::F32 => f64::from(f32::EPSILON),
         Element::F64 => f64::EPSILON,
+        Element::I32 => 0.0,
+        _ => f64::from(f32::EPSILON),
+    };
+    // Half a unit in the last place of what is stored.
+    let stored = match spec.output() {
+        Element::Bf16 => 2f64.powi(-8),
+        Element::F16 => 2f64.powi(-11),
+        _ => 0.0,
     };
     let mut bounds = vec![0.0; len];
     let (code, alpha) = spec.epilogue.activation.code();
@@ -106,12 +144,132 @@ fn check_parts(spec: &ContractSpec, parts: &[ContractSpec], kernels: &Kernels) {
         x *= pick(spec.epilogue.scale, &scale, 1.0);
         x += if spec.epilogue.residual { residual[sum.at] } else { 0.0 };
         expected[sum.at] = activation_f64(code, alpha, x);
-        bounds[sum.at] = epsilon * (16.0 + 4.0 * sum.size);
+        bounds[sum.at] = epsilon * (16.0 + 4.0 * sum.size) + stored * expected[sum.at].abs();
     }
     for i in 0..len {
         let difference = (actual[i] - expected[i]).abs();
         let owned = if bounds[i] > 0.0 { bounds[i] } else { epsilon };
         assert!(difference <= owned, "{} {spec:?}: out[{i}] is {}, not {}", kernels.level, actual[i], expected[i],);
+    }
+}
+
+/// Left, right, sums, output.
+type Types = (Element, Element, Element, Element);
+
+const TYPES: [Types; 11] = {
+    use Element::{Bf16, F16, F32, I8, I32, U8};
+    [
+        (Bf16, Bf16, F32, F32),
+        (Bf16, Bf16, F32, Bf16),
+        (F16, F16, F32, F16),
+        (F32, Bf16, F32, F32),
+        (F16, F16, F32, F32),
+        (I8, I8, I32, I32),
+        (U8, I8, I32, I32),
+        (I8, U8, I32, I32),
+        (U8, U8, I32, I32),
+        (I32, I32, I32, I32),
+        (U8, I32, I32, I32),
+    ]
+};
+
+fn with_types(spec: &ContractSpec, (left, right, element, out): Types) -> ContractSpec {
+    let stored = Stored { left: Some(left), right: Some(right), out: Some(out) };
+    ContractSpec { element, stored, ..spec.clone() }
+}
+
+#[test]
+fn types_of_operands_and_output() {
+    // Whole and broken pairs and quadruples of terms, several blocks of them, a split sum, rows alone.
+    let sizes = [(1, 1, 1), (3, 5, 7), (29, 33, 64), (15, 70, 130), (1, 64, 48), (17, 9, 1700), (6, 10, 9000)];
+    for types in TYPES {
+        for (m, n, k) in sizes {
+            for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+                check_all(&with_types(&dot(1, m, n, k, ta, tb), types));
+            }
+        }
+        check_all(&with_types(&dot(3, 17, 40, 68, false, true), types));
+    }
+}
+
+#[test]
+fn types_with_epilogue_packed_or_not() {
+    for types in TYPES {
+        let float = types.2 == Element::F32;
+        for (ta, tb) in [(false, false), (false, true), (true, true)] {
+            for packed in [Packed { left: false, right: true }, Packed { left: true, right: false }] {
+                for bias in [Along::M, Along::N] {
+                    let mut spec = with_types(&dot(1, 31, 50, 64, ta, tb), types);
+                    spec.packed = packed;
+                    spec.epilogue.bias = Some(bias);
+                    spec.epilogue.residual = true;
+                    spec.epilogue.activation = if float { Activation::Tanh } else { Activation::Relu };
+                    spec.epilogue.scale = float.then_some(Along::N);
+                    // A transposed output as well.
+                    check_all(&spec);
+                    spec.out_strides = vec![0, 1, 31];
+                    check_all(&spec);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn types_of_convolutions() {
+    for types in TYPES {
+        for stride in [1, 2] {
+            let conv = Conv { batch: 2, channels: 5, outputs: 9, size: (9, 11), stride, ..CONV };
+            check_all(&with_types(&conv.forward(), types));
+        }
+    }
+}
+
+/// The largest sums that `vpdpbusd` meets, and integers that wrap.
+#[test]
+fn extreme_bytes_are_exact() {
+    use Element::{I8, I32, U8};
+    let extremes = |element: Element, at: usize| match element {
+        U8 => [0.0, 255.0][at % 2],
+        _ => [-128.0, 127.0][at % 2],
+    };
+    for kernels in levels() {
+        for (left, right) in [(I8, I8), (U8, I8), (I8, U8), (U8, U8)] {
+            for (a, b) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let k = 70_000;
+                let spec = with_types(&dot(1, 2, 3, k, false, true), (left, right, I32, I32));
+                let plan = ContractPlan::new(&spec, kernels).unwrap();
+                let operand = |element, at, len| to_bytes(&vec![extremes(element, at); len], element);
+                let (left_bytes, right_bytes) = (operand(left, a, 2 * k), operand(right, b, 3 * k));
+                let mut out = vec![0i32; 6];
+                let (mut scratch, mut partials) = (buffer(plan.scratch_bytes()), buffer(plan.partial_bytes()));
+                let arguments = Arguments {
+                    left: left_bytes.as_ptr(),
+                    right: right_bytes.as_ptr(),
+                    out: out.as_mut_ptr().cast(),
+                    bias: std::ptr::null(),
+                    scale: std::ptr::null(),
+                    residual: std::ptr::null(),
+                    partials: partials.as_mut_ptr().cast(),
+                    scratch: scratch.as_mut_ptr().cast(),
+                };
+                // SAFETY: the buffers have the spec's sizes.
+                unsafe { plan.run(&arguments) };
+                let exact = extremes(left, a) as i64 * extremes(right, b) as i64 * k as i64;
+                assert_eq!(out, [exact as i32; 6], "{} {left:?} {right:?}", plan.kernel());
+            }
+        }
+    }
+}
+
+#[test]
+fn types_that_no_kernel_has_are_refused() {
+    use Element::{Bf16, F32, F64, I8, I32};
+    for types in [(F64, F32, F64, F64), (I8, Bf16, I32, I32), (F32, F32, F32, F64), (Bf16, Bf16, I32, I32)] {
+        let spec = with_types(&dot(1, 2, 3, 4, false, false), types);
+        for kernels in levels() {
+            assert_eq!(ContractPlan::new(&spec, kernels).unwrap_err(), ContractError::WrongElement);
+        }
     }
 }
 

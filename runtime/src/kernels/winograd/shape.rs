@@ -1,6 +1,6 @@
 //! Which contractions are 3 x 3 convolutions of stride 1, and where their elements lie.
 
-use super::super::spec::{Activation, AffineRead, Along, ContractSpec, Element};
+use super::super::spec::{Activation, AffineRead, Along, ContractSpec, Element, Stored};
 use super::WinogradError;
 
 /// A convolution `y[n, o, i, j] = sum over c, r, s of w[o, c, r, s] * x[n, c, i + r + top, j + s + left]`, rows of
@@ -60,7 +60,7 @@ pub(super) struct Loops {
 
 /// Takes a contraction apart.
 pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
-    if spec.element != Element::F32 {
+    if spec.element != Element::F32 || spec.stored != Stored::default() {
         return Err(WinogradError::Element);
     }
     let (b, m, n) = (spec.batch.len(), spec.m.len(), spec.n.len());

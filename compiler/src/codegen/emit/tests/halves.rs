@@ -43,7 +43,13 @@ fn number(bits: u16, fraction: u32) -> f64 {
     let part = f64::from(bits & ((1 << fraction) - 1)) / f64::from(1 << fraction);
     let size = match exponent {
         0 => part * 2f64.powi(1 - bias),
-        e if e == (1 << exponents) - 1 => if part == 0.0 { f64::INFINITY } else { f64::NAN },
+        e if e == (1 << exponents) - 1 => {
+            if part == 0.0 {
+                f64::INFINITY
+            } else {
+                f64::NAN
+            }
+        }
         e => (1.0 + part) * 2f64.powi(e - bias),
     };
     if bits >> 15 == 1 { -size } else { size }

@@ -1,6 +1,6 @@
 //! Which contractions are gradients by the weights of 3 x 3 convolutions of stride 1, and where their elements lie.
 
-use super::super::super::spec::{AffineRead, ContractSpec, Element, Epilogue};
+use super::super::super::spec::{AffineRead, ContractSpec, Element, Epilogue, Stored};
 use super::super::WinogradError;
 use super::super::shape::{Loops, Strides, WeightStrides, image_read};
 
@@ -26,7 +26,7 @@ pub(in super::super) struct GradientShape {
 
 /// Takes a contraction apart.
 pub(super) fn gradient_shape(spec: &ContractSpec) -> Result<GradientShape, WinogradError> {
-    if spec.element != Element::F32 {
+    if spec.element != Element::F32 || spec.stored != Stored::default() {
         return Err(WinogradError::Element);
     }
     if spec.batch.iter().any(|&e| e != 1) {
