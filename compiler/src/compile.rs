@@ -62,7 +62,8 @@ pub enum Precision {
     /// output for up to 512 channels of random data (the direct sum's is below 1.5e-6).
     #[default]
     Default,
-    /// Also products in bf16, where a kernel has them; none has yet.
+    /// Also products in bf16, where a kernel has them (AVX512_BF16): operands in f32 are rounded to 8 significant bits, sums
+    /// are taken in f32.
     Fast,
 }
 

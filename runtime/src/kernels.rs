@@ -214,18 +214,18 @@ impl Kernels {
 
 /// Tables by operands' types, where the processor's instructions beyond those of the level choose.
 impl Kernels {
-    /// Blocks that sum in `f32`, for operands of these types.
-    pub(crate) fn halves(&self, left: Element, right: Element) -> Option<&'static abi::Table<f32>> {
-        match (left, right) {
-            #[cfg(target_arch = "x86_64")]
-            (Element::Bf16, Element::Bf16) if self.level == Level::Avx512 && is_x86_feature_detected!("avx512bf16") => {
-                Some(&dot_avx512::BF16)
-            }
-            _ => [left, right]
-                .iter()
-                .all(|e| matches!(e, Element::F32 | Element::Bf16 | Element::F16))
-                .then_some(self.f32),
+    /// Blocks that sum in `f32`, for operands of these types; `rounds` if those in `f32` may be rounded to `bf16`.
+    pub(crate) fn floats(&self, left: Element, right: Element, rounds: bool) -> Option<&'static abi::Table<f32>> {
+        let all = |fits: &dyn Fn(Element) -> bool| fits(left) && fits(right);
+        #[cfg(target_arch = "x86_64")]
+        if all(&|e| e == Element::Bf16 || rounds && e == Element::F32)
+            && self.level == Level::Avx512
+            && is_x86_feature_detected!("avx512bf16")
+        {
+            return Some(&dot_avx512::BF16);
         }
+        let _ = rounds;
+        all(&|e| matches!(e, Element::F32 | Element::Bf16 | Element::F16)).then_some(self.f32)
     }
 
     /// Blocks that sum in `i32`, for operands of these types, and whether the right operand has to give the rows, if it

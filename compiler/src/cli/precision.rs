@@ -22,7 +22,7 @@ enum Level {
     Strict,
     /// Also algorithms with a bounded error, such as Winograd convolutions.
     Default,
-    /// Also products in bf16, where a kernel has them.
+    /// Also products in bf16, where a kernel has them: operands keep 8 significant bits, sums are in f32.
     Fast,
 }
 

@@ -117,7 +117,8 @@ impl MicroKernel {
         let direct = |phase: &ContractSpec| {
             ContractPlan::new(phase, kernels).map(|plan| MicroKernel::Direct(Box::new(plan), declined.clone()))
         };
-        spec.phases().iter().map(direct).collect()
+        let rounds = ContractSpec { rounds_operands: precision == Precision::Fast, ..spec.clone() };
+        rounds.phases().iter().map(direct).collect()
     }
 
     /// The plan of sums of products, if it is one.

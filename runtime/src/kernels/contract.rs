@@ -55,7 +55,7 @@ impl ContractPlan {
                 Self::build(spec, table, None, swapped)
             }
             (Element::F32, (left, right), out) => {
-                let table = kernels.halves(left, right).ok_or(ContractError::WrongElement)?;
+                let table = kernels.floats(left, right, spec.rounds_operands).ok_or(ContractError::WrongElement)?;
                 let half = match out {
                     Element::F32 => None,
                     Element::Bf16 => Some(&kernels.half[0]),
@@ -424,7 +424,10 @@ impl Source {
         };
         match joined {
             Some((read, dims)) => Source { side, read, dims, element: spec.element, native: true },
-            None => Source { side, read: read.clone(), dims, element, native: element == spec.element },
+            None => {
+                let native = terms == 1 && element == spec.element;
+                Source { side, read: read.clone(), dims, element, native }
+            }
         }
     }
 }

@@ -3,18 +3,19 @@
     unsafe_op_in_unsafe_fn,
     reason = "packs through gather tables and joins rows of raw elements; the contract is PackCall's, stated in `pack.rs`"
 )]
+#![allow(clippy::needless_range_loop, reason = "lanes and terms number several arrays alike")]
 //! Packing of operands whose elements are not what panels hold: narrow elements become wide ones, or several terms of the
 //! sum one element.
 //!
 //! A few steps are packed as they are into a panel on the stack, then joined row by row: one mechanism for every type and
-//! level, whatever the operand's storage.
+//! level, whatever the operand's storage. Rows that lie in the operand as they are wanted are joined from there.
 
 use std::mem::MaybeUninit;
 
-use super::abi::{GROUP, PackCall};
-use super::half::{bf16_to_f32, f16_to_f32};
+use super::abi::{GROUP, PackCall, PackFn};
+use super::half::{bf16_to_f32, f16_to_f32, f32_to_bf16};
 use super::pack::pack;
-use super::simd::Lane;
+use super::simd::{Lane, prefetch_near};
 use super::spec::Element;
 
 /// Terms that are joined at a time: whole groups, as packing along k reads them.
@@ -27,11 +28,11 @@ pub(crate) trait Join {
     /// An element of the operand.
     type Raw: Lane;
     /// An element of a panel.
-    type Unit;
-    /// Raw elements in one unit.
+    type Unit: Lane;
+    /// Raw elements in one unit, at most four.
     const TERMS: usize;
-    /// Joins `TERMS` rows of `len`, one behind the other.
-    unsafe fn row(raw: *const Self::Raw, len: usize, to: *mut Self::Unit);
+    /// The unit of `TERMS` elements; the others do not matter.
+    fn unit(terms: [Self::Raw; 4]) -> Self::Unit;
 }
 
 /// As [`pack`], for `k0..k1` in units.
@@ -40,28 +41,111 @@ pub(crate) trait Join {
 /// As [`pack`]; `from` points to raw elements.
 #[inline(always)]
 pub(crate) unsafe fn pack_joined<J: Join>(call: &PackCall<'_, J::Unit>) {
+    pack_joined_from::<J>(call, pack::<J::Raw>);
+}
+
+/// As [`pack_joined`], with a packer of the raw elements.
+///
+/// # Safety
+/// As [`pack_joined`].
+#[inline(always)]
+pub(crate) unsafe fn pack_joined_from<J: Join>(call: &PackCall<'_, J::Unit>, pack: PackFn<J::Raw>) {
+    let dense = dense_run(call);
     let mut raw = MaybeUninit::<[J::Raw; CHUNK * MAX_WIDTH]>::uninit();
     let raw = raw.as_mut_ptr().cast::<J::Raw>();
-    let stride = call.stride;
+    let (op, stride) = (call.operand, call.stride);
     for first in (call.k0..call.k1).step_by(CHUNK / J::TERMS) {
         let last = call.k1.min(first + CHUNK / J::TERMS);
         let (k0, wanted) = (first * J::TERMS, last * J::TERMS);
-        let k1 = wanted.min(call.operand.k_len);
-        let from = call.from.cast();
-        pack(&PackCall { operand: call.operand, from, panel: call.panel, valid: call.valid, stride, k0, k1, to: raw });
-        // The last unit may have fewer terms.
-        for i in (k1 - k0) * stride..(wanted - k0) * stride {
-            *raw.add(i) = J::Raw::ZERO;
-        }
+        let k1 = wanted.min(op.k_len);
+        let row = match dense {
+            Some(start) if k1 == wanted => {
+                let from = call.from.cast::<J::Raw>().wrapping_offset(start);
+                Rows::Operand { from, k: op.k.add(k0), last: k1 - k0 - 1 }
+            }
+            _ => {
+                let from = call.from.cast();
+                pack(&PackCall { operand: op, from, panel: call.panel, valid: call.valid, stride, k0, k1, to: raw });
+                // The last unit may have fewer terms.
+                for i in (k1 - k0) * stride..(wanted - k0) * stride {
+                    *raw.add(i) = J::Raw::ZERO;
+                }
+                Rows::Packed { raw, stride }
+            }
+        };
         for step in first..last {
-            let row = raw.add((step - first) * J::TERMS * stride);
-            J::row(row, stride, call.to.add((step - call.k0) * stride));
+            join_row::<J>(&row, (step - first) * J::TERMS, stride, call.to.add((step - call.k0) * stride));
         }
     }
 }
 
+/// Where the panel begins in each step if it is one run of full groups inside the tensor.
+#[inline(always)]
+unsafe fn dense_run<T>(call: &PackCall<'_, T>) -> Option<isize> {
+    let op = call.operand;
+    if op.lanes_along_k || op.checked || call.valid != call.stride || !call.stride.is_multiple_of(GROUP) {
+        return None;
+    }
+    let first = call.panel * op.groups_per_panel;
+    let run = |g: usize| *op.segments.add(*op.group_start.add(first + g) as usize);
+    let start = run(0).offset;
+    let follows = |g: usize| {
+        let run = run(g);
+        run.mask == u16::MAX && run.step == 1 && run.offset == start + (g * GROUP) as i32
+    };
+    (0..call.stride / GROUP).all(follows).then_some(start as isize)
+}
+
+/// Rows of raw elements.
+enum Rows<R> {
+    /// One behind the other.
+    Packed { raw: *const R, stride: usize },
+    /// Those of the operand; `last` is the last that may be asked for.
+    Operand { from: *const R, k: *const i32, last: usize },
+}
+
+impl<R> Rows<R> {
+    #[inline(always)]
+    unsafe fn get(&self, row: usize) -> *const R {
+        match *self {
+            Rows::Packed { raw, stride } => raw.add(row * stride),
+            Rows::Operand { from, k, last } => {
+                prefetch_near(from.wrapping_offset(*k.add((row + GROUP).min(last)) as isize));
+                from.wrapping_offset(*k.add(row) as isize)
+            }
+        }
+    }
+}
+
+/// Joins `TERMS` rows from `first` on; sixteen units at a time, as values, so that no store may change what is loaded.
+#[inline(always)]
+unsafe fn join_row<J: Join>(rows: &Rows<J::Raw>, first: usize, len: usize, to: *mut J::Unit) {
+    let mut at = [rows.get(first); 4];
+    for (term, at) in at.iter_mut().enumerate().take(J::TERMS).skip(1) {
+        *at = rows.get(first + term);
+    }
+    let whole = len / GROUP * GROUP;
+    for i in (0..whole).step_by(GROUP) {
+        let mut terms = [[J::Raw::ZERO; GROUP]; 4];
+        for term in 0..J::TERMS {
+            terms[term] = at[term].add(i).cast::<[J::Raw; GROUP]>().read_unaligned();
+        }
+        let mut units = [J::Unit::ZERO; GROUP];
+        for lane in 0..GROUP {
+            units[lane] = J::unit([terms[0][lane], terms[1][lane], terms[2][lane], terms[3][lane]]);
+        }
+        to.add(i).cast::<[J::Unit; GROUP]>().write_unaligned(units);
+    }
+    for i in whole..len {
+        *to.add(i) = J::unit(at.map(|at| {
+            // SAFETY: rows have `len` elements; those that are no terms repeat the first.
+            unsafe { *at.add(i) }
+        }));
+    }
+}
+
 macro_rules! join {
-    ($(#[$doc:meta])* $name:ident: $terms:literal x $raw:ty => $unit:ty, |$rows:ident, $i:ident, $len:ident| $unit_of:expr) => {
+    ($(#[$doc:meta])* $name:ident: $terms:literal x $raw:ty => $unit:ty, |$of:ident| $unit_of:expr) => {
         $(#[$doc])*
         pub(crate) struct $name;
 
@@ -70,10 +154,8 @@ macro_rules! join {
             type Unit = $unit;
             const TERMS: usize = $terms;
             #[inline(always)]
-            unsafe fn row($rows: *const $raw, $len: usize, to: *mut $unit) {
-                for $i in 0..$len {
-                    *to.add($i) = $unit_of;
-                }
+            fn unit($of: [$raw; 4]) -> $unit {
+                $unit_of
             }
         }
     };
@@ -81,41 +163,41 @@ macro_rules! join {
 
 join! {
     /// `bf16` as `f32`.
-    Bf16: 1 x u16 => f32, |rows, i, len| bf16_to_f32(*rows.add(i))
+    Bf16: 1 x u16 => f32, |of| bf16_to_f32(of[0])
 }
 join! {
     /// `f16` as `f32`.
-    F16: 1 x u16 => f32, |rows, i, len| f16_to_f32(*rows.add(i))
+    F16: 1 x u16 => f32, |of| f16_to_f32(of[0])
 }
 join! {
     /// Two `bf16` in the bits of one `f32`, the first in the low half.
-    Bf16Pair: 2 x u16 => f32, |rows, i, len| {
-        f32::from_bits(u32::from(*rows.add(i)) | u32::from(*rows.add(len + i)) << 16)
+    Bf16Pair: 2 x u16 => f32, |of| f32::from_bits(u32::from(of[0]) | u32::from(of[1]) << 16)
+}
+join! {
+    /// Two `f32`, rounded, as [`Bf16Pair`].
+    RoundedPair: 2 x f32 => f32, |of| {
+        f32::from_bits(u32::from(f32_to_bf16(of[0])) | u32::from(f32_to_bf16(of[1])) << 16)
     }
 }
 join! {
     /// `i8` as `i32`.
-    I8: 1 x u8 => i32, |rows, i, len| i32::from(*rows.add(i) as i8)
+    I8: 1 x u8 => i32, |of| i32::from(of[0] as i8)
 }
 join! {
     /// `u8` as `i32`.
-    U8: 1 x u8 => i32, |rows, i, len| i32::from(*rows.add(i))
+    U8: 1 x u8 => i32, |of| i32::from(of[0])
 }
 join! {
     /// Two `i8` as `i16` in one `i32`.
-    I8Pair: 2 x u8 => i32, |rows, i, len| {
-        i32::from(*rows.add(i) as i8) & 0xffff | i32::from(*rows.add(len + i) as i8) << 16
-    }
+    I8Pair: 2 x u8 => i32, |of| i32::from(of[0] as i8) & 0xffff | i32::from(of[1] as i8) << 16
 }
 join! {
     /// Two `u8` as `i16` in one `i32`.
-    U8Pair: 2 x u8 => i32, |rows, i, len| i32::from(*rows.add(i)) | i32::from(*rows.add(len + i)) << 16
+    U8Pair: 2 x u8 => i32, |of| i32::from(of[0]) | i32::from(of[1]) << 16
 }
 join! {
     /// Four bytes in one `i32`.
-    Quad: 4 x u8 => i32, |rows, i, len| {
-        i32::from_le_bytes([*rows.add(i), *rows.add(len + i), *rows.add(2 * len + i), *rows.add(3 * len + i)])
-    }
+    Quad: 4 x u8 => i32, |of| i32::from_le_bytes(of)
 }
 
 /// Bytes as `i32`.

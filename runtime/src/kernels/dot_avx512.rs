@@ -18,7 +18,7 @@ use std::mem::transmute;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::avx512::F32x16;
-use super::convert::{Bf16Pair, I8Pair, Quad, U8Pair, pack_joined, pack_words_of};
+use super::convert::{Bf16Pair, I8Pair, Quad, RoundedPair, U8Pair, pack_joined, pack_joined_from, pack_words_of};
 use super::pack_avx512;
 use super::simd::Simd;
 use super::spec::Element;
@@ -200,7 +200,10 @@ unsafe fn signed_rows<const R: usize>(call: &TileCall<i32>) {
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
 unsafe fn convert_bf16_pairs(call: &PackCall<'_, f32>) {
-    pack_joined::<Bf16Pair>(call);
+    match call.operand.element {
+        Element::F32 => pack_joined_from::<RoundedPair>(call, pack_avx512::pack_f32),
+        _ => pack_joined::<Bf16Pair>(call),
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]

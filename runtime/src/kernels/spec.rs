@@ -11,6 +11,8 @@ pub struct ContractSpec {
     pub element: Element,
     /// Tensors of other types.
     pub stored: Stored,
+    /// Whether operands in `f32` may be rounded to `bf16` where that is faster.
+    pub rounds_operands: bool,
     /// Extents of the dimensions that both operands and the output have.
     pub batch: Vec<usize>,
     /// Extents of the dimensions of the left operand and the output.

@@ -117,6 +117,7 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
     let spec = ContractSpec {
         element,
         stored,
+        rounds_operands: false,
         batch: dims.pick(&map, &dims.batch),
         m: dims.pick(&map, &dims.m),
         n: dims.pick(&map, &dims.n),

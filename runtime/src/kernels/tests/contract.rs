@@ -225,6 +225,53 @@ fn types_of_convolutions() {
     }
 }
 
+/// Operands that `bf16` holds are not changed by rounding to it; others are off by half a unit in its last place.
+#[test]
+fn operands_may_be_rounded_to_bf16() {
+    use Element::{Bf16, F32};
+    for (m, n, k) in [(1, 64, 48), (29, 33, 65), (15, 70, 130)] {
+        for (ta, tb) in [(false, false), (true, true)] {
+            for types in [(F32, Bf16, F32, F32), (F32, F32, F32, F32)] {
+                let spec = with_types(&dot(1, m, n, k, ta, tb), types);
+                let rounding = ContractSpec { rounds_operands: true, ..spec.clone() };
+                let rounded = |len: usize, seed: u64| numbers_of(Bf16, len, seed);
+                let (left, right) = (rounded(read_len(&spec.left), 1), rounded(read_len(&spec.right), 2));
+                for kernels in levels() {
+                    let sums = |spec: &ContractSpec, nudge: f64| {
+                        let nudged = |x: &f64| x * (1.0 + nudge);
+                        let left = to_bytes(&left.iter().map(nudged).collect::<Vec<_>>(), F32);
+                        let right = to_bytes(&right, spec.operand(Side::Right));
+                        let plan = ContractPlan::new(spec, kernels).unwrap();
+                        let mut out = to_bytes(&vec![0.0; out_len(spec)], F32);
+                        let (mut scratch, mut partials) = (buffer(plan.scratch_bytes()), buffer(plan.partial_bytes()));
+                        let arguments = Arguments {
+                            left: left.as_ptr(),
+                            right: right.as_ptr(),
+                            out: out.as_mut_ptr(),
+                            bias: std::ptr::null(),
+                            scale: std::ptr::null(),
+                            residual: std::ptr::null(),
+                            partials: partials.as_mut_ptr().cast(),
+                            scratch: scratch.as_mut_ptr().cast(),
+                        };
+                        // SAFETY: the buffers have the spec's sizes.
+                        unsafe { plan.run(&arguments) };
+                        (from_bytes(&out, F32), plan.terms_per_step())
+                    };
+                    let (exact, _) = sums(&spec, 0.0);
+                    let (same, terms) = sums(&rounding, 0.0);
+                    // A quarter of a unit: rounding takes it away.
+                    let (nudged, _) = sums(&rounding, 2f64.powi(-10));
+                    for i in 0..exact.len() {
+                        assert!((exact[i] - same[i]).abs() <= 1e-5, "{}: {} {}", kernels.level, exact[i], same[i]);
+                        assert!(terms == 1 || nudged[i] == same[i], "{}: {} {}", kernels.level, nudged[i], same[i]);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// The largest sums that `vpdpbusd` meets, and integers that wrap.
 #[test]
 fn extreme_bytes_are_exact() {
