@@ -85,7 +85,6 @@ fn between_casts(graph: &Graph, operands: &[TensorType], results: &[TensorType])
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
-    use super::*;
     use crate::reference::Evaluator;
     use crate::types::DType;
 

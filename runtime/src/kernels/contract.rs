@@ -55,7 +55,14 @@ impl ContractPlan {
                 Self::build(spec, table, None, swapped)
             }
             (Element::F32, (left, right), out) => {
-                let table = kernels.floats(left, right, spec.rounds_operands).ok_or(ContractError::WrongElement)?;
+                let table = kernels.floats(left, right, false).ok_or(ContractError::WrongElement)?;
+                let rounded = kernels.floats(left, right, true).filter(|_| spec.rounds_operands);
+                let cycles =
+                    |table| -> Result<f64, ContractError> { Ok(Orientation::of(spec, table, None)?.choice.cycles) };
+                let table = match rounded {
+                    Some(rounded) if cycles(rounded)? < cycles(table)? => rounded,
+                    _ => table,
+                };
                 let half = match out {
                     Element::F32 => None,
                     Element::Bf16 => Some(&kernels.half[0]),
@@ -76,50 +83,20 @@ impl ContractPlan {
         right_has_rows: Option<bool>,
     ) -> Result<Self, ContractError> {
         let element_bytes = size_of::<T>();
-        let (b, m, n) = (spec.batch.len(), spec.m.len(), spec.n.len());
-        if spec.out_strides.len() != b + m + n {
-            return Err(ContractError::WrongDimension);
-        }
-        let size = |extents: &[usize]| {
-            extents
-                .iter()
-                .try_fold(1usize, |product, e| product.checked_mul(*e))
-                .filter(|product| *product < i32::MAX as usize)
-                .ok_or(ContractError::TooLarge)
-        };
-        let sizes = [size(&spec.batch)?, size(&spec.m)?, size(&spec.n)?, size(&spec.k)?];
-        if sizes[..3].contains(&0) {
-            return Err(ContractError::Empty);
-        }
-        let strides = |from: usize, count: usize| &spec.out_strides[from..from + count];
-        let out_m = offsets_of(&spec.m, strides(b, m))?;
-        let out_n = offsets_of(&spec.n, strides(b + m, n))?;
-        let Packed { left: left_packed, right: right_packed } = spec.packed;
-        let steps = sizes[3].div_ceil(table.terms);
-        let direct = choose_shape(table, (&out_m, left_packed), (&out_n, right_packed), steps);
-        let turned = choose_shape(table, (&out_n, right_packed), (&out_m, left_packed), steps);
-        let swapped = right_has_rows.unwrap_or(turned.cycles < direct.cycles);
-        let Choice { shape, mr, .. } = if swapped { turned } else { direct };
-
-        let side = |dims: std::ops::Range<usize>, extents: &[usize]| Read {
-            batch: spec.batch.clone(),
-            free: extents.to_vec(),
-            free_first: dims.start,
-            k: spec.k.clone(),
-            k_first: b + m + n,
-        };
-        let left = Source::new(spec, Side::Left, side(b..b + m, &spec.m), table.terms);
-        let right = Source::new(spec, Side::Right, side(b + m..b + m + n, &spec.n), table.terms);
-        let (rows, columns) = if swapped { (right, left) } else { (left, right) };
-        let (out_rows, out_columns) = if swapped { (out_n, out_m) } else { (out_m, out_n) };
+        let Orientation { sizes, steps, choice, swapped, out, operands } =
+            Orientation::of(spec, table, right_has_rows)?;
+        let Choice { shape, mr, .. } = choice;
+        let [out_rows, out_columns] = out;
+        let [rows, columns] = operands;
         let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), steps);
+        let batch_strides = &spec.out_strides[..spec.batch.len()];
 
         let nr = table.shapes[shape].nr;
         let last = last_shape(table, shape, n, mr);
         let mut tables = Tables {
             rows: GatherTables::new(&rows.read, &rows.dims, mr)?,
             columns: GatherTables::new(&columns.read, &columns.dims, nr)?,
-            out: OutTables::new(offsets_of(&spec.batch, strides(0, b))?, spec.out_offset, out_rows, &out_columns, nr),
+            out: OutTables::new(offsets_of(&spec.batch, batch_strides)?, spec.out_offset, out_rows, &out_columns, nr),
         };
         let (rows_packed, columns_packed) = (spec.packed.side(rows.side), spec.packed.side(columns.side));
         let mut product = Product { g, m, n, k, mr, nr, rows_packed, columns_packed };
@@ -337,15 +314,72 @@ struct Choice {
     mr: usize,
 }
 
-/// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`; each with whether it comes packed.
+/// Which operand gives the rows of the register block, and what both are then.
+struct Orientation {
+    /// Batches, rows, columns of the product as it was asked for, terms of its sums.
+    sizes: [usize; 4],
+    /// Steps of the sums.
+    steps: usize,
+    choice: Choice,
+    /// The rows are those of the right operand.
+    swapped: bool,
+    /// Offsets of the output along rows and columns of the block.
+    out: [Vec<i32>; 2],
+    operands: [Source; 2],
+}
+
+impl Orientation {
+    /// The cheaper one, unless `right_has_rows` says which.
+    fn of<T: Real>(
+        spec: &ContractSpec,
+        table: &super::abi::Table<T>,
+        right_has_rows: Option<bool>,
+    ) -> Result<Self, ContractError> {
+        let (b, m, n) = (spec.batch.len(), spec.m.len(), spec.n.len());
+        if spec.out_strides.len() != b + m + n {
+            return Err(ContractError::WrongDimension);
+        }
+        let size = |extents: &[usize]| {
+            extents
+                .iter()
+                .try_fold(1usize, |product, e| product.checked_mul(*e))
+                .filter(|product| *product < i32::MAX as usize)
+                .ok_or(ContractError::TooLarge)
+        };
+        let sizes = [size(&spec.batch)?, size(&spec.m)?, size(&spec.n)?, size(&spec.k)?];
+        if sizes[..3].contains(&0) {
+            return Err(ContractError::Empty);
+        }
+        let out_m = offsets_of(&spec.m, &spec.out_strides[b..b + m])?;
+        let out_n = offsets_of(&spec.n, &spec.out_strides[b + m..])?;
+        let source = |side, first: usize, extents: &[usize]| {
+            let (batch, free, k) = (spec.batch.clone(), extents.to_vec(), spec.k.clone());
+            Source::new(spec, side, Read { batch, free, free_first: first, k, k_first: b + m + n }, table.terms)
+        };
+        let (left, right) = (source(Side::Left, b, &spec.m), source(Side::Right, b + m, &spec.n));
+        let steps = sizes[3].div_ceil(table.terms);
+        let [left_cost, right_cost] = [&left, &right].map(|source| source.pack_cost(spec, table.terms));
+        let direct = choose_shape(table, (&out_m, left_cost), (&out_n, right_cost), steps);
+        let turned = choose_shape(table, (&out_n, right_cost), (&out_m, left_cost), steps);
+        Ok(if right_has_rows.unwrap_or(turned.cycles < direct.cycles) {
+            let (out, operands) = ([out_n, out_m], [right, left]);
+            Self { sizes, steps, choice: turned, swapped: true, out, operands }
+        } else {
+            let (out, operands) = ([out_m, out_n], [left, right]);
+            Self { sizes, steps, choice: direct, swapped: false, out, operands }
+        })
+    }
+}
+
+/// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`; each with what it costs to pack sixteen
+/// lanes of one step.
 fn choose_shape<T: Real>(
     table: &super::abi::Table<T>,
-    (out_m, rows_packed): (&[i32], bool),
-    (out_n, columns_packed): (&[i32], bool),
+    (out_m, pack_rows): (&[i32], f64),
+    (out_n, pack_columns): (&[i32], f64),
     k: usize,
 ) -> Choice {
-    // Measured on Zen 5: packing sixteen lanes of one step, storing one run of one row.
-    const PACK: f64 = 5.0;
+    // Measured on Zen 5: storing one run of one row.
     const STORE: f64 = 2.0;
     // One column of a block that is turned before it is stored.
     const TURN: f64 = 10.0;
@@ -360,9 +394,8 @@ fn choose_shape<T: Real>(
         let mr = m.div_ceil(panels);
         let last = table.shapes[last_shape(table, shape, n, mr)].vectors;
         let sums = block_cost(m, mr, n.div_ceil(candidate.nr), candidate.vectors, last) as f64 / 2.0;
-        let groups = |len: usize, width: usize| len.div_ceil(width) * width.div_ceil(GROUP);
-        let pack = |packed: bool, groups: usize| if packed { 0.0 } else { PACK * groups as f64 };
-        let packs = pack(rows_packed, groups(m, mr)) + pack(columns_packed, groups(n, candidate.nr));
+        let groups = |len: usize, width: usize| (len.div_ceil(width) * width.div_ceil(GROUP)) as f64;
+        let packs = pack_rows * groups(m, mr) + pack_columns * groups(n, candidate.nr);
         let stores = if turns { straight.min(TURN * (n * panels) as f64) } else { straight };
         let cycles = k * (sums + packs) + stores;
         if cycles < best.cycles {
@@ -428,6 +461,17 @@ impl Source {
                 let native = terms == 1 && element == spec.element;
                 Source { side, read: read.clone(), dims, element, native }
             }
+        }
+    }
+
+    /// Cycles of packing sixteen lanes of one step, measured on Zen 5.
+    fn pack_cost(&self, spec: &ContractSpec, terms: usize) -> f64 {
+        const PACK: f64 = 5.0;
+        const JOIN: f64 = 8.0;
+        match () {
+            () if spec.packed.side(self.side) => 0.0,
+            () if self.native => PACK,
+            () => PACK * terms as f64 + JOIN,
         }
     }
 }

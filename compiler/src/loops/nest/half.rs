@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use kiln_ir::DType;
-use kiln_ir::scalar::{BinaryFn, CompareFn};
+use kiln_ir::scalar::{BinaryFn, CompareFn, UnaryFn};
 
 use super::{Accumulator, Expr, ExprNode, Loop, LoopNest, NestBuilder, Stmt};
 
@@ -20,10 +20,12 @@ impl LoopNest {
         if !self.exprs.iter().any(|(_, dtype)| dtype.is_half()) {
             return Ok(Cow::Borrowed(self));
         }
-        let mut expansion = Expansion { nest: self, built: NestBuilder::declaring(self), exprs: Vec::new() };
+        let mut expansion =
+            Expansion { nest: self, built: NestBuilder::declaring(self), exprs: Vec::new(), held: Vec::new() };
         for (node, dtype) in &self.exprs {
             let expr = expansion.expr(node, *dtype)?;
             expansion.exprs.push(expr);
+            expansion.held.push(*dtype == DType::F32 && expansion.is_held(node));
         }
         let body = expansion.stmts(&self.body);
         let mut nest = expansion.built.finish(self.tiles, body);
@@ -37,6 +39,8 @@ struct Expansion<'a> {
     built: NestBuilder,
     /// The new number of each expression.
     exprs: Vec<Expr>,
+    /// Whether it is an `f32` that a `bf16` holds.
+    held: Vec<bool>,
 }
 
 impl Expansion<'_> {
@@ -49,6 +53,9 @@ impl Expansion<'_> {
         let held = if dtype.is_half() { DType::U32 } else { dtype };
         let node = match node {
             ExprNode::Cast(x) if dtype.is_half() || self.nest.dtype(*x).is_half() => {
+                if dtype == DType::Bf16 && self.held[x.0 as usize] {
+                    return Ok(self.shift(BinaryFn::Shr, self.built.bits(new(x)), 16));
+                }
                 return Ok(self.cast(new(x), self.nest.dtype(*x), dtype));
             }
             ExprNode::Literal(value) if dtype.is_half() => {
@@ -83,6 +90,21 @@ impl Expansion<'_> {
             }
         };
         Ok(self.built.expr(node, held))
+    }
+
+    /// Whether a node is a `bf16` for sure, so that nothing is rounded: one of several such, or its opposite.
+    fn is_held(&self, node: &ExprNode) -> bool {
+        let held = |x: &Expr| self.held[x.0 as usize];
+        match node {
+            ExprNode::Cast(of) => self.nest.dtype(*of) == DType::Bf16,
+            ExprNode::Literal(value) => {
+                let value = value.to_f64() as f32;
+                value.to_bits() & 0xffff == 0 && !value.is_nan()
+            }
+            ExprNode::Binary(BinaryFn::Max | BinaryFn::Min, a, b) | ExprNode::Select(_, a, b) => held(a) && held(b),
+            ExprNode::Unary(UnaryFn::Neg | UnaryFn::Abs, of) => held(of),
+            _ => false,
+        }
     }
 
     fn cast(&self, x: Expr, from: DType, to: DType) -> Expr {
