@@ -124,7 +124,7 @@ impl Bench {
         let graphs: Vec<Graph> = names.iter().filter_map(|name| module.graph(name).cloned()).collect();
         let program = script.compile(&module, &self.numerics.options())?;
         let threads = machine::threads(self.threads);
-        let mut machine = Machine::new(&program, 0, self.weights.as_deref(), threads)?;
+        let mut machine = Machine::new(&program, None, self.weights.as_deref(), threads)?;
         let compile_ms = milliseconds(start) - machine.prepare_ms - read_ms;
         for graph in &graphs {
             fill_inputs(graph, &mut inputs)?;

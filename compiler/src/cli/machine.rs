@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use kiln::Program;
 use kiln::pass::hoist::PREPARE;
 use kiln_ir::module::Role;
-use kiln_ir::{Module, Name};
+use kiln_ir::{Initializer, Module, Name};
 use kiln_rt::data::npy::read_npy;
 use kiln_rt::session::ProgramId;
 use kiln_rt::{Session, Tensor, Weights};
@@ -36,11 +36,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Gives the states of `program` their weights, or initial values from `seed`, loads all graphs and runs `@prepare`.
-    /// States that only `@prepare` uses are gone then.
+    /// Gives the states of `program` their values ([`initialize`]), loads all graphs and runs `@prepare`. States that
+    /// only `@prepare` uses are gone then.
     pub(crate) fn new(
         program: &Program,
-        seed: u64,
+        seed: Option<u64>,
         weights: Option<&Path>,
         threads: usize,
     ) -> Result<Machine, Failure> {
@@ -73,16 +73,22 @@ pub(crate) fn new_session(threads: usize) -> Result<Session, Failure> {
     Session::new(threads).map_err(|error| Failure::Input(format!("cannot start {threads} threads: {error}")))
 }
 
-/// Gives the states of a module what a file of weights has for them, else their initial values from `seed`.
+/// Gives the states of a module what a file of weights has for them, else their initial values from `seed`, or 0. A seed
+/// also says where random draws begin, whatever the file has for that.
 pub(crate) fn initialize(
     session: &mut Session,
     module: &Module,
-    seed: u64,
+    seed: Option<u64>,
     weights: Option<&Path>,
 ) -> Result<(), Failure> {
-    let Some(path) = weights else { return Ok(session.initialize(module, seed)?) };
-    let fitted = Weights::open(path)?.fit(module)?;
-    session.initialize_with(module, seed, fitted.states)?;
+    let initial = seed.unwrap_or(0);
+    let Some(path) = weights else { return Ok(session.initialize(module, initial)?) };
+    let mut fitted = Weights::open(path)?.fit(module)?;
+    if seed.is_some() {
+        let draws = |name: &Name| module.states.get(name).is_some_and(|state| state.init == Initializer::Seed);
+        fitted.states.retain(|name, _| !draws(name));
+    }
+    session.initialize_with(module, initial, fitted.states)?;
     if !fitted.unused.is_empty() {
         eprintln!("note: {}: not used by this model: {}", path.display(), fitted.unused.join(", "));
     }
