@@ -235,21 +235,22 @@ impl Kernels {
         if ![left, right].iter().all(integers) {
             return None;
         }
-        Some(match (self.level, left, right) {
+        // Instructions take bytes of rows without sign and bytes of columns with one; where no operand has one, pairs do.
+        Some(match self.level {
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, Element::I32, _) | (Level::Avx512, _, Element::I32) => (&dot_avx512::I32_WORDS, None),
-            #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, Element::I32, _) | (Level::Avx2, _, Element::I32) => (&dot_avx2::I32_WORDS, None),
-            #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, Element::U8, Element::U8) => (&dot_avx512::I16_PAIRS, None),
-            #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, ..) if !is_x86_feature_detected!("avx512vnni") => (&dot_avx512::I16_PAIRS, None),
-            #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, Element::I8, Element::I8) => (&dot_avx512::I8_QUADS, None),
-            #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, ..) => (&dot_avx512::U8_QUADS, Some(right == Element::U8)),
-            #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, ..) => (&dot_avx2::I16_PAIRS, None),
+            Level::Avx512 | Level::Avx2 => {
+                let wide = self.level == Level::Avx512;
+                let vnni =
+                    if wide { is_x86_feature_detected!("avx512vnni") } else { is_x86_feature_detected!("avxvnni") };
+                let pick = |wide_table, table| if wide { wide_table } else { table };
+                match (left, right) {
+                    (Element::I32, _) | (_, Element::I32) => (pick(&dot_avx512::I32_WORDS, &dot_avx2::I32_WORDS), None),
+                    (Element::U8, Element::U8) => (pick(&dot_avx512::I16_PAIRS, &dot_avx2::I16_PAIRS), None),
+                    _ if !vnni => (pick(&dot_avx512::I16_PAIRS, &dot_avx2::I16_PAIRS), None),
+                    _ if left == right => (pick(&dot_avx512::I8_QUADS, &dot_avx2::I8_QUADS), None),
+                    _ => (pick(&dot_avx512::U8_QUADS, &dot_avx2::U8_QUADS), Some(right == Element::U8)),
+                }
+            }
             _ => (&portable::I32, None),
         })
     }

@@ -4,7 +4,10 @@
     reason = "packs through gather tables and joins rows of raw elements; the contract is PackCall's, stated in `pack.rs`"
 )]
 #![allow(clippy::needless_range_loop, reason = "lanes and terms number several arrays alike")]
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other processors have no blocks of joined terms yet"))]
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "other processors have no blocks of joined terms yet")
+)]
 //! Packing of operands whose elements are not what panels hold: narrow elements become wide ones, or several terms of the
 //! sum one element.
 //!

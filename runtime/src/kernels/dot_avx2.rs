@@ -3,22 +3,37 @@
     unsafe_op_in_unsafe_fn,
     reason = "intrinsics; every function here is reached only through a table whose instructions the processor has"
 )]
-//! Register blocks of AVX2 for integers. Bytes are two terms of the sum in a lane, as `i16`, which `vpmaddwd` multiplies and
-//! adds exactly.
+//! Register blocks of 256 bit for integers. Bytes are two terms of the sum in a lane, as `i16`, which `vpmaddwd` multiplies
+//! and adds exactly; with AVX-VNNI four, as in `dot_avx512.rs`.
 
 use std::arch::x86_64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
-use super::convert::{I8Pair, U8Pair, pack_joined, pack_words_of};
+use super::convert::{I8Pair, Quad, U8Pair, pack_joined, pack_words_of};
 use super::math;
 use super::pack_avx2;
 use super::simd::Simd;
 use super::spec::Element;
 use super::tile::{tile, transpose};
 
-/// Sums of `i32`; operands are pairs of `i16`, or words.
+/// Lanes are one `i32`.
+const WORDS: u8 = 0;
+/// Lanes are two `i16`.
+const PAIRS: u8 = 1;
+/// Lanes are four bytes, those of the rows without sign.
+const UNSIGNED: u8 = 2;
+/// Lanes are four bytes with sign.
+const SIGNED: u8 = 3;
+
+/// Sums of `i32`; operands are as `KIND` says.
 #[derive(Clone, Copy)]
-struct I32x8<const PAIRS: bool>(__m256i);
+struct I32x8<const KIND: u8>(__m256i);
+
+/// 128 in every byte.
+#[inline(always)]
+unsafe fn offset() -> __m256i {
+    _mm256_set1_epi8(-128)
+}
 
 /// All bits of the lanes whose bit is set.
 #[inline(always)]
@@ -27,9 +42,10 @@ unsafe fn lanes(mask: u16) -> __m256i {
     _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(i32::from(mask)), bits), bits)
 }
 
-impl<const PAIRS: bool> Simd for I32x8<PAIRS> {
+impl<const KIND: u8> Simd for I32x8<KIND> {
     type Elem = i32;
     const LANES: usize = 8;
+    const CENTRED: bool = KIND == SIGNED;
     #[inline(always)]
     unsafe fn splat(value: i32) -> Self {
         Self(_mm256_set1_epi32(value))
@@ -52,8 +68,11 @@ impl<const PAIRS: bool> Simd for I32x8<PAIRS> {
     }
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
-        let products = if PAIRS { _mm256_madd_epi16(self.0, factor.0) } else { _mm256_mullo_epi32(self.0, factor.0) };
-        Self(_mm256_add_epi32(addend.0, products))
+        Self(match KIND {
+            WORDS => _mm256_add_epi32(addend.0, _mm256_mullo_epi32(self.0, factor.0)),
+            PAIRS => _mm256_add_epi32(addend.0, _mm256_madd_epi16(self.0, factor.0)),
+            _ => _mm256_dpbusd_avx_epi32(addend.0, self.0, factor.0),
+        })
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -76,11 +95,34 @@ impl<const PAIRS: bool> Simd for I32x8<PAIRS> {
         let positive = _mm256_cmpgt_epi32(self.0, _mm256_setzero_si256());
         Self(_mm256_blendv_epi8(_mm256_mullo_epi32(self.0, alpha.0), self.0, positive))
     }
+    #[inline(always)]
+    unsafe fn row(value: i32) -> Self {
+        let row = Self::splat(value);
+        if KIND == SIGNED { Self(_mm256_xor_si256(row.0, offset())) } else { row }
+    }
+    #[inline(always)]
+    unsafe fn centre(self, columns: Self) -> Self {
+        Self(_mm256_dpbusd_avx_epi32(self.0, offset(), columns.0))
+    }
+    #[inline(always)]
+    unsafe fn less_centre(self, offsets: Self) -> Self {
+        Self(_mm256_sub_epi32(self.0, offsets.0))
+    }
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn rows<const R: usize, const PAIRS: bool>(call: &TileCall<i32>) {
-    tile::<I32x8<PAIRS>, R, 2>(call);
+unsafe fn rows<const R: usize, const KIND: u8>(call: &TileCall<i32>) {
+    tile::<I32x8<KIND>, R, 2>(call);
+}
+
+#[target_feature(enable = "avx2,fma,avxvnni")]
+unsafe fn vnni_rows<const R: usize, const KIND: u8>(call: &TileCall<i32>) {
+    tile::<I32x8<KIND>, R, 2>(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn convert_quads(call: &PackCall<'_, i32>) {
+    pack_joined::<Quad>(call);
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -103,24 +145,13 @@ unsafe fn pack_words(call: &PackCall<'_, i32>) {
     pack_avx2::pack_f32(&PackCall { operand, from: from.cast(), panel, valid, stride, k0, k1, to: to.cast() });
 }
 
-/// 6 x 16, as in single precision.
+/// A table of sums in `i32`.
 macro_rules! integers {
-    ($name:ident, $text:literal, $terms:literal, $pairs:literal, $convert:ident) => {
+    ($name:ident, $text:literal, $terms:literal, $convert:ident, $($rows:expr),*) => {
         pub(super) static $name: Table<i32> = Table {
             name: $text,
             terms: $terms,
-            shapes: &[Shape {
-                nr: 16,
-                vectors: 2,
-                rows: &[
-                    rows::<1, $pairs>,
-                    rows::<2, $pairs>,
-                    rows::<3, $pairs>,
-                    rows::<4, $pairs>,
-                    rows::<5, $pairs>,
-                    rows::<6, $pairs>,
-                ],
-            }],
+            shapes: &[Shape { nr: 16, vectors: 2, rows: &[$($rows),*] }],
             pack: pack_words,
             convert: $convert,
             activate: math::activate_i32,
@@ -128,5 +159,35 @@ macro_rules! integers {
         };
     };
 }
-integers!(I32_WORDS, "avx2-i32", 1, false, convert_words);
-integers!(I16_PAIRS, "avx2-i16", 2, true, convert_i16_pairs);
+
+macro_rules! up_to_six {
+    ($name:ident, $text:literal, $terms:literal, $convert:ident, $f:ident, $kind:ident) => {
+        integers!(
+            $name,
+            $text,
+            $terms,
+            $convert,
+            $f::<1, $kind>,
+            $f::<2, $kind>,
+            $f::<3, $kind>,
+            $f::<4, $kind>,
+            $f::<5, $kind>,
+            $f::<6, $kind>
+        );
+    };
+}
+// 6 x 16 as in single precision; blocks of bytes with sign keep the offset and its sums in three more registers.
+up_to_six!(I32_WORDS, "avx2-i32", 1, convert_words, rows, WORDS);
+up_to_six!(I16_PAIRS, "avx2-i16", 2, convert_i16_pairs, rows, PAIRS);
+up_to_six!(U8_QUADS, "avx2-u8", 4, convert_quads, vnni_rows, UNSIGNED);
+integers!(
+    I8_QUADS,
+    "avx2-i8",
+    4,
+    convert_quads,
+    vnni_rows::<1, SIGNED>,
+    vnni_rows::<2, SIGNED>,
+    vnni_rows::<3, SIGNED>,
+    vnni_rows::<4, SIGNED>,
+    vnni_rows::<5, SIGNED>
+);

@@ -44,12 +44,12 @@ struct Expansion<'a> {
 }
 
 impl Expansion<'_> {
-    fn new(&self, old: Expr) -> Expr {
+    fn renumbered(&self, old: Expr) -> Expr {
         self.exprs[old.0 as usize]
     }
 
     fn expr(&self, node: &ExprNode, dtype: DType) -> Result<Expr, String> {
-        let new = |old: &Expr| self.new(*old);
+        let new = |old: &Expr| self.renumbered(*old);
         let held = if dtype.is_half() { DType::U32 } else { dtype };
         let node = match node {
             ExprNode::Cast(x) if dtype.is_half() || self.nest.dtype(*x).is_half() => {
@@ -183,21 +183,23 @@ impl Expansion<'_> {
     fn stmt(&self, stmt: &Stmt) -> Stmt {
         match stmt {
             Stmt::Loop(node) => {
-                let accumulator = |a: &Accumulator| Accumulator { init: self.new(a.init), ..a.clone() };
+                let accumulator = |a: &Accumulator| Accumulator { init: self.renumbered(a.init), ..a.clone() };
                 let accumulators = node.accumulators.iter().map(accumulator).collect();
                 let outer = Loop { accumulators, body: Vec::new(), ..node.clone() };
                 outer.body(self.stmts(&node.body))
             }
-            Stmt::Let { local, value } => Stmt::Let { local: *local, value: self.new(*value) },
-            Stmt::Set { local, value } => Stmt::Set { local: *local, value: self.new(*value) },
+            Stmt::Let { local, value } => Stmt::Let { local: *local, value: self.renumbered(*value) },
+            Stmt::Set { local, value } => Stmt::Set { local: *local, value: self.renumbered(*value) },
             Stmt::Store { place, index, value } => {
-                Stmt::Store { place: *place, index: index.clone(), value: self.new(*value) }
+                Stmt::Store { place: *place, index: index.clone(), value: self.renumbered(*value) }
             }
-            Stmt::If { condition, then, otherwise } => {
-                Stmt::If { condition: self.new(*condition), then: self.stmts(then), otherwise: self.stmts(otherwise) }
-            }
+            Stmt::If { condition, then, otherwise } => Stmt::If {
+                condition: self.renumbered(*condition),
+                then: self.stmts(then),
+                otherwise: self.stmts(otherwise),
+            },
             Stmt::Check { value, limit, site, position, body } => Stmt::Check {
-                value: self.new(*value),
+                value: self.renumbered(*value),
                 limit: *limit,
                 site: *site,
                 position: position.clone(),

@@ -612,18 +612,27 @@ fn relu_and_clamp_keep_nan() {
 #[test]
 fn tiles_in_any_order_give_the_same_bits() {
     let spec = Conv { batch: 8, channels: 16, outputs: 24, size: (15, 15), ..CONV }.forward();
+    bits_of_tiles_in_any_order(&spec);
+    for types in TYPES {
+        bits_of_tiles_in_any_order(&with_types(&spec, types));
+    }
+}
+
+fn bits_of_tiles_in_any_order(spec: &ContractSpec) {
     let kernels = Kernels::for_level(super::super::detect()).unwrap();
-    let plan = ContractPlan::new(&spec, kernels).unwrap();
+    let plan = ContractPlan::new(spec, kernels).unwrap();
     assert!(plan.tiles() > 1);
-    let left = to_bytes(&numbers(read_len(&spec.left), 1), Element::F32);
-    let right = to_bytes(&numbers(read_len(&spec.right), 2), Element::F32);
+    let [left, right] = [(Side::Left, &spec.left), (Side::Right, &spec.right)].map(|(side, read)| {
+        let element = spec.operand(side);
+        to_bytes(&numbers_of(element, read_len(read), 1 + side.code()), element)
+    });
     let run = |backwards: bool| {
-        let mut out = vec![0.0f32; out_len(&spec)];
+        let mut out = vec![0u8; out_len(spec) * spec.output().bytes()];
         let mut scratch = buffer(plan.scratch_bytes());
         let arguments = Arguments {
             left: left.as_ptr(),
             right: right.as_ptr(),
-            out: out.as_mut_ptr().cast(),
+            out: out.as_mut_ptr(),
             bias: std::ptr::null(),
             scale: std::ptr::null(),
             residual: std::ptr::null(),
@@ -637,7 +646,7 @@ fn tiles_in_any_order_give_the_same_bits() {
                 super::super::contract_tiles(plan.descriptor(), &arguments, tile, tile + 1);
             }
         }
-        out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+        out
     };
     assert_eq!(run(false), run(true));
 }
