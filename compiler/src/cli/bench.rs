@@ -20,7 +20,7 @@ use serde_json::json;
 use load::Load;
 
 use super::failure::Failure;
-use super::load::{Script, bindings, parse_binding};
+use super::load::{Outline, Script, bindings, parse_binding};
 use super::machine::{self, Machine, NamedPath, milliseconds, parse_named_path, parse_threads};
 use super::output::{print, print_json};
 use super::precision::Numerics;
@@ -29,6 +29,7 @@ use super::run::{check_inputs, infer_bindings};
 mod ceilings;
 mod kernels;
 mod load;
+mod tune;
 
 /// Measures compilation, runs and kernels; with `--machine`, the machine itself.
 #[derive(Debug, Args)]
@@ -37,7 +38,7 @@ pub(crate) struct Bench {
     #[arg(required_unless_present = "machine")]
     model: Option<String>,
     /// Measures what this machine can do at most, without a model: multiply-adds, bandwidth, forking.
-    #[arg(long, conflicts_with_all = ["model", "bind", "train", "graph", "iterations", "weights", "input", "precision"])]
+    #[arg(long, conflicts_with_all = ["model", "bind", "train", "graph", "iterations", "weights", "input", "precision", "tune"])]
     machine: bool,
     /// Binds a dimension's name; `batch` is the recipe's by default.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
@@ -60,6 +61,10 @@ pub(crate) struct Bench {
     /// Gives an input as a NumPy file; inputs are random by default, within their declared bounds.
     #[arg(short, long, value_name = "NAME=X.NPY", value_parser = parse_named_path)]
     input: Vec<NamedPath>,
+    /// Measures alternatives to the choices of the cost model, and caches what is faster for `run`, `train` and `bench`:
+    /// choices that keep every bit, or with `=bits` also those that change how results are rounded.
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, default_missing_value = "exact", require_equals = true)]
+    tune: Option<tune::Which>,
     #[command(flatten)]
     numerics: Numerics,
     /// Prints the figures as JSON.
@@ -122,14 +127,18 @@ impl Bench {
         let names = self.graph_names(&module)?;
         module.keep_graphs(&names);
         let graphs: Vec<Graph> = names.iter().filter_map(|name| module.graph(name).cloned()).collect();
-        let program = script.compile(&module, &self.numerics.options())?;
         let threads = machine::threads(self.threads);
+        if let Some(which) = self.tune {
+            fill(&graphs, &outline, &mut inputs)?;
+            let weights = self.weights.as_deref();
+            let setting = tune::Setting { script: &script, module: &module, graphs: &graphs, inputs: &inputs, weights };
+            return tune::run(&setting, which, &self.numerics.untuned(), threads, self.json);
+        }
+        let options = self.numerics.options(threads);
+        let program = script.compile(&module, &options)?;
         let mut machine = Machine::new(&program, 0, self.weights.as_deref(), threads)?;
         let compile_ms = milliseconds(start) - machine.prepare_ms - read_ms;
-        for graph in &graphs {
-            fill_inputs(graph, &mut inputs)?;
-            check_inputs(graph, &outline, &inputs)?;
-        }
+        fill(&graphs, &outline, &mut inputs)?;
         let mut runs: Vec<Run<'_>> =
             graphs.iter().map(|graph| Run::new(&machine, graph, &inputs)).collect::<Result<_, _>>()?;
         let (times, other_cpu) = self.measure(&mut machine, &mut runs)?;
@@ -178,6 +187,14 @@ impl Bench {
         times.sort_unstable();
         Ok((times, other_cpu))
     }
+}
+
+/// Every input of the graphs: as given, or drawn.
+fn fill(graphs: &[Graph], outline: &Outline, inputs: &mut IndexMap<Name, Tensor>) -> Result<(), Failure> {
+    graphs.iter().try_for_each(|graph| {
+        fill_inputs(graph, inputs)?;
+        check_inputs(graph, outline, inputs)
+    })
 }
 
 /// Draws the inputs that were not given.

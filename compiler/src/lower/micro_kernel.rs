@@ -5,12 +5,15 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use kiln_rt::kernels::window::WindowPlan;
 use kiln_rt::kernels::{
-    self, ContractError, ContractPlan, ContractSpec, Kernels, Packed, Side, WinogradError, WinogradGradientPlan,
-    WinogradPlan,
+    self, ContractError, ContractPlan, ContractSpec, Kernels, Packed, Side, SumOrder, WinogradError,
+    WinogradGradientPlan, WinogradOrder, WinogradPlan,
 };
 
+use super::alternatives;
 use crate::compile::Precision;
+use crate::tuning::{Choice, Decision, Rounding, Tuned, Tuning, Way};
 
 /// Name by which nests call the contraction of one tile.
 pub const CONTRACT_TILES: &str = "contract_tiles";
@@ -59,31 +62,127 @@ pub enum MicroKernel {
 }
 
 /// What a contraction was compiled to.
-type Made = Result<Vec<Arc<MicroKernel>>, ContractError>;
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// The micro-kernels that together compute it: one, or one per phase of a strided gradient.
+    pub plans: Vec<Arc<MicroKernel>>,
+    /// What was chosen, where somebody has chosen or wants to know.
+    pub decision: Option<Arc<Decision>>,
+}
 
 /// The micro-kernels of a compilation. Contractions that are the same share plan and tables: a network repeats its
 /// blocks, and working out the tables is a good part of compiling it.
 pub struct MicroKernels<'a> {
     /// The kernels of the level.
     pub kernels: &'a Kernels,
-    precision: Precision,
-    made: RefCell<HashMap<ContractSpec, Made>>,
+    pub(super) precision: Precision,
+    tuning: Tuning,
+    made: RefCell<HashMap<ContractSpec, Result<Made, ContractError>>>,
 }
 
 impl<'a> MicroKernels<'a> {
     /// None yet.
-    pub fn new(kernels: &'a Kernels, precision: Precision) -> MicroKernels<'a> {
-        MicroKernels { kernels, precision, made: RefCell::default() }
+    pub fn new(kernels: &'a Kernels, precision: Precision, tuning: &Tuning) -> MicroKernels<'a> {
+        MicroKernels { kernels, precision, tuning: tuning.clone(), made: RefCell::default() }
     }
 
-    /// The micro-kernels that together compute `spec`: one, or one per phase of a strided gradient.
+    /// The micro-kernels for `spec`.
     ///
     /// # Errors
     /// [`ContractError`] when there are none.
-    pub fn of(&self, spec: &ContractSpec) -> Result<Vec<Arc<MicroKernel>>, ContractError> {
-        let make = || Ok(MicroKernel::of(spec, self.kernels, self.precision)?.into_iter().map(Arc::new).collect());
-        self.made.borrow_mut().entry(spec.clone()).or_insert_with(make).clone()
+    pub fn of(&self, spec: &ContractSpec) -> Result<Made, ContractError> {
+        self.made.borrow_mut().entry(spec.clone()).or_insert_with(|| self.make(spec)).clone()
     }
+
+    fn make(&self, spec: &ContractSpec) -> Result<Made, ContractError> {
+        let (winograd, declined) = MicroKernel::winograd(spec, self.kernels, self.precision);
+        let phases = spec.phases();
+        if let ([phase], true) = (phases.as_slice(), self.tuning.is_used()) {
+            return self.decided(phase, winograd, &declined);
+        }
+        let direct = |phase: &ContractSpec| MicroKernel::direct_sum(phase, self.kernels, &declined);
+        let plans = match winograd {
+            Some(kernel) => vec![kernel],
+            None => phases.iter().map(direct).collect::<Result<_, _>>()?,
+        };
+        Ok(Made { plans: plans.into_iter().map(Arc::new).collect(), decision: None })
+    }
+
+    /// The kernel of a measured choice if there is one; else the cost model's, which is a Winograd kernel or a direct sum.
+    fn decided(
+        &self,
+        spec: &ContractSpec,
+        winograd: Option<MicroKernel>,
+        declined: &Option<String>,
+    ) -> Result<Made, ContractError> {
+        let key = self.key("contraction", &format!("{spec:?}"));
+        let tuned = self.tuning.find(&key);
+        let taken = tuned.and_then(|tuned| self.tuned(spec, winograd.as_ref(), declined, &tuned));
+        let in_force = tuned.filter(|tuned| taken.is_some() || tuned.choice.is_none());
+        let kernel = match taken.or(winograd) {
+            Some(kernel) => kernel,
+            None => MicroKernel::direct_sum(spec, self.kernels, declined)?,
+        };
+        let forks = in_force.and_then(|tuned| tuned.choice).and_then(|choice| choice.forks);
+        let choice = Choice { way: kernel.way(), forks };
+        let of = |rounding| alternatives::of_contraction(self, spec, &kernel, choice, rounding);
+        let alternatives = self.tuning.alternatives().map(of).unwrap_or_default();
+        let tuned = in_force.map(|tuned| tuned.measured);
+        let decision = Decision { kernel: key, choice, tuned, alternatives };
+        Ok(Made { plans: vec![Arc::new(kernel)], decision: Some(Arc::new(decision)) })
+    }
+
+    /// The micro-kernel of a measured choice, unless it would change bits and may not.
+    fn tuned(
+        &self,
+        spec: &ContractSpec,
+        winograd: Option<&MicroKernel>,
+        declined: &Option<String>,
+        tuned: &Tuned,
+    ) -> Option<MicroKernel> {
+        let kernel = MicroKernel::chosen(spec, self.kernels, self.precision, &tuned.choice?.way, declined)?;
+        let same = match (&kernel, winograd) {
+            (MicroKernel::Direct(plan, _), None) => plan.keeps_bits(),
+            (MicroKernel::Direct(..), Some(_)) => false,
+            (kernel, winograd) => winograd.is_some_and(|usual| usual.order() == kernel.order()),
+        };
+        (same || tuned.rounding == Rounding::Tuned).then_some(kernel)
+    }
+
+    /// Cuts the planes of a window kernel as a measurement says, if there is one.
+    pub(super) fn cut(&self, plan: &mut WindowPlan) -> Option<Arc<Decision>> {
+        if !self.tuning.is_used() {
+            return None;
+        }
+        let key = self.key("window", &format!("{} {}", plan.kernel(), plan.spec()));
+        let tuned = self.tuning.find(&key);
+        let choice = tuned.and_then(|tuned| tuned.choice);
+        let tiles = choice.and_then(|choice| if let Way::Window(tiles) = choice.way { Some(tiles) } else { None });
+        if let Some(tiles) = tiles {
+            plan.cut(tiles);
+        }
+        let forks = choice.and_then(|choice| choice.forks);
+        let choice = Choice { way: Way::Window(plan.tiles()), forks };
+        let alternatives = self.tuning.alternatives().map(|_| alternatives::of_window(plan, choice));
+        let alternatives = alternatives.unwrap_or_default();
+        let tuned = tuned.map(|tuned| tuned.measured);
+        Some(Arc::new(Decision { kernel: key, choice, tuned, alternatives }))
+    }
+
+    fn key(&self, kind: &str, spec: &str) -> String {
+        format!("{kind}, level {}, precision {:?}: {spec}", self.kernels.level, self.precision)
+    }
+}
+
+/// What decides the bits of a micro-kernel, beside what it computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Of a sum of products.
+    Direct(SumOrder),
+    /// Of minimal filtering.
+    Winograd(WinogradOrder),
+    /// Of minimal filtering of a gradient.
+    WinogradGradient([usize; 5]),
 }
 
 /// One launch of a micro-kernel.
@@ -98,7 +197,8 @@ pub struct Stage {
 }
 
 impl MicroKernel {
-    fn of(spec: &ContractSpec, kernels: &Kernels, precision: Precision) -> Result<Vec<MicroKernel>, ContractError> {
+    /// Minimal filtering where the cost model wants it, or why it does not.
+    fn winograd(spec: &ContractSpec, kernels: &Kernels, precision: Precision) -> (Option<MicroKernel>, Option<String>) {
         let mut declined = None;
         if precision != Precision::Strict {
             let made = [
@@ -107,17 +207,64 @@ impl MicroKernel {
             ];
             for made in made {
                 match made {
-                    Ok(kernel) => return Ok(vec![kernel]),
+                    Ok(kernel) => return (Some(kernel), None),
                     Err(WinogradError::Slower(estimate)) => declined = Some(estimate.to_string()),
                     Err(few @ WinogradError::Few(_)) => declined = Some(few.to_string()),
                     Err(_) => {}
                 }
             }
         }
-        let direct = |phase: &ContractSpec| {
-            ContractPlan::new(phase, kernels).map(|plan| MicroKernel::Direct(Box::new(plan), declined.clone()))
-        };
-        spec.phases().iter().map(direct).collect()
+        (None, declined)
+    }
+
+    fn direct_sum(
+        spec: &ContractSpec,
+        kernels: &Kernels,
+        declined: &Option<String>,
+    ) -> Result<MicroKernel, ContractError> {
+        Ok(MicroKernel::Direct(Box::new(ContractPlan::new(spec, kernels)?), declined.clone()))
+    }
+
+    /// The kernel of a choice; `None` where the choice is none for this contraction.
+    pub(super) fn chosen(
+        spec: &ContractSpec,
+        kernels: &Kernels,
+        precision: Precision,
+        way: &Way,
+        declined: &Option<String>,
+    ) -> Option<MicroKernel> {
+        let winograd = precision != Precision::Strict;
+        match way {
+            Way::Direct(choice) => {
+                let plan = ContractPlan::with(spec, kernels, choice).ok()?;
+                Some(MicroKernel::Direct(Box::new(plan), declined.clone()))
+            }
+            Way::Winograd(choice) if winograd => {
+                WinogradPlan::with(spec, choice, kernels).ok().map(MicroKernel::Winograd)
+            }
+            Way::WinogradGradient(tile) if winograd => {
+                WinogradGradientPlan::long(spec, *tile, kernels).ok().map(MicroKernel::WinogradGradient)
+            }
+            Way::Winograd(_) | Way::WinogradGradient(_) | Way::Window(_) => None,
+        }
+    }
+
+    /// How it is computed.
+    pub fn way(&self) -> Way {
+        match self {
+            MicroKernel::Direct(plan, _) => Way::Direct(plan.choice()),
+            MicroKernel::Winograd(plan) => Way::Winograd(plan.choice()),
+            MicroKernel::WinogradGradient(plan) => Way::WinogradGradient(plan.tile()),
+        }
+    }
+
+    /// In which order it adds: two kernels of one contraction with equal orders compute equal bits.
+    pub fn order(&self) -> Order {
+        match self {
+            MicroKernel::Direct(plan, _) => Order::Direct(plan.order()),
+            MicroKernel::Winograd(plan) => Order::Winograd(plan.order()),
+            MicroKernel::WinogradGradient(plan) => Order::WinogradGradient(plan.order()),
+        }
     }
 
     /// The plan of sums of products, if it is one.
