@@ -316,24 +316,24 @@ fn draft<'a>(
     Ok(Draft { graph, schedule, lowered, placement, planning, copies, packed, packs: Vec::new() })
 }
 
-/// Hash of what decides the bits: the loops of kernels, and what micro-kernels are called in which order of sums. How those
-/// are cut is no part of it: a training may go on from a checkpoint after its kernels were tuned.
+/// Hash of what decides the bits: the loops of kernels, and which micro-kernels add in which order of sums. How those are
+/// cut is no part of it, nor is what follows from the memory that the cuts need: the order of the kernels, and whether
+/// rows are moved. So a training may go on from a checkpoint after its kernels were tuned.
 fn fingerprint(draft: &Draft<'_>, options: &Options) -> u64 {
+    let mut kernels: Vec<u64> = draft.lowered.iter().filter(|lowered| lowered.flops > 0).map(bits_of).collect();
+    kernels.sort_unstable();
     let mut hasher = DefaultHasher::new();
-    options.level.name().hash(&mut hasher);
-    options.precision.hash(&mut hasher);
-    for lowered in &draft.lowered {
-        for plan in &lowered.contractions {
-            (plan.order(), plan.multiply_adds()).hash(&mut hasher);
-        }
-        if let Some(plan) = &lowered.window {
-            (plan.kernel(), plan.spec()).hash(&mut hasher);
-        }
-        if lowered.contractions.is_empty() && lowered.window.is_none() {
-            lowered.launches.iter().for_each(|(nest, _)| nest.hash(&mut hasher));
-        }
+    (options.level.name(), options.precision, kernels).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn bits_of(lowered: &Lowered) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match (&lowered.window, lowered.contractions.as_slice()) {
+        (Some(plan), _) => (plan.kernel(), plan.spec()).hash(&mut hasher),
+        (None, []) => lowered.launches.iter().for_each(|(nest, _)| nest.hash(&mut hasher)),
+        (None, plans) => plans.iter().for_each(|plan| (plan.order(), plan.multiply_adds()).hash(&mut hasher)),
     }
-    draft.copies.iter().for_each(|nest| nest.hash(&mut hasher));
     hasher.finish()
 }
 

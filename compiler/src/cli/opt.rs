@@ -16,6 +16,7 @@ use kiln_ir::{Module, Name};
 
 use super::failure::Failure;
 use super::load::{Script, bindings, parse_binding};
+use super::machine;
 use super::output;
 use super::precision::Numerics;
 
