@@ -152,3 +152,10 @@ pub struct Decision {
     /// Other choices that may be faster, likely ones first: of [`Tuning::exploring`] only.
     pub alternatives: Vec<Choice>,
 }
+
+impl Decision {
+    /// Whether a measured choice is in force that is not the cost model's.
+    pub fn is_other(&self) -> bool {
+        self.tuned.is_some_and(|measured| measured.tuned < measured.usual)
+    }
+}

@@ -274,7 +274,7 @@ fn bench_prints_its_figures() {
         let json = desk.kiln(&arguments).json();
         let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let expected = "arena_bytes arena_lower_bound_bytes compile_ms gflops iterations kernels machine median_ms min_ms \
-                        other_cpu peak_rss_bytes planning_ms prepare_ms threads";
+                        other_cpu peak_rss_bytes planning_ms prepare_ms threads tuned_kernels";
         assert_eq!(keys.join(" "), expected);
         assert_eq!((&json["iterations"], &json["threads"]), (&Value::from(3), &Value::from(2)));
         assert!(json["min_ms"].as_f64() <= json["median_ms"].as_f64());

@@ -92,6 +92,8 @@ struct Figures {
     lower_bound: u64,
     flops: u64,
     threads: usize,
+    /// Kernels with a measured choice that is not the cost model's.
+    tuned_kernels: usize,
     /// Processors that other programs kept busy during the runs.
     other_cpu: Option<f64>,
     /// After the runs, before the machine is measured, which takes memory of its own.
@@ -275,6 +277,8 @@ fn figures(
 ) -> Result<Figures, Failure> {
     let compiled: Vec<_> = graphs.iter().map(|graph| compiled(program, graph)).collect::<Result<_, _>>()?;
     let launches = compiled.iter().flat_map(|compiled| &compiled.executable.launches);
+    let decisions =
+        compiled.iter().flat_map(|compiled| &compiled.lowered).filter_map(|lowered| lowered.decision.as_ref());
     let planning: Duration = program.graphs.values().map(|compiled| compiled.planning).sum();
     Ok(Figures {
         compile_ms,
@@ -285,6 +289,7 @@ fn figures(
         lower_bound: compiled.iter().map(|compiled| compiled.placement.plan.lower_bound).max().unwrap_or(0),
         flops: launches.map(|launch| launch.flops).sum(),
         threads: machine.session.threads(),
+        tuned_kernels: decisions.filter(|decision| decision.is_other()).count(),
         other_cpu,
         peak_rss_bytes: peak_rss_bytes(),
     })
@@ -317,6 +322,7 @@ impl Figures {
             "peak_rss_bytes": self.peak_rss_bytes,
             "gflops": self.gflops(),
             "threads": self.threads,
+            "tuned_kernels": self.tuned_kernels,
         })
     }
 
@@ -324,10 +330,14 @@ impl Figures {
         let shared = self.other_cpu.filter(|busy| *busy > DISTURBED);
         let shared =
             shared.map(|busy| format!("  shared   with other programs, which kept {busy:.1} processors busy\n"));
+        let tuned = match self.tuned_kernels {
+            0 => String::new(),
+            kernels => format!("  tuned    {kernels} kernels, by cached choices\n"),
+        };
         let peak = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{bytes} bytes"));
         format!(
             "  compile  {:>10.2} ms  {:.2} % of it memory planning\n  prepare  {:>10.2} ms\n  median   {:>10.4} ms  of {} runs on {} threads\n  \
-             min      {:>10.4} ms\n  speed    {:>10.2} GFLOP/s\n  arena    {} bytes, lower bound {}\n  peak RSS {peak}\n{}",
+             min      {:>10.4} ms\n  speed    {:>10.2} GFLOP/s\n  arena    {} bytes, lower bound {}\n  peak RSS {peak}\n{tuned}{}",
             self.compile_ms,
             100.0 * self.planning_ms / self.compile_ms.max(f64::MIN_POSITIVE),
             self.prepare_ms,
