@@ -3,7 +3,8 @@
 //! The cost model chooses how each kernel is computed. [`Options::tuning`](crate::Options::tuning) is the one place where another
 //! choice enters: a [`Table`] from kernels to choices, which [`lower`](crate::lower) asks for every micro-kernel before it takes
 //! the cost model's. `kiln bench --tune` measures the alternatives in the model they belong to and writes what is faster into the
-//! user's cache ([`cached`]); compiling reads it from there, and `kiln explain` says which choices were measured.
+//! user's cache ([`cached`]); the command line compiles with it, and `kiln explain` says which choices were measured. A program
+//! that calls [`compile`](crate::compile()) reads no cache unless it asks for one.
 //!
 //! # What is chosen, and what decides the bits
 //!

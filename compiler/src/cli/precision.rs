@@ -19,7 +19,7 @@ pub(crate) struct Numerics {
     /// Bytes that the arena of a graph may have, `64MiB`; what does not fit is computed twice, to the same bits.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory_budget: Option<u64>,
-    /// Choices that `kiln bench --tune` measured and cached to use.
+    /// Choices that `kiln bench --tune` measured and cached to use; none with a memory budget.
     #[arg(long, value_enum, value_name = "WHICH", default_value = "exact")]
     tuned: Tuned,
 }
@@ -52,6 +52,8 @@ impl Numerics {
             Tuned::Exact => Some(Rounding::Kept),
             Tuned::Bits => Some(Rounding::Tuned),
         };
+        // Where memory is what matters: operands packed ahead take more of it.
+        let rounding = rounding.filter(|_| self.memory_budget.is_none());
         let table = rounding.zip(Cache::of_user());
         let table = table.map(|(rounding, cache)| Arc::new(CachedChoices::new(&cache, threads, rounding)));
         let tuning = table.filter(|table| table.is_there()).map(|table| Tuning::of(table)).unwrap_or_default();

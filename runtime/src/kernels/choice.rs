@@ -119,58 +119,82 @@ const K_BLOCKS: [usize; 4] = [LONGEST_K, 192, 256, 512];
 /// Numbers of partial sums that are tried if rounding may change.
 const SPLITS: [usize; 5] = [1, 2, 4, 8, 16];
 
+/// A way to compute a contraction, and what it comes to: other wishes may come to the same.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    cycles: f64,
+    choice: ContractChoice,
+    tiling: Tiling,
+    packed: Packed,
+}
+
+impl Candidate {
+    fn is_like(&self, other: &Candidate) -> bool {
+        let kind = |c: &ContractChoice| (c.swapped, c.columns, c.ahead);
+        kind(&self.choice) == kind(&other.choice)
+    }
+
+    fn comes_to(&self, swapped: bool, tiling: &Tiling, packed: Packed) -> bool {
+        self.choice.swapped == swapped && self.tiling == *tiling && self.packed == packed
+    }
+}
+
 /// The ways to compute a contraction that may be faster than `chosen`, best first by estimate, without it: with `order`
 /// those only that add in that order.
 pub(super) fn alternatives<T: Real>(
     table: &Table<T>,
     extents: &Extents,
-    candidates: &[Block],
+    blocks: &[Block],
     chosen: &ContractChoice,
     order: Option<SumOrder>,
 ) -> Vec<ContractChoice> {
-    let mut found: Vec<(f64, ContractChoice, (Tiling, bool, Packed))> = Vec::new();
-    for block in candidates {
-        let Some(shape) = table.shapes.get(block.shape) else { continue };
-        for ahead in packings(extents.may_pack) {
-            let packed = extents.with(ahead);
-            let product = extents.product(block, shape.nr, packed);
-            let pass = product.pack_pass(turned(ahead, block.swapped));
-            let splits: &[usize] = if order.is_some() { &chosen.tiles[2..] } else { &SPLITS };
-            for &k_block in &K_BLOCKS {
-                for (m, n, &k) in
-                    TILES.iter().flat_map(|&m| TILES.iter().flat_map(move |&n| splits.iter().map(move |k| (m, n, k))))
-                {
-                    let Some(tiling) = product.cut_at(k_block, [m, n, k]) else { continue };
-                    let extent =
-                        if block.swapped { (extents.right, extents.left) } else { (extents.left, extents.right) };
-                    let other = order.is_some_and(|order| SumOrder::new(table, extent, block, &tiling) != order);
-                    let choice =
-                        ContractChoice { swapped: block.swapped, columns: shape.nr, tiles: [m, n, k], k_block, ahead };
-                    if !other {
-                        found.push((
-                            block.cycles + product.cycles(&tiling) + pass,
-                            choice,
-                            (tiling, block.swapped, packed),
-                        ));
-                    }
-                }
-            }
-        }
-    }
-    found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let best = found.first().map_or(0.0, |first| first.0);
-    let mut kept: Vec<&(f64, ContractChoice, (Tiling, bool, Packed))> = Vec::new();
-    for one in found.iter().take_while(|one| one.0 <= HOPELESS * best) {
-        let same = kept.iter().any(|other| other.2 == one.2);
-        let kind = |c: &ContractChoice| (c.swapped, c.columns, c.ahead);
-        let of_a_kind = kept.iter().filter(|other| kind(&other.1) == kind(&one.1)).count();
-        if !same && of_a_kind < OF_A_KIND && kept.len() < MOST {
+    let splits: &[usize] = if order.is_some() { &chosen.tiles[2..] } else { &SPLITS };
+    let mut candidates: Vec<Candidate> =
+        blocks.iter().flat_map(|block| candidates(table, extents, block, splits, order)).collect();
+    candidates.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
+    let best = candidates.first().map_or(0.0, |first| first.cycles);
+    let current = blocks.iter().find(|block| is_of(table, block, chosen));
+    let current = current.and_then(|block| extents.cut(block, chosen));
+    let mut kept: Vec<Candidate> = Vec::new();
+    for one in candidates.into_iter().take_while(|one| one.cycles <= HOPELESS * best) {
+        let is_current = current.is_some_and(|(tiling, packed)| one.comes_to(chosen.swapped, &tiling, packed));
+        let again = kept.iter().any(|other| one.comes_to(other.choice.swapped, &other.tiling, other.packed));
+        let alike = kept.iter().filter(|other| one.is_like(other)).count();
+        if !is_current && !again && alike < OF_A_KIND && kept.len() < MOST {
             kept.push(one);
         }
     }
-    let current = candidates.iter().find(|block| is_of(table, block, chosen));
-    let current = current.and_then(|block| extents.cut(block, chosen)).map(|cut| (cut.0, chosen.swapped, cut.1));
-    kept.into_iter().filter(|one| Some(one.2) != current).map(|one| one.1).collect()
+    kept.into_iter().map(|one| one.choice).collect()
+}
+
+/// All ways with one register block.
+fn candidates<T: Real>(
+    table: &Table<T>,
+    extents: &Extents,
+    block: &Block,
+    splits: &[usize],
+    order: Option<SumOrder>,
+) -> Vec<Candidate> {
+    let Some(shape) = table.shapes.get(block.shape) else { return Vec::new() };
+    let (swapped, columns) = (block.swapped, shape.nr);
+    let sizes = if swapped { (extents.right, extents.left) } else { (extents.left, extents.right) };
+    let mut found = Vec::new();
+    for ahead in packings(extents.may_pack) {
+        let packed = extents.with(ahead);
+        let product = extents.product(block, columns, packed);
+        let passes = product.pack_pass(turned(ahead, swapped));
+        let counts = TILES.iter().flat_map(|&m| TILES.iter().map(move |&n| (m, n)));
+        let counts = counts.flat_map(|(m, n)| splits.iter().map(move |&k| [m, n, k]));
+        for (tiles, k_block) in counts.flat_map(|tiles| K_BLOCKS.map(|k_block| (tiles, k_block))) {
+            let Some(tiling) = product.cut_at(k_block, tiles) else { continue };
+            if order.is_none_or(|order| order == SumOrder::new(table, sizes, block, &tiling)) {
+                let cycles = block.cycles + product.cycles(&tiling) + passes;
+                let choice = ContractChoice { swapped, columns, tiles, k_block, ahead };
+                found.push(Candidate { cycles, choice, tiling, packed });
+            }
+        }
+    }
+    found
 }
 
 /// Whether a choice wants this register block.
