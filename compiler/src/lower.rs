@@ -22,8 +22,10 @@ use crate::schedule::Scheduled;
 use crate::tuning::Decision;
 
 pub mod micro_kernel;
+mod micro_kernels;
 
-pub use micro_kernel::{Made, MicroKernel, MicroKernels, Stage};
+pub use micro_kernel::{MicroKernel, Stage};
+pub use micro_kernels::{Made, MicroKernels};
 
 /// Address of a function that nests call by its name; 0 if there is none.
 pub fn helper_address(name: &str) -> usize {

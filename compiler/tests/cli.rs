@@ -462,6 +462,15 @@ fn two_optimizers_train_in_turn_resume_and_are_measured_together() {
     assert!(read("whole.safetensors") == read("rest.safetensors"));
     assert_eq!((&rest["resumed_from_step"], &rest["losses"]), (&Value::from(40), &whole["losses"]));
 
+    // A seed says what is drawn, with the same weights; without one the same is drawn again.
+    let sample = |more: &[&str]| {
+        let arguments = ["run", "g.kiln", "--weights", "whole.safetensors", "--bind", "batch=2", "--json"];
+        desk.kiln(&[&arguments, more].concat()).json()["outputs"].clone()
+    };
+    assert_eq!(sample(&[]), sample(&[]));
+    assert_eq!(sample(&["--seed", "1"]), sample(&["--seed", "1"]));
+    assert!(sample(&["--seed", "1"]) != sample(&["--seed", "2"]));
+
     // What is reported for a batch is the sum over its steps.
     let steps = whole["step_losses"].as_object().unwrap();
     assert_eq!(steps.keys().collect::<Vec<_>>(), ["d_loss", "g_loss"]);

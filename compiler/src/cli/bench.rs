@@ -138,7 +138,7 @@ impl Bench {
         }
         let options = self.numerics.options(threads);
         let program = script.compile(&module, &options)?;
-        let mut machine = Machine::new(&program, 0, self.weights.as_deref(), threads)?;
+        let mut machine = Machine::new(&program, None, self.weights.as_deref(), threads)?;
         let compile_ms = milliseconds(start) - machine.prepare_ms - read_ms;
         fill(&graphs, &outline, &mut inputs)?;
         let mut runs: Vec<Run<'_>> =

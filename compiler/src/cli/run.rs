@@ -44,9 +44,9 @@ pub(crate) struct Run {
     /// Runs with initial weights, to try things out.
     #[arg(long, conflicts_with = "weights")]
     random_weights: bool,
-    /// Seed of the initial weights.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Seed of what the model draws, and of the initial weights; without it draws go on where training stopped.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Threads; every core by default.
     #[arg(long, value_parser = parse_threads)]
     threads: Option<usize>,

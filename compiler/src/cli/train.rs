@@ -113,7 +113,7 @@ impl Train {
             .try_for_each(|path| writable(path))?;
         let setup = self.setup(&script)?;
         let mut session = machine::new_session(machine::threads(self.threads))?;
-        machine::initialize(&mut session, &setup.module, setup.options.seed, self.weights.as_deref())?;
+        machine::initialize(&mut session, &setup.module, Some(setup.options.seed), self.weights.as_deref())?;
         let programs = setup.compile(&script, &mut session)?;
         listen(&setup.options.stop)?;
         let report = fit(&mut session, &programs, &setup.data, &setup.options, &mut Progress::default());

@@ -3,7 +3,8 @@
 use kiln_rt::kernels::window::WindowPlan;
 use kiln_rt::kernels::{ContractPlan, ContractSpec, WinogradPlan, WinogradTile};
 
-use super::micro_kernel::{MicroKernel, MicroKernels};
+use super::micro_kernel::MicroKernel;
+use super::micro_kernels::MicroKernels;
 use crate::tuning::{Choice, Rounding, Way};
 
 /// Winograd cuts that are tried for each size of tiles.

@@ -97,7 +97,7 @@ type Times = HashMap<String, f64>;
 impl<'a> Contender<'a> {
     fn new(setting: &Setting<'a>, options: &Options, tuning: Tuning, threads: usize) -> Result<Contender<'a>, Failure> {
         let program = setting.script.compile(setting.module, &Options { tuning, ..options.clone() })?;
-        let (machine, _) = Machine::quiet(&program, 0, setting.weights, threads)?;
+        let (machine, _) = Machine::quiet(&program, None, setting.weights, threads)?;
         let names = setting.graphs.iter().map(|graph| Name::from(graph.name())).collect();
         let runs = setting.graphs.iter().map(|graph| Run::new(&machine, graph, setting.inputs));
         let runs = runs.collect::<Result<_, _>>()?;
