@@ -72,7 +72,7 @@ pub(super) fn run(
     let mut tuner = Tuner::new(setting, options, rounding, threads)?;
     let found = tuner.search()?;
     let report = tuner.confirm(found)?;
-    let failed = report.kernels.iter().filter_map(|kernel| choices.put(&kernel.key, &kernel.tuned).err()).next();
+    let failed = report.kernels.iter().find_map(|kernel| choices.put(&kernel.key, &kernel.tuned).err());
     let folder = choices.folder(rounding);
     let place = match failed {
         None => format!("written to {}", folder.display()),
