@@ -79,7 +79,11 @@ pub struct Stage {
 
 impl MicroKernel {
     /// Minimal filtering where the cost model wants it, or why it does not.
-    fn winograd(spec: &ContractSpec, kernels: &Kernels, precision: Precision) -> (Option<MicroKernel>, Option<String>) {
+    pub(super) fn winograd(
+        spec: &ContractSpec,
+        kernels: &Kernels,
+        precision: Precision,
+    ) -> (Option<MicroKernel>, Option<String>) {
         let mut declined = None;
         if precision != Precision::Strict {
             let made = [
