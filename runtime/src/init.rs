@@ -184,12 +184,8 @@ mod tests {
 
     #[test]
     fn each_seed_has_draws_of_its_own() {
-        let state = State {
-            ty: TensorType::scalar(DType::I64),
-            role: Role::Counter,
-            init: Initializer::Seed,
-            source: None,
-        };
+        let state =
+            State { ty: TensorType::scalar(DType::I64), role: Role::Counter, init: Initializer::Seed, source: None };
         let begins = |seed| initial("rng", &state, seed).unwrap().as_slice::<i64>().unwrap()[0];
         assert_eq!((begins(0), begins(1), begins(5)), (0, 4_294_967_296, 21_474_836_480));
         // Exact where a float would not be: the largest seed of a recipe.
