@@ -18,3 +18,4 @@ mod spec;
 #[cfg(target_os = "linux")]
 mod steady;
 mod tidy;
+mod tuning;

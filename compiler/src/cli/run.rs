@@ -83,8 +83,8 @@ impl Run {
                 learned.iter().take(3).map(|name| format!("@{name}")).collect::<Vec<_>>().join(", "),
             )));
         }
-        let program = script.compile(&module, &self.numerics.options())?;
         let threads = machine::threads(self.threads);
+        let program = script.compile(&module, &self.numerics.options(threads))?;
         let mut machine = Machine::new(&program, self.seed, self.weights.as_deref(), threads)?;
         let id = machine.program(&graph_name)?;
         let ordered: Vec<&Tensor> =

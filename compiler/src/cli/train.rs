@@ -202,7 +202,7 @@ impl Train {
 impl Setup {
     /// Compiles step and eval for every size of batch that occurs, and loads them.
     fn compile(&self, script: &Script, session: &mut Session) -> Result<TrainPrograms, Failure> {
-        let options = self.numerics.options().for_training();
+        let options = self.numerics.options(session.threads()).for_training();
         training::load(session, &self.graphs, self.data.examples(), &self.options, |size, graphs| {
             script.compile(&self.bound(script, size, graphs)?, &options)
         })

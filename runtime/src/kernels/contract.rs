@@ -4,13 +4,14 @@
 )]
 //! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
 
-use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Shape};
+use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Shape, Table};
+use super::choice::{self, ContractChoice, Extents, SumOrder};
 use super::drive::{VECTOR, contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
 use super::gather::{GatherTables, OutTables, Read, offsets_of};
 use super::half::Half;
 use super::spec::{AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
-use super::tiling::{Product, Tiling, block_cost};
+use super::tiling::{Tiling, block_cost};
 use super::{Kernels, simd::Real};
 
 /// A compiled contraction: descriptor, its tables, and the sizes its caller must provide.
@@ -26,6 +27,18 @@ pub struct ContractPlan {
     terms_per_step: usize,
     scratch_elements: usize,
     tables: Tables,
+    decision: Decision,
+}
+
+/// What was chosen among what.
+#[derive(Debug)]
+struct Decision {
+    choice: ContractChoice,
+    order: SumOrder,
+    /// The order of the plan that the cost model makes.
+    estimated: SumOrder,
+    extents: Extents,
+    blocks: Vec<Block>,
 }
 
 /// What the descriptor points into.
@@ -47,70 +60,118 @@ impl ContractPlan {
     /// # Errors
     /// [`ContractError`] when the spec is malformed or beyond the tables.
     pub fn new(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, ContractError> {
+        Self::choosing(spec, kernels, None)
+    }
+
+    /// As [`ContractPlan::new`], with a choice in place of the cost model's, as far as it is possible. Whoever must not
+    /// change bits asks [`ContractPlan::keeps_bits`].
+    ///
+    /// # Errors
+    /// As [`ContractPlan::new`].
+    pub fn with(spec: &ContractSpec, kernels: &Kernels, choice: &ContractChoice) -> Result<Self, ContractError> {
+        Self::choosing(spec, kernels, Some(choice))
+    }
+
+    fn choosing(
+        spec: &ContractSpec,
+        kernels: &Kernels,
+        choice: Option<&ContractChoice>,
+    ) -> Result<Self, ContractError> {
         let operands = (spec.operand(Side::Left), spec.operand(Side::Right));
         match (spec.element, operands, spec.output()) {
-            (Element::F64, (Element::F64, Element::F64), Element::F64) => Self::build(spec, kernels.f64, None, None),
+            (Element::F64, (Element::F64, Element::F64), Element::F64) => {
+                Self::build(&Work::new(spec, kernels.f64, None)?, spec, kernels.f64, None, choice)
+            }
             (Element::I32, (left, right), Element::I32) => {
                 let (table, swapped) = kernels.integers(left, right).ok_or(ContractError::WrongElement)?;
-                Self::build(spec, table, None, swapped)
+                Self::build(&Work::new(spec, table, swapped)?, spec, table, None, choice)
             }
             (Element::F32, (left, right), out) => {
                 let table = kernels.floats(left, right, false).ok_or(ContractError::WrongElement)?;
-                let rounded = kernels.floats(left, right, true).filter(|_| spec.rounds_operands);
-                let cycles =
-                    |table| -> Result<f64, ContractError> { Ok(Orientation::of(spec, table, None)?.choice.cycles) };
-                let table = match rounded {
-                    Some(rounded) if cycles(rounded)? < cycles(table)? => rounded,
-                    _ => table,
-                };
                 let half = match out {
                     Element::F32 => None,
                     Element::Bf16 => Some(&kernels.half[0]),
                     Element::F16 => Some(&kernels.half[1]),
                     _ => return Err(ContractError::WrongElement),
                 };
-                Self::build(spec, table, half, None)
+                let work = Work::new(spec, table, None)?;
+                if let Some(rounded) = kernels.floats(left, right, true).filter(|_| spec.rounds_operands) {
+                    let other = Work::new(spec, rounded, None)?;
+                    if other.cheapest.cycles < work.cheapest.cycles {
+                        return Self::build(&other, spec, rounded, half, choice);
+                    }
+                }
+                Self::build(&work, spec, table, half, choice)
             }
             _ => Err(ContractError::WrongElement),
         }
     }
 
     fn build<T: Real>(
+        work: &Work,
         spec: &ContractSpec,
-        table: &'static super::abi::Table<T>,
+        table: &'static Table<T>,
         half: Option<&'static Half<f32>>,
-        // Which operand has to give the rows, if that is not free.
-        right_has_rows: Option<bool>,
+        wanted: Option<&ContractChoice>,
     ) -> Result<Self, ContractError> {
         let element_bytes = size_of::<T>();
-        let Orientation { sizes, steps, choice, swapped, out, operands } =
-            Orientation::of(spec, table, right_has_rows)?;
-        let Choice { shape, mr, .. } = choice;
-        let [out_rows, out_columns] = out;
-        let [rows, columns] = operands;
+        let Work { sizes, steps, ref blocks, cheapest, .. } = *work;
+        let wanted_block = wanted.and_then(|choice| blocks.iter().find(|block| choice::is_of(table, block, choice)));
+        let block = wanted_block.copied().unwrap_or(cheapest);
+        let Block { swapped, shape, last, mr, .. } = block;
+        let turned = |[left, right]: [usize; 2]| if swapped { [right, left] } else { [left, right] };
+        let [rows, columns] = turned([0, 1]).map(|side| &work.operands[side]);
+        let [out_rows, out_columns] = turned([0, 1]).map(|side| work.out[side].clone());
         let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), steps);
         let batch_strides = &spec.out_strides[..spec.batch.len()];
 
         let nr = table.shapes[shape].nr;
-        let last = last_shape(table, shape, n, mr);
         let mut tables = Tables {
             rows: GatherTables::new(&rows.read, &rows.dims, mr)?,
             columns: GatherTables::new(&columns.read, &columns.dims, nr)?,
             out: OutTables::new(offsets_of(&spec.batch, batch_strides)?, spec.out_offset, out_rows, &out_columns, nr),
         };
-        let (rows_packed, columns_packed) = (spec.packed.side(rows.side), spec.packed.side(columns.side));
-        let mut product = Product { g, m, n, k, mr, nr, rows_packed, columns_packed };
-        let mut tiling = product.tiling();
-        if spec.packs_ahead {
-            product.rows_packed |= tables.rows.is_dense(&rows.read) && product.pays_to_pack(true);
-            product.columns_packed |= tables.columns.is_dense(&columns.read) && product.pays_to_pack(false);
-            tiling = product.tiling();
-        }
-        let Product { rows_packed, columns_packed, .. } = product;
+        let by_operand = |rows: bool, columns: bool| {
+            let (left, right) = if swapped { (columns, rows) } else { (rows, columns) };
+            Packed { left, right }
+        };
+        let may_pack = match spec.packs_ahead {
+            true => {
+                let may = |source: &Source, tables: &GatherTables| {
+                    !spec.packed.side(source.side) && tables.is_dense(&source.read)
+                };
+                by_operand(may(rows, &tables.rows), may(columns, &tables.columns))
+            }
+            false => Packed::default(),
+        };
+        let (left, right) = if swapped { (n, m) } else { (m, n) };
+        let extents = Extents { g, left, right, k, packed: spec.packed, may_pack };
+        let by_estimate = |block: &Block| {
+            let (choice, tiling) = extents.estimate(block, table.shapes[block.shape].nr);
+            (choice, tiling, extents.with(choice.ahead))
+        };
+        let order = |block: &Block, tiling: &Tiling| {
+            SumOrder::new(table, if block.swapped { (right, left) } else { (left, right) }, block, tiling)
+        };
+        let estimated = by_estimate(&cheapest);
+        let of_choice = wanted.filter(|_| wanted_block.is_some()).and_then(|choice| {
+            let (tiling, packed) = extents.cut(&block, choice)?;
+            Some((*choice, tiling, packed))
+        });
+        // Of a wish that cannot be had the block is left, and the cost model cuts that.
+        let (choice, tiling, packed) =
+            of_choice.unwrap_or_else(|| if wanted_block.is_some() { by_estimate(&block) } else { estimated });
+        let decision = Decision {
+            choice,
+            order: order(&block, &tiling),
+            estimated: order(&cheapest, &estimated.1),
+            extents,
+            blocks: blocks.clone(),
+        };
+        let (rows_packed, columns_packed) =
+            if swapped { (packed.right, packed.left) } else { (packed.left, packed.right) };
         tables.rows.packed = rows_packed;
         tables.columns.packed = columns_packed;
-        let (left, right) = if swapped { (columns_packed, rows_packed) } else { (rows_packed, columns_packed) };
-        let packed = Packed { left, right };
 
         let align = |elements: usize| elements.next_multiple_of(64 / element_bytes);
         let row_block = if rows_packed { 0 } else { tiling.mc.min(m) * tiling.kc };
@@ -139,8 +200,8 @@ impl ContractPlan {
             m_tiles: tiling.m_tiles,
             n_tiles: tiling.n_tiles,
             k_splits: tiling.k_splits,
-            rows: tables.rows.operand(&rows),
-            columns: tables.columns.operand(&columns),
+            rows: tables.rows.operand(rows),
+            columns: tables.columns.operand(columns),
             out_batch: tables.out.batch.as_ptr(),
             out_m: tables.out.m.as_ptr(),
             out_group_start: tables.out.group_start.as_ptr(),
@@ -166,6 +227,7 @@ impl ContractPlan {
             terms_per_step: table.terms,
             scratch_elements: scratch_vectors + vectors,
             tables,
+            decision,
         })
     }
 
@@ -221,6 +283,37 @@ impl ContractPlan {
     /// The cut of the loop nest, in the micro-kernel's orientation.
     pub fn tiling(&self) -> &Tiling {
         &self.tiling
+    }
+
+    /// How it is computed, among all ways.
+    pub fn choice(&self) -> ContractChoice {
+        self.decision.choice
+    }
+
+    /// In which order its sums are added.
+    pub fn order(&self) -> SumOrder {
+        self.decision.order
+    }
+
+    /// Whether it computes the bits of [`ContractPlan::new`].
+    pub fn keeps_bits(&self) -> bool {
+        self.decision.order == self.decision.estimated
+    }
+
+    /// Other ways that may be faster, best first by estimate; those only that compute the same bits, unless
+    /// `rounding` may change.
+    pub fn alternatives(&self, rounding: bool) -> Vec<ContractChoice> {
+        let Decision { choice, order, extents, blocks, .. } = &self.decision;
+        let order = (!rounding).then_some(*order);
+        let table = self.descriptor.table;
+        // SAFETY: the table is the one that the plan was built with, of the sums' type.
+        unsafe {
+            match self.descriptor.sums {
+                Element::F64 => choice::alternatives(&*table.cast::<Table<f64>>(), extents, blocks, choice, order),
+                Element::I32 => choice::alternatives(&*table.cast::<Table<i32>>(), extents, blocks, choice, order),
+                _ => choice::alternatives(&*table.cast::<Table<f32>>(), extents, blocks, choice, order),
+            }
+        }
     }
 
     /// Elements of the output.
@@ -306,33 +399,24 @@ impl ContractPlan {
     }
 }
 
-/// A micro-kernel for one orientation, and the estimated cycles of the whole contraction with it.
-#[derive(Clone, Copy)]
-struct Choice {
-    cycles: f64,
-    shape: usize,
-    mr: usize,
-}
-
-/// Which operand gives the rows of the register block, and what both are then.
-struct Orientation {
-    /// Batches, rows, columns of the product as it was asked for, terms of its sums.
+/// A contraction as the register blocks of one table see it.
+struct Work {
+    /// Batches, rows and columns as they were asked for, terms of the sums.
     sizes: [usize; 4],
     /// Steps of the sums.
     steps: usize,
-    choice: Choice,
-    /// The rows are those of the right operand.
-    swapped: bool,
-    /// Offsets of the output along rows and columns of the block.
+    /// Offsets of the output along the free index of each operand, left first.
     out: [Vec<i32>; 2],
     operands: [Source; 2],
+    blocks: Vec<Block>,
+    cheapest: Block,
 }
 
-impl Orientation {
-    /// The cheaper one, unless `right_has_rows` says which.
-    fn of<T: Real>(
+impl Work {
+    /// With blocks in both orientations, unless `right_has_rows` says which.
+    fn new<T: Real>(
         spec: &ContractSpec,
-        table: &super::abi::Table<T>,
+        table: &Table<T>,
         right_has_rows: Option<bool>,
     ) -> Result<Self, ContractError> {
         let (b, m, n) = (spec.batch.len(), spec.m.len(), spec.n.len());
@@ -356,57 +440,69 @@ impl Orientation {
             let (batch, free, k) = (spec.batch.clone(), extents.to_vec(), spec.k.clone());
             Source::new(spec, side, Read { batch, free, free_first: first, k, k_first: b + m + n }, table.terms)
         };
-        let (left, right) = (source(Side::Left, b, &spec.m), source(Side::Right, b + m, &spec.n));
+        let operands = [source(Side::Left, b, &spec.m), source(Side::Right, b + m, &spec.n)];
+        let [left_cost, right_cost] = [0, 1].map(|side: usize| operands[side].pack_cost(spec, table.terms));
         let steps = sizes[3].div_ceil(table.terms);
-        let [left_cost, right_cost] = [&left, &right].map(|source| source.pack_cost(spec, table.terms));
-        let direct = choose_shape(table, (&out_m, left_cost), (&out_n, right_cost), steps);
-        let turned = choose_shape(table, (&out_n, right_cost), (&out_m, left_cost), steps);
-        Ok(if right_has_rows.unwrap_or(turned.cycles < direct.cycles) {
-            let (out, operands) = ([out_n, out_m], [right, left]);
-            Self { sizes, steps, choice: turned, swapped: true, out, operands }
-        } else {
-            let (out, operands) = ([out_m, out_n], [left, right]);
-            Self { sizes, steps, choice: direct, swapped: false, out, operands }
-        })
+        let mut blocks = blocks(table, [(&*out_m, left_cost), (&*out_n, right_cost)], steps);
+        blocks.retain(|block| right_has_rows.is_none_or(|right| block.swapped == right));
+        let cheapest = blocks.iter().copied().reduce(|best, next| if next.cycles < best.cycles { next } else { best });
+        let cheapest = cheapest.ok_or(ContractError::Empty)?;
+        Ok(Self { sizes, steps, out: [out_m, out_n], operands, blocks, cheapest })
     }
 }
 
-/// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`; each with what it costs to pack sixteen
-/// lanes of one step.
-fn choose_shape<T: Real>(
-    table: &super::abi::Table<T>,
-    (out_m, pack_rows): (&[i32], f64),
-    (out_n, pack_columns): (&[i32], f64),
+/// A register block in one orientation, and the estimated cycles of the whole contraction with it, but for those of tiles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub(super) cycles: f64,
+    /// Rows are those of the right operand.
+    pub(super) swapped: bool,
+    pub(super) shape: usize,
+    /// Of the last panel of columns.
+    pub(super) last: usize,
+    pub(super) mr: usize,
+}
+
+/// All blocks, those first whose rows are the left operand's. Operands are given as what their free index is in the output,
+/// and the cycles of packing sixteen lanes of one step.
+fn blocks<T: Real>(
+    table: &Table<T>,
+    [(out_m, pack_left), (out_n, pack_right)]: [(&[i32], f64); 2],
     k: usize,
-) -> Choice {
+) -> Vec<Block> {
     // Measured on Zen 5: storing one run of one row.
     const STORE: f64 = 2.0;
     // One column of a block that is turned before it is stored.
     const TURN: f64 = 10.0;
-    let (m, n, k) = (out_m.len(), out_n.len(), k as f64);
+    let k = k as f64;
     let breaks = |offsets: &[i32]| offsets.windows(2).filter(|pair| pair[1] != pair[0].wrapping_add(1)).count();
-    let (row_breaks, column_breaks) = (breaks(out_m), breaks(out_n));
-    let straight = STORE * (column_breaks + n.div_ceil(GROUP)) as f64 * m as f64;
-    let turns = row_breaks == 0 && column_breaks + 1 == n;
-    let mut best = Choice { cycles: f64::INFINITY, shape: 0, mr: 1 };
-    for (shape, candidate) in table.shapes.iter().enumerate() {
+    let breaks = [breaks(out_m), breaks(out_n)];
+    let of = |swapped: bool, shape: usize| {
+        let candidate = &table.shapes[shape];
+        let (m, n) = if swapped { (out_n.len(), out_m.len()) } else { (out_m.len(), out_n.len()) };
+        let [row_breaks, column_breaks] = if swapped { [breaks[1], breaks[0]] } else { breaks };
+        let (pack_rows, pack_columns) = if swapped { (pack_right, pack_left) } else { (pack_left, pack_right) };
+        let straight = STORE * (column_breaks + n.div_ceil(GROUP)) as f64 * m as f64;
+        let turns = row_breaks == 0 && column_breaks + 1 == n;
         let panels = m.div_ceil(candidate.rows.len());
         let mr = m.div_ceil(panels);
-        let last = table.shapes[last_shape(table, shape, n, mr)].vectors;
-        let sums = block_cost(m, mr, n.div_ceil(candidate.nr), candidate.vectors, last) as f64 / 2.0;
+        let last = last_shape(table, shape, n, mr);
+        let widest = table.shapes[last].vectors;
+        let sums = block_cost(m, mr, n.div_ceil(candidate.nr), candidate.vectors, widest) as f64 / 2.0;
         let groups = |len: usize, width: usize| (len.div_ceil(width) * width.div_ceil(GROUP)) as f64;
         let packs = pack_rows * groups(m, mr) + pack_columns * groups(n, candidate.nr);
         let stores = if turns { straight.min(TURN * (n * panels) as f64) } else { straight };
-        let cycles = k * (sums + packs) + stores;
-        if cycles < best.cycles {
-            best = Choice { cycles, shape, mr };
-        }
-    }
-    best
+        Block { cycles: k * (sums + packs) + stores, swapped, shape, last, mr }
+    };
+    [false, true]
+        .into_iter()
+        .flat_map(|swapped| (0..table.shapes.len()).map(move |shape| (swapped, shape)))
+        .map(|(swapped, shape)| of(swapped, shape))
+        .collect()
 }
 
 /// The narrowest shape that holds the columns left for the last panel: 196 are six panels of 32 and four columns.
-fn last_shape<T: Real>(table: &super::abi::Table<T>, shape: usize, n: usize, mr: usize) -> usize {
+fn last_shape<T: Real>(table: &Table<T>, shape: usize, n: usize, mr: usize) -> usize {
     let widest = table.shapes[shape].nr;
     let columns = n - n.saturating_sub(1) / widest * widest;
     let fits = |(at, other): (usize, &Shape<T>)| {

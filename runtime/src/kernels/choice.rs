@@ -1,0 +1,209 @@
+//! What a contraction leaves open: the ways to compute it among which the cost model chooses, and which of them add each
+//! sum in the same order.
+
+use super::abi::{Shape, Table};
+use super::contract::Block;
+use super::simd::Real;
+use super::spec::Packed;
+use super::tile::chains;
+use super::tiling::{LONGEST_K, Product, Tiling};
+
+/// One way to compute a contraction: what the cost model decides, and a measurement may decide otherwise. Counts are
+/// wishes, rounded as [`Product::tiling`] rounds its own, so that no choice is out of bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContractChoice {
+    /// Whether register blocks take their rows from the right operand.
+    pub swapped: bool,
+    /// Columns of a register block: one of the widths that the level has.
+    pub columns: usize,
+    /// Macro tiles along rows and columns of the blocks, and partial sums.
+    pub tiles: [usize; 3],
+    /// Longest k block.
+    pub k_block: usize,
+    /// Operands that are packed before the tiles run; those that come as panels are not counted.
+    pub ahead: Packed,
+}
+
+/// In which order a plan adds the terms of its sums. Plans of one contraction that have equal orders compute equal bits:
+/// multiply-adds are exact in which factor is which, and a partial sum that waits in memory is not rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SumOrder {
+    /// Terms of one partial sum.
+    k_chunk: usize,
+    /// How register blocks lie and how long they are, if any of them keeps several sums of each element.
+    chained: Option<(bool, [usize; 4])>,
+}
+
+impl SumOrder {
+    pub(super) fn new<T: Real>(table: &Table<T>, (m, n): (usize, usize), block: &Block, tiling: &Tiling) -> SumOrder {
+        let Block { swapped, shape, last, mr, .. } = *block;
+        let edge = m % mr.max(1);
+        let widths = [table.shapes.get(shape), table.shapes.get(last)];
+        let kept =
+            |rows: usize, shape: Option<&Shape<T>>| shape.is_some_and(|s| rows > 0 && chains(rows, s.vectors) > 1);
+        let chained = widths.iter().any(|&width| kept(mr.min(m), width) || kept(edge, width));
+        let widths = widths.map(|shape| shape.map_or(n, |shape| shape.nr));
+        SumOrder {
+            k_chunk: tiling.k_chunk,
+            chained: chained.then_some((swapped, [mr, widths[0], widths[1], tiling.kc])),
+        }
+    }
+}
+
+/// Sizes of a contraction, by operand: what choices are about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extents {
+    pub(super) g: usize,
+    pub(super) left: usize,
+    pub(super) right: usize,
+    pub(super) k: usize,
+    /// Operands that come as panels.
+    pub(super) packed: Packed,
+    /// Operands that may be packed ahead.
+    pub(super) may_pack: Packed,
+}
+
+impl Extents {
+    /// The product for a register block, with these operands as panels.
+    pub(super) fn product(&self, block: &Block, nr: usize, packed: Packed) -> Product {
+        let Extents { g, left, right, k, .. } = *self;
+        let (m, n) = if block.swapped { (right, left) } else { (left, right) };
+        let (rows_packed, columns_packed) = turned(packed, block.swapped);
+        Product { g, m, n, k, mr: block.mr, nr, rows_packed, columns_packed }
+    }
+
+    /// What the cost model does with a register block.
+    pub(super) fn estimate(&self, block: &Block, nr: usize) -> (ContractChoice, Tiling) {
+        let product = self.product(block, nr, self.packed);
+        let (may_pack_rows, may_pack_columns) = turned(self.may_pack, block.swapped);
+        let rows = may_pack_rows && product.pays_to_pack(true);
+        let product = Product { rows_packed: product.rows_packed | rows, ..product };
+        let columns = may_pack_columns && product.pays_to_pack(false);
+        let product = Product { columns_packed: product.columns_packed | columns, ..product };
+        let (left, right) = if block.swapped { (columns, rows) } else { (rows, columns) };
+        let ahead = Packed { left: left && !self.packed.left, right: right && !self.packed.right };
+        let (tiles, tiling) = product.counted_tiling();
+        (ContractChoice { swapped: block.swapped, columns: nr, tiles, k_block: LONGEST_K, ahead }, tiling)
+    }
+
+    /// The tiling of a choice, and the operands that are then panels; `None` if the block's panels would be too large.
+    pub(super) fn cut(&self, block: &Block, choice: &ContractChoice) -> Option<(Tiling, Packed)> {
+        let packed = self.with(choice.ahead);
+        let tiling = self.product(block, choice.columns, packed).cut_at(choice.k_block, choice.tiles)?;
+        Some((tiling, packed))
+    }
+
+    /// The operands that are panels, with those of `ahead` that may be.
+    pub(super) fn with(&self, ahead: Packed) -> Packed {
+        Packed {
+            left: self.packed.left | (ahead.left & self.may_pack.left),
+            right: self.packed.right | (ahead.right & self.may_pack.right),
+        }
+    }
+}
+
+/// Rows and columns of what is said of left and right, or the other way round.
+fn turned(packed: Packed, swapped: bool) -> (bool, bool) {
+    if swapped { (packed.right, packed.left) } else { (packed.left, packed.right) }
+}
+
+/// Alternatives of one register block and one set of packed operands, and in all: neighbours differ little.
+const OF_A_KIND: usize = 5;
+const MOST: usize = 24;
+/// Estimates are not so wrong that what should take longer than this part of the best is worth a measurement.
+const HOPELESS: f64 = 1.5;
+/// Tiles that are tried along rows and columns.
+const TILES: [usize; 11] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32];
+/// Longest k blocks that are tried beside the usual one.
+const K_BLOCKS: [usize; 4] = [LONGEST_K, 192, 256, 512];
+/// Numbers of partial sums that are tried if rounding may change.
+const SPLITS: [usize; 5] = [1, 2, 4, 8, 16];
+
+/// A way to compute a contraction, and what it comes to: other wishes may come to the same.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    cycles: f64,
+    choice: ContractChoice,
+    tiling: Tiling,
+    packed: Packed,
+}
+
+impl Candidate {
+    fn is_like(&self, other: &Candidate) -> bool {
+        let kind = |c: &ContractChoice| (c.swapped, c.columns, c.ahead);
+        kind(&self.choice) == kind(&other.choice)
+    }
+
+    fn comes_to(&self, swapped: bool, tiling: &Tiling, packed: Packed) -> bool {
+        self.choice.swapped == swapped && self.tiling == *tiling && self.packed == packed
+    }
+}
+
+/// The ways to compute a contraction that may be faster than `chosen`, best first by estimate, without it: with `order`
+/// those only that add in that order.
+pub(super) fn alternatives<T: Real>(
+    table: &Table<T>,
+    extents: &Extents,
+    blocks: &[Block],
+    chosen: &ContractChoice,
+    order: Option<SumOrder>,
+) -> Vec<ContractChoice> {
+    let splits: &[usize] = if order.is_some() { &chosen.tiles[2..] } else { &SPLITS };
+    let mut candidates: Vec<Candidate> =
+        blocks.iter().flat_map(|block| candidates(table, extents, block, splits, order)).collect();
+    candidates.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
+    let best = candidates.first().map_or(0.0, |first| first.cycles);
+    let current = blocks.iter().find(|block| is_of(table, block, chosen));
+    let current = current.and_then(|block| extents.cut(block, chosen));
+    let mut kept: Vec<Candidate> = Vec::new();
+    for one in candidates.into_iter().take_while(|one| one.cycles <= HOPELESS * best) {
+        let is_current = current.is_some_and(|(tiling, packed)| one.comes_to(chosen.swapped, &tiling, packed));
+        let again = kept.iter().any(|other| one.comes_to(other.choice.swapped, &other.tiling, other.packed));
+        let alike = kept.iter().filter(|other| one.is_like(other)).count();
+        if !is_current && !again && alike < OF_A_KIND && kept.len() < MOST {
+            kept.push(one);
+        }
+    }
+    kept.into_iter().map(|one| one.choice).collect()
+}
+
+/// All ways with one register block.
+fn candidates<T: Real>(
+    table: &Table<T>,
+    extents: &Extents,
+    block: &Block,
+    splits: &[usize],
+    order: Option<SumOrder>,
+) -> Vec<Candidate> {
+    let Some(shape) = table.shapes.get(block.shape) else { return Vec::new() };
+    let (swapped, columns) = (block.swapped, shape.nr);
+    let sizes = if swapped { (extents.right, extents.left) } else { (extents.left, extents.right) };
+    let mut found = Vec::new();
+    for ahead in packings(extents.may_pack) {
+        let packed = extents.with(ahead);
+        let product = extents.product(block, columns, packed);
+        let passes = product.pack_pass(turned(ahead, swapped));
+        let counts = TILES.iter().flat_map(|&m| TILES.iter().map(move |&n| (m, n)));
+        let counts = counts.flat_map(|(m, n)| splits.iter().map(move |&k| [m, n, k]));
+        for (tiles, k_block) in counts.flat_map(|tiles| K_BLOCKS.map(|k_block| (tiles, k_block))) {
+            let Some(tiling) = product.cut_at(k_block, tiles) else { continue };
+            if order.is_none_or(|order| order == SumOrder::new(table, sizes, block, &tiling)) {
+                let cycles = block.cycles + product.cycles(&tiling) + passes;
+                let choice = ContractChoice { swapped, columns, tiles, k_block, ahead };
+                found.push(Candidate { cycles, choice, tiling, packed });
+            }
+        }
+    }
+    found
+}
+
+/// Whether a choice wants this register block.
+pub(super) fn is_of<T: Real>(table: &Table<T>, block: &Block, choice: &ContractChoice) -> bool {
+    let nr = table.shapes.get(block.shape).map(|shape| shape.nr);
+    block.swapped == choice.swapped && nr == Some(choice.columns)
+}
+
+fn packings(may: Packed) -> impl Iterator<Item = Packed> {
+    let all = [false, true].into_iter().flat_map(|left| [false, true].map(|right| Packed { left, right }));
+    all.filter(move |packed| (may.left || !packed.left) && (may.right || !packed.right))
+}
