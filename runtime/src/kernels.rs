@@ -218,6 +218,10 @@ impl Kernels {
 /// Tables by operands' types, where the processor's instructions beyond those of the level choose.
 impl Kernels {
     /// Blocks that sum in `f32`, for operands of these types; `rounds` if those in `f32` may be rounded to `bf16`.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(unused_variables, reason = "other processors have no blocks of bf16 yet")
+    )]
     pub(crate) fn floats(&self, left: Element, right: Element, rounds: bool) -> Option<&'static abi::Table<f32>> {
         let all = |fits: &dyn Fn(Element) -> bool| fits(left) && fits(right);
         #[cfg(target_arch = "x86_64")]
@@ -227,7 +231,6 @@ impl Kernels {
         {
             return Some(&dot_avx512::BF16);
         }
-        let _ = rounds;
         all(&|e| matches!(e, Element::F32 | Element::Bf16 | Element::F16)).then_some(self.f32)
     }
 
