@@ -53,11 +53,13 @@ mod phases;
 mod portable;
 pub mod rational;
 mod simd;
+mod source;
 mod spec;
 mod tile;
 mod tiling;
 pub mod window;
 mod winograd;
+mod work;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -2,11 +2,11 @@
 //! sum in the same order.
 
 use super::abi::{Shape, Table};
-use super::contract::Block;
 use super::simd::Real;
 use super::spec::Packed;
 use super::tile::chains;
 use super::tiling::{LONGEST_K, Product, Tiling};
+use super::work::Block;
 
 /// One way to compute a contraction: what the cost model decides, and a measurement may decide otherwise. Counts are
 /// wishes, rounded as [`Product::tiling`] rounds its own, so that no choice is out of bounds.

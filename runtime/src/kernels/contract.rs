@@ -4,14 +4,16 @@
 )]
 //! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
 
-use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Shape, Table};
+use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Table};
 use super::choice::{self, ContractChoice, Extents, SumOrder};
 use super::drive::{VECTOR, contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
-use super::gather::{GatherTables, OutTables, Read, offsets_of};
+use super::gather::{GatherTables, OutTables, offsets_of};
 use super::half::Half;
-use super::spec::{AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
-use super::tiling::{Tiling, block_cost};
+use super::source::Source;
+use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
+use super::tiling::Tiling;
+use super::work::{Block, Work};
 use super::{Kernels, simd::Real};
 
 /// A compiled contraction: descriptor, its tables, and the sizes its caller must provide.
@@ -399,120 +401,6 @@ impl ContractPlan {
     }
 }
 
-/// A contraction as the register blocks of one table see it.
-struct Work {
-    /// Batches, rows and columns as they were asked for, terms of the sums.
-    sizes: [usize; 4],
-    /// Steps of the sums.
-    steps: usize,
-    /// Offsets of the output along the free index of each operand, left first.
-    out: [Vec<i32>; 2],
-    operands: [Source; 2],
-    blocks: Vec<Block>,
-    cheapest: Block,
-}
-
-impl Work {
-    /// With blocks in both orientations, unless `right_has_rows` says which.
-    fn new<T: Real>(
-        spec: &ContractSpec,
-        table: &Table<T>,
-        right_has_rows: Option<bool>,
-    ) -> Result<Self, ContractError> {
-        let (b, m, n) = (spec.batch.len(), spec.m.len(), spec.n.len());
-        if spec.out_strides.len() != b + m + n {
-            return Err(ContractError::WrongDimension);
-        }
-        let size = |extents: &[usize]| {
-            extents
-                .iter()
-                .try_fold(1usize, |product, e| product.checked_mul(*e))
-                .filter(|product| *product < i32::MAX as usize)
-                .ok_or(ContractError::TooLarge)
-        };
-        let sizes = [size(&spec.batch)?, size(&spec.m)?, size(&spec.n)?, size(&spec.k)?];
-        if sizes[..3].contains(&0) {
-            return Err(ContractError::Empty);
-        }
-        let out_m = offsets_of(&spec.m, &spec.out_strides[b..b + m])?;
-        let out_n = offsets_of(&spec.n, &spec.out_strides[b + m..])?;
-        let source = |side, first: usize, extents: &[usize]| {
-            let (batch, free, k) = (spec.batch.clone(), extents.to_vec(), spec.k.clone());
-            Source::new(spec, side, Read { batch, free, free_first: first, k, k_first: b + m + n }, table.terms)
-        };
-        let operands = [source(Side::Left, b, &spec.m), source(Side::Right, b + m, &spec.n)];
-        let [left_cost, right_cost] = [0, 1].map(|side: usize| operands[side].pack_cost(spec, table.terms));
-        let steps = sizes[3].div_ceil(table.terms);
-        let mut blocks = blocks(table, [(&*out_m, left_cost), (&*out_n, right_cost)], steps);
-        blocks.retain(|block| right_has_rows.is_none_or(|right| block.swapped == right));
-        let cheapest = blocks.iter().copied().reduce(|best, next| if next.cycles < best.cycles { next } else { best });
-        let cheapest = cheapest.ok_or(ContractError::Empty)?;
-        Ok(Self { sizes, steps, out: [out_m, out_n], operands, blocks, cheapest })
-    }
-}
-
-/// A register block in one orientation, and the estimated cycles of the whole contraction with it, but for those of tiles.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
-    pub(super) cycles: f64,
-    /// Rows are those of the right operand.
-    pub(super) swapped: bool,
-    pub(super) shape: usize,
-    /// Of the last panel of columns.
-    pub(super) last: usize,
-    pub(super) mr: usize,
-}
-
-/// All blocks, those first whose rows are the left operand's. Operands are given as what their free index is in the output,
-/// and the cycles of packing sixteen lanes of one step.
-fn blocks<T: Real>(
-    table: &Table<T>,
-    [(out_m, pack_left), (out_n, pack_right)]: [(&[i32], f64); 2],
-    k: usize,
-) -> Vec<Block> {
-    // Measured on Zen 5: storing one run of one row.
-    const STORE: f64 = 2.0;
-    // One column of a block that is turned before it is stored.
-    const TURN: f64 = 10.0;
-    let k = k as f64;
-    let breaks = |offsets: &[i32]| offsets.windows(2).filter(|pair| pair[1] != pair[0].wrapping_add(1)).count();
-    let breaks = [breaks(out_m), breaks(out_n)];
-    let of = |swapped: bool, shape: usize| {
-        let candidate = &table.shapes[shape];
-        let (m, n) = if swapped { (out_n.len(), out_m.len()) } else { (out_m.len(), out_n.len()) };
-        let [row_breaks, column_breaks] = if swapped { [breaks[1], breaks[0]] } else { breaks };
-        let (pack_rows, pack_columns) = if swapped { (pack_right, pack_left) } else { (pack_left, pack_right) };
-        let straight = STORE * (column_breaks + n.div_ceil(GROUP)) as f64 * m as f64;
-        let turns = row_breaks == 0 && column_breaks + 1 == n;
-        let panels = m.div_ceil(candidate.rows.len());
-        let mr = m.div_ceil(panels);
-        let last = last_shape(table, shape, n, mr);
-        let widest = table.shapes[last].vectors;
-        let sums = block_cost(m, mr, n.div_ceil(candidate.nr), candidate.vectors, widest) as f64 / 2.0;
-        let groups = |len: usize, width: usize| (len.div_ceil(width) * width.div_ceil(GROUP)) as f64;
-        let packs = pack_rows * groups(m, mr) + pack_columns * groups(n, candidate.nr);
-        let stores = if turns { straight.min(TURN * (n * panels) as f64) } else { straight };
-        Block { cycles: k * (sums + packs) + stores, swapped, shape, last, mr }
-    };
-    [false, true]
-        .into_iter()
-        .flat_map(|swapped| (0..table.shapes.len()).map(move |shape| (swapped, shape)))
-        .map(|(swapped, shape)| of(swapped, shape))
-        .collect()
-}
-
-/// The narrowest shape that holds the columns left for the last panel: 196 are six panels of 32 and four columns.
-fn last_shape<T: Real>(table: &Table<T>, shape: usize, n: usize, mr: usize) -> usize {
-    let widest = table.shapes[shape].nr;
-    let columns = n - n.saturating_sub(1) / widest * widest;
-    let fits = |(at, other): (usize, &Shape<T>)| {
-        // Panels are packed in groups.
-        let holds = (columns..widest).contains(&other.nr) && other.nr.is_multiple_of(GROUP);
-        (holds && other.rows.len() >= mr).then_some((other.nr, at))
-    };
-    table.shapes.iter().enumerate().filter_map(fits).min().map_or(shape, |(_, narrow)| narrow)
-}
-
 fn epilogue_code(epilogue: &Epilogue, swapped: bool) -> EpilogueCode {
     let along = |a: Option<Along>| match a {
         None => 0,
@@ -527,74 +415,6 @@ fn epilogue_code(epilogue: &Epilogue, swapped: bool) -> EpilogueCode {
         activation,
         alpha,
     }
-}
-
-/// How an operand is read by its packer.
-struct Source {
-    side: Side,
-    read: AffineRead,
-    dims: Read,
-    /// Type of what is packed, and whether that is what panels hold.
-    element: Element,
-    native: bool,
-}
-
-impl Source {
-    /// Where `terms` neighbours in memory are what an element of a panel holds, they are read as one element.
-    fn new(spec: &ContractSpec, side: Side, dims: Read, terms: usize) -> Source {
-        let read = match side {
-            Side::Left => &spec.left,
-            Side::Right => &spec.right,
-        };
-        let element = spec.operand(side);
-        let joined = match element {
-            _ if terms * element.bytes() != spec.element.bytes() || terms == 1 => None,
-            _ => joined(read, &dims, terms),
-        };
-        match joined {
-            Some((read, dims)) => Source { side, read, dims, element: spec.element, native: true },
-            None => {
-                let native = terms == 1 && element == spec.element;
-                Source { side, read: read.clone(), dims, element, native }
-            }
-        }
-    }
-
-    /// Cycles of packing sixteen lanes of one step, measured on Zen 5.
-    fn pack_cost(&self, spec: &ContractSpec, terms: usize) -> f64 {
-        const PACK: f64 = 5.0;
-        const JOIN: f64 = 8.0;
-        match () {
-            () if spec.packed.side(self.side) => 0.0,
-            () if self.native => PACK,
-            () => PACK * terms as f64 + JOIN,
-        }
-    }
-}
-
-/// The read of `terms` elements at a time; `None` unless the last summed dimension is stored densely and by itself, in
-/// multiples of `terms`.
-fn joined(read: &AffineRead, dims: &Read, terms: usize) -> Option<(AffineRead, Read)> {
-    let last = dims.k_first + dims.k.len().checked_sub(1)?;
-    let whole = |x: i64| x % terms as i64 == 0;
-    let mut joined = read.clone();
-    for dim in &mut joined.dims {
-        if dim.terms.iter().any(|&(index, _)| index == last) {
-            let alone = dim.terms.as_slice() == [(last, 1)] && dim.offset == 0 && dim.divisor == 1;
-            if !alone || dim.stride != 1 || !whole(dim.extent as i64) || dim.extent != dims.k[dims.k.len() - 1] {
-                return None;
-            }
-            dim.extent /= terms;
-        } else {
-            if !whole(dim.stride) {
-                return None;
-            }
-            dim.stride /= terms as i64;
-        }
-    }
-    let mut k = dims.k.clone();
-    *k.last_mut()? /= terms;
-    Some((joined, Read { batch: dims.batch.clone(), free: dims.free.clone(), k, ..*dims }))
 }
 
 impl GatherTables {

@@ -8,5 +8,6 @@ mod depthwise;
 mod pool;
 mod strips;
 mod tiling;
+mod types;
 mod winograd;
 mod winograd_gradient;
