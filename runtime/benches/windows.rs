@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use kiln_rt::kernels::window::{
     Axis, DepthwiseEpilogue, DepthwiseGradPlan, DepthwiseGradSpec, DepthwisePlan, DepthwiseSpec, PoolGradPlan,
-    PoolGradSpec, PoolPlan, PoolReduce, PoolSpec, depthwise_grad_tiles, depthwise_tiles, pool_grad_tiles, pool_tiles,
+    PoolGradSpec, PoolPlan, PoolReduce, PoolSpec, Share, depthwise_grad_tiles, depthwise_tiles, pool_grad_tiles, pool_tiles,
 };
 use kiln_rt::kernels::{Activation, Kernels, Level, detect};
 
@@ -160,13 +160,13 @@ fn pool(shape: &Shape, kernels: &Kernels, filter: &str, reduce: PoolReduce) {
 
 fn max_pool_grad(shape: &Shape, kernels: &Kernels, filter: &str) {
     let (rows, columns) = (shape.axis, shape.axis);
-    let spec = PoolGradSpec { planes: shape.planes, rows, columns, place: true, gate: true };
+    let spec = PoolGradSpec { planes: shape.planes, rows, columns, share: Share::Chosen, gate: true };
     let plan = PoolGradPlan::new(&spec, kernels).unwrap();
     let (dy, place) = (vec![0.5f32; shape.output()], vec![1; shape.output()]);
     let (gate, mut dx) = (vec![1.0f32; shape.input()], vec![0.0f32; shape.input()]);
     shape.report(plan.kernel(), filter, 1, 2 * (shape.input() + shape.output()), || {
         let (dy, place, gate, dx) = (black_box(dy.as_ptr()), place.as_ptr(), gate.as_ptr(), dx.as_mut_ptr());
         // SAFETY: the tensors have the sizes of the spec.
-        unsafe { pool_grad_tiles(plan.descriptor(), dy, place, gate, dx, 0, plan.tiles()) };
+        unsafe { pool_grad_tiles(plan.descriptor(), dy, place, gate, gate, dx, 0, plan.tiles()) };
     });
 }

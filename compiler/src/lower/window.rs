@@ -9,7 +9,7 @@ use kiln_rt::kernels::window::{
 };
 
 use super::{BufferUse, Lowered, MicroKernels, start_of};
-use crate::loops::build::depthwise::{DepthwiseForm, depthwise_form};
+use crate::loops::build::depthwise::{DepthwiseForm, DepthwiseSpreadForm, depthwise_form, depthwise_spread_form};
 use crate::loops::build::depthwise_grad::{DepthwiseGradForm, depthwise_grad_form};
 use crate::loops::build::pool::{PoolForm, pool_form};
 use crate::loops::nest::{Access, Arg, Index, NestBuilder, Place, Var};
@@ -45,6 +45,9 @@ pub(super) fn lower(name: &str, region: &Graph, micro: &MicroKernels<'_>, proven
     } else if let Some(form) = depthwise_grad_form(region) {
         let plan = DepthwiseGradPlan::new(&form.spec, kernels).ok()?;
         depthwise_grad(call, &form, WindowPlan::DepthwiseGrad(plan))
+    } else if let Some(form) = depthwise_spread_form(region) {
+        let plan = PoolGradPlan::new(&form.spec, kernels).ok()?;
+        depthwise_spread(call, &form, WindowPlan::PoolGrad(plan))
     } else {
         match pool_form(region)?.ok()? {
             PoolForm::Pool { spec, x, results } => {
@@ -80,6 +83,15 @@ fn depthwise_grad(mut call: Call<'_>, form: &DepthwiseGradForm, plan: WindowPlan
     call.finish(DEPTHWISE_GRAD_TILES, operands.into_iter().chain([out]).collect(), plan, 2 * macs, None)
 }
 
+/// As the gradient of a pool, with weights.
+fn depthwise_spread(mut call: Call<'_>, form: &DepthwiseSpreadForm, plan: WindowPlan) -> Lowered {
+    let args = [Some(form.dy), None, None, Some(form.w)].map(|param| call.operand(param));
+    let out = call.result(Some(0), Access::Write);
+    let spec = &form.spec;
+    let macs = spec.planes * spec.rows.output * spec.columns.output * spec.rows.kernel * spec.columns.kernel;
+    call.finish(POOL_GRAD_TILES, args.into_iter().chain([out]).collect(), plan, 2 * macs, None)
+}
+
 fn pool(
     mut call: Call<'_>,
     spec: &PoolSpec,
@@ -97,11 +109,12 @@ fn pool(
 fn pool_grad(mut call: Call<'_>, spec: &PoolGradSpec, operands: [Option<usize>; 3], plan: WindowPlan) -> Lowered {
     let [dy, place, gate] = operands;
     let args = operands.map(|param| call.operand(param));
+    let weights = call.operand(None);
     let out = call.result(Some(0), Access::Write);
     let steps = spec.planes * spec.rows.output * spec.columns.output * spec.rows.kernel * spec.columns.kernel;
     // A gate is read where the result is then written.
     let in_place = gate.filter(|_| gate != dy && gate != place);
-    call.finish(POOL_GRAD_TILES, args.into_iter().chain([out]).collect(), plan, steps, in_place)
+    call.finish(POOL_GRAD_TILES, args.into_iter().chain([weights, out]).collect(), plan, steps, in_place)
 }
 
 /// A nest whose tiles are calls of a window kernel: descriptor, buffers, begin, end.

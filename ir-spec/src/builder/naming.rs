@@ -72,6 +72,11 @@ impl GraphBuilder {
         inner.naming.instances.contains(&inner.scoped(name))
     }
 
+    /// Whether what is built goes through an instance once more: names that are given there are those of its parts.
+    pub fn is_sharing(&self) -> bool {
+        self.0.borrow().naming.sharing
+    }
+
     /// Names that [`GraphBuilder::share`] takes in the current scope.
     pub fn instances(&self) -> Vec<Name> {
         let inner = self.0.borrow();

@@ -53,7 +53,7 @@ impl Expander<'_> {
         let shared = self.instance_word(scope, call, "share");
         match (name, shared) {
             (None, None) => InstanceName::Counted,
-            (Some((name, span)), None) if self.builder.has_instance(&name) => {
+            (Some((name, span)), None) if self.builder.has_instance(&name) && !self.builder.is_sharing() => {
                 self.fault(span, "script.S10", format!("`{name}` is the name of another use already"))
                     .help(format!("give this one another name, or let it have the same states: `share = {name}`"));
                 InstanceName::Counted

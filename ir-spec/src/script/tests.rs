@@ -531,3 +531,33 @@ model @m(%x: f32[batch, 4]) {
     let twice = text.replace("share = tied", "name = tied");
     assert_eq!(findings(&twice), ["script.S10 3:36"]);
 }
+
+/// As in a recurrent network, whose cell is one block for all steps.
+#[test]
+fn a_block_with_names_in_it_is_shared_any_number_of_times() {
+    let text = "\
+block cell(%x) {
+  %y = dense %x {units = 4, name = input}
+  %y = dense %y {units = 4, name = output}
+  yield %y
+}
+model @m(%x: f32[batch, 4]) {
+  %y = cell %x {name = cell}
+  %y = cell %y {share = cell}
+  %y = cell %y {share = cell}
+  predict %y
+}
+";
+    let module = model(text).unwrap();
+    assert_eq!(
+        states(&module, Role::Param),
+        [
+            "cell.input.weight: f32[4, 4]",
+            "cell.input.bias: f32[4]",
+            "cell.output.weight: f32[4, 4]",
+            "cell.output.bias: f32[4]"
+        ]
+    );
+    let once = text.replace("name = output", "name = input");
+    assert_eq!(findings(&once), ["script.S10 3:36"], "given twice in one block, said once");
+}

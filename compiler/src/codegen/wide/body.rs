@@ -2,7 +2,7 @@
 
 use super::allocate::{EVEN, OTHER_SCRATCH, SCRATCH, SCRATCH_MASK, TAIL};
 use super::assemble::{LANES, LIMIT, POSITION, TEMPORARY, Writer, block};
-use super::encode::{Gpr, Lanes, MaskOp, Memory, Rm};
+use super::encode::{Condition, Gpr, Lanes, MaskOp, Memory, Rm};
 use super::instructions::{self, Evex};
 use super::tape::{At, Combine, Compare, Element, Op, Source, Tape, Vector, Word, WordData};
 
@@ -46,16 +46,16 @@ impl Writer<'_> {
     pub(super) fn op(&mut self, op: &Op, copy: usize) {
         match *op {
             Op::Load { to, at, element } => self.load(to, at, element, copy),
-            Op::LoadWhere { to, at, element, mask, otherwise } => {
-                let to = self.registers.vector(to, copy);
+            Op::LoadWhere { to, at, element, mask, otherwise, whole } => {
+                let (to, mask) = (self.registers.vector(to, copy), self.registers.mask(mask, copy));
                 self.move_to(to, otherwise, copy);
-                let mut mask = self.registers.mask(mask, copy);
-                if self.tail {
-                    self.a.mask(MaskOp::And, SCRATCH_MASK, mask, TAIL);
-                    mask = SCRATCH_MASK;
+                let none = whole.then(|| self.a.label());
+                if let Some(none) = none {
+                    self.a.mask_test(mask);
+                    self.a.jump_if(Condition::Zero, none);
                 }
-                let memory = Rm::Memory(self.memory(at, copy));
-                self.a.evex(load_instruction(element), to, 0, memory, Lanes::Where(mask), None);
+                self.load_where(to, at, element, mask, copy);
+                none.into_iter().for_each(|none| self.a.bind(none));
             }
             Op::Position { to } => {
                 let to = self.registers.vector(to, copy);
@@ -160,6 +160,15 @@ impl Writer<'_> {
         let instruction = if step == 0 { instructions::VBROADCASTSS } else { load_instruction(element) };
         let lanes = self.tail_lanes().filter(|_| step > 0).map_or(Lanes::All, Lanes::OrZero);
         self.a.evex(instruction, to, 0, Rm::Memory(memory), lanes, None);
+    }
+
+    fn load_where(&mut self, to: u8, at: At, element: Element, mut mask: u8, copy: usize) {
+        if self.tail {
+            self.a.mask(MaskOp::And, SCRATCH_MASK, mask, TAIL);
+            mask = SCRATCH_MASK;
+        }
+        let memory = Rm::Memory(self.memory(at, copy));
+        self.a.evex(load_instruction(element), to, 0, memory, Lanes::Where(mask), None);
     }
 
     /// Elements 0, 2, ... 30, without touching element 31: the second of the two loads begins with element 15.

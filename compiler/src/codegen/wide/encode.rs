@@ -66,12 +66,13 @@ pub(in crate::codegen) enum MaskOp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Label(usize);
 
-/// Conditions after a comparison of signed numbers.
+/// Conditions after a comparison of signed numbers, or a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     Less,
     LessOrEqual,
     Greater,
+    Zero,
     NotZero,
 }
 
@@ -202,6 +203,12 @@ impl Assembler {
         self.bytes.extend([0xc5, 0xf8, 0x44, 0xc0 | to << 3 | a]);
     }
 
+    /// Whether a mask has any of its lowest 16 bits, for [`Condition::Zero`].
+    pub(super) fn mask_test(&mut self, mask: u8) {
+        self.note(|| format!("kortestw k{mask}, k{mask}"));
+        self.bytes.extend([0xc5, 0xf8, 0x98, 0xc0 | mask << 3 | mask]);
+    }
+
     /// The lowest `count` bits of a mask, of which there are at most 16; `count` is below 256.
     pub(super) fn mask_below(&mut self, to: u8, count: Gpr) {
         self.note(|| format!("mov ecx, -1\nbzhi ecx, ecx, e{}\nkmovw k{to}, ecx", &count.name()[1..]));
@@ -316,6 +323,7 @@ impl Assembler {
             Condition::Less => ("jl", 0x8c),
             Condition::LessOrEqual => ("jle", 0x8e),
             Condition::Greater => ("jg", 0x8f),
+            Condition::Zero => ("je", 0x84),
             Condition::NotZero => ("jne", 0x85),
         };
         self.note(|| format!("{name} .{}", label.0));

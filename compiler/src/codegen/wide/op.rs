@@ -166,6 +166,9 @@ pub(in crate::codegen) enum Op {
         element: Element,
         mask: Mask,
         otherwise: Source,
+        /// The mask has all lanes or none: where it has none, the load is jumped over. Its address is then that of
+        /// another operand's row, and a load without lanes from a page that is not there costs hundreds of cycles.
+        whole: bool,
     },
     /// Number of the element in its row.
     Position {

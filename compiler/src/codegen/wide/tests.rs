@@ -117,6 +117,7 @@ fn other_instructions_are_what_the_listing_says() {
                 w.mask(op, to, a, b);
             }
             w.mask_not(to, a);
+            w.mask_test(to);
         }
         w.mask_below(1, Gpr(2));
         w.mask_bits(7, 0x5555);
@@ -202,4 +203,33 @@ fn fewer_vectors_a_round_where_registers_are_few() {
     assert_eq!(assemble(&wide_sum(9), 8, false).unwrap().copies, 2);
     assert_eq!(assemble(&wide_sum(31), 8, false).unwrap().copies, 1);
     assert!(assemble(&wide_sum(32), 8, false).unwrap_err().contains("vector registers"));
+}
+
+/// Such as the part of a concatenation that a row does not come from.
+#[test]
+fn a_load_without_lanes_is_jumped_over_where_a_row_decides() {
+    let code = |whole: bool| {
+        let mut tape = Tape::default();
+        let data = super::tape::StreamData { size: 4, step: 1, strides: Vec::new(), rows: Vec::new(), turn: 0 };
+        let at = super::tape::At { stream: tape.add_stream(data), displacement: 0 };
+        let element = super::tape::Element::Word;
+        let (truth, mask, to) = (tape.argument(), tape.mask(), tape.vector());
+        let otherwise = tape.number(0.0);
+        tape.push(Op::Test { to: mask, x: Source::Word(truth) });
+        tape.push(Op::LoadWhere { to, at, element, mask, otherwise, whole });
+        tape.push(Op::Store { at, element, value: Source::Vector(to) });
+        assemble(&tape, 2, true).unwrap().listing.unwrap()
+    };
+    let lines = |text: &str| -> Vec<String> { text.lines().map(|line| line.trim().to_owned()).collect() };
+    let listing = lines(&code(true));
+    let tests: Vec<usize> = (0..listing.len()).filter(|&i| listing[i].starts_with("kortestw")).collect();
+    // Two vectors in a round, one in the rest.
+    assert_eq!(tests.len(), 3, "{listing:?}");
+    for at in tests {
+        let target = listing[at + 1].strip_prefix("je ").unwrap();
+        let label = listing.iter().position(|line| *line == format!("{target}:")).unwrap();
+        let loads = listing[at + 2..label].iter().filter(|line| line.starts_with("vmovups")).count();
+        assert_eq!(loads, 1, "{listing:?}");
+    }
+    assert!(!code(false).contains("kortestw"));
 }

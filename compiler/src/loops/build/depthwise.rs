@@ -2,12 +2,13 @@
 //!
 //! A contraction is depthwise if one operand is read at a window of the plane that the output's plane belongs to, the
 //! other at one filter per plane, and nothing but the window is summed. `conv` with as many groups as channels has
-//! this form, and its backward-data pass where the stride is 1.
+//! this form, and its backward-data pass where the stride is 1. Where it is 2, each element takes from the windows that
+//! it is in, which is a form of its own.
 
 use kiln_ir::body::{Body, IndexExpr, Map, Read};
 use kiln_ir::graph::{Def, Graph, NodeData};
 use kiln_ir::types::{DType, Extents};
-use kiln_rt::kernels::window::{DepthwiseEpilogue, DepthwiseSpec};
+use kiln_rt::kernels::window::{DepthwiseEpilogue, DepthwiseSpec, PoolGradSpec, Share};
 
 use super::contract::is_contraction;
 use super::epilogue::follow;
@@ -53,6 +54,46 @@ pub fn depthwise_form(region: &Graph) -> Option<Result<DepthwiseForm, &'static s
     Some(with_epilogue(region, root, spec, x, w))
 }
 
+/// A region that is the backward-data pass of a strided depthwise convolution.
+#[derive(Clone, Debug)]
+pub struct DepthwiseSpreadForm {
+    /// For the kernel's plan.
+    pub spec: PoolGradSpec,
+    /// The gradient of what the convolution gives.
+    pub dy: usize,
+    /// The filters.
+    pub w: usize,
+}
+
+/// The form of a region that is such a pass alone, with one filter per channel.
+pub fn depthwise_spread_form(region: &Graph) -> Option<DepthwiseSpreadForm> {
+    let (_, root) = region.nodes().next().filter(|_| region.nodes().len() == 1)?;
+    if !is_contraction(region, root) {
+        return None;
+    }
+    let (spec, dy, w) = operands_in_order(region, root, spread_spec)?;
+    Some(DepthwiseSpreadForm { spec, dy, w })
+}
+
+fn spread_spec(map: &Map, dy: (&Read, &Extents), w: (&Read, &Extents)) -> Option<PoolGradSpec> {
+    let planes = window::spread(map, dy.0, dy.1)?;
+    let all = map.extents();
+    let real = |d: &usize| all.get(*d).is_some_and(|&extent| extent > 1);
+    let outer: Vec<usize> = planes.outer.iter().copied().filter(real).collect();
+    let taps: Vec<usize> = planes.axes.iter().map(|axis| axis.kernel).filter(real).collect();
+    let filter = plain_dims(w, &all)?;
+    let filters = filter.strip_suffix(taps.as_slice())?;
+    let [rows, columns] = planes.axes.map(|axis| axis.axis);
+    let fits = outer.ends_with(filters) && planes.is_whole(map) && rows.kernel.max(columns.kernel) <= LARGEST_KERNEL;
+    fits.then(|| PoolGradSpec {
+        planes: planes.count(map),
+        rows,
+        columns,
+        share: Share::Weighted { filters: filters.iter().map(|&d| all[d]).product() },
+        gate: false,
+    })
+}
+
 fn with_epilogue(
     region: &Graph,
     root: &NodeData,
@@ -80,6 +121,15 @@ fn with_epilogue(
 
 /// The spec of a depthwise root without its epilogue, and the parameters it reads.
 fn root_form(region: &Graph, root: &NodeData) -> Option<(DepthwiseSpec, usize, usize)> {
+    operands_in_order(region, root, spec_of)
+}
+
+/// What `spec_of` makes of the factors of a contraction in one order or the other, and the parameters that they read.
+fn operands_in_order<T>(
+    region: &Graph,
+    root: &NodeData,
+    spec_of: impl Fn(&Map, (&Read, &Extents), (&Read, &Extents)) -> Option<T>,
+) -> Option<(T, usize, usize)> {
     let Body::Map(map) = body_of(region, root) else { return None };
     let (a, b) = map.as_contract()?;
     if region.ty(root.results[0]).dtype != DType::F32 {

@@ -7,7 +7,7 @@ use kiln_ir::op::{Elementwise, Op};
 use kiln_ir::scalar::{Number, ScalarExpr, eq, select};
 use kiln_ir::types::{DType, Extents};
 use kiln_rt::kernels::Activation;
-use kiln_rt::kernels::window::{PoolGradSpec, PoolReduce, PoolSpec};
+use kiln_rt::kernels::window::{PoolGradSpec, PoolReduce, PoolSpec, Share};
 
 use super::epilogue::activation;
 use super::{body_of, window};
@@ -112,7 +112,8 @@ impl Root {
         let zero = read.outside.is_none_or(|value| value.to_f64() == 0.0);
         let [rows, columns] = planes.axes.map(|axis| axis.axis);
         let fits = sums && zero && columns.stride <= 2 && planes.is_whole(map);
-        fits.then(|| Root::Grad(PoolGradSpec { planes: planes.count(map), rows, columns, place: chosen, gate: false }))
+        let share = if chosen { Share::Chosen } else { Share::Whole };
+        fits.then(|| Root::Grad(PoolGradSpec { planes: planes.count(map), rows, columns, share, gate: false }))
     }
 }
 
@@ -166,7 +167,7 @@ fn form(region: &Graph, root: &NodeData) -> Result<PoolForm, &'static str> {
                 Some(_) => None,
             })?;
             spec.gate = gate.is_some();
-            let place = if spec.place { Some(operand(1)?) } else { None };
+            let place = if spec.share == Share::Chosen { Some(operand(1)?) } else { None };
             Ok(PoolForm::Grad { spec, dy: operand(0)?, place, gate })
         }
     }

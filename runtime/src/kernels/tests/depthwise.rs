@@ -245,6 +245,15 @@ fn gradients_of_depthwise_filters() {
     }
     let several = DepthwiseSpec { filters: 6, ..spec(24, [9, 40], [3, 3], [2, 2], [1, 1]) };
     check_gradient(&several);
+    // Rows of taps that no whole number of groups in registers makes up, and more filters than share the totals.
+    for (size, padding) in [([14, 14], [3, 3]), ([7, 40], [3, 2]), ([31, 17], [0, 1])] {
+        for kernel in [[5, 5], [7, 7], [4, 5], [7, 3], [6, 7], [1, 7]] {
+            for stride in [[1, 1], [2, 2], [2, 1]] {
+                check_gradient(&DepthwiseSpec { filters: 9, ..spec(27, size, kernel, stride, padding) });
+            }
+        }
+    }
+    check_gradient(&DepthwiseSpec { filters: 50, ..spec(100, [12, 5], [3, 3], [1, 1], [1, 1]) });
     check_gradient(&DepthwiseSpec { filters: 12, multiplier: 3, ..several });
 }
 

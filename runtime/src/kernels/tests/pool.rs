@@ -1,7 +1,7 @@
 //! Pools and their gradients against loops; maxima and places exactly.
 
 use super::super::window::{
-    Axis, PoolGradPlan, PoolGradSpec, PoolPlan, PoolReduce, PoolSpec, WindowError, pool_grad_tiles, pool_tiles,
+    Axis, PoolGradPlan, PoolGradSpec, PoolPlan, PoolReduce, PoolSpec, Share, WindowError, pool_grad_tiles, pool_tiles,
 };
 use super::super::{Activation, Kernels};
 use super::cases::numbers;
@@ -138,13 +138,21 @@ fn gradients_take_from_their_windows() {
         let (dy, gate) = (floats(windows.len(), 1), floats(inputs, 2));
         let positions = kernel[0] * kernel[1];
         let places: Vec<i32> = (0..windows.len()).map(|i| ((i * 7) % positions) as i32).collect();
-        for (place, gated) in [(true, false), (true, true), (false, false), (false, true)] {
-            let spec = PoolGradSpec { planes: 3, rows: forward.rows, columns: forward.columns, place, gate: gated };
+        // Of two filters, which the three planes take in turn.
+        let w = floats(2 * positions, 3);
+        let shares = [Share::Whole, Share::Chosen, Share::Weighted { filters: 2 }];
+        for (share, gated) in shares.into_iter().flat_map(|share| [(share, false), (share, true)]) {
+            let spec = PoolGradSpec { planes: 3, rows: forward.rows, columns: forward.columns, share, gate: gated };
             let mut expected = vec![0.0f64; inputs];
             for (i, &(plane, row, column)) in windows.iter().enumerate() {
                 for (position, at) in window(&forward, plane, row, column).into_iter().enumerate() {
-                    if let Some(at) = at.filter(|_| !place || places[i] == position as i32) {
-                        expected[at] += f64::from(dy[i]);
+                    let share = match share {
+                        Share::Whole => 1.0,
+                        Share::Chosen => f64::from(u8::from(places[i] == position as i32)),
+                        Share::Weighted { filters } => f64::from(w[plane % filters * positions + position]),
+                    };
+                    if let Some(at) = at {
+                        expected[at] += share * f64::from(dy[i]);
                     }
                 }
             }
@@ -155,7 +163,10 @@ fn gradients_take_from_their_windows() {
                 let to = dx.as_mut_ptr();
                 for tile in 0..plan.tiles() {
                     // SAFETY: the tensors have the sizes of the spec.
-                    unsafe { pool_grad_tiles(plan.descriptor(), dy.as_ptr(), places.as_ptr(), to, to, tile, tile + 1) };
+                    unsafe {
+                        let (dy, places, w) = (dy.as_ptr(), places.as_ptr(), w.as_ptr());
+                        pool_grad_tiles(plan.descriptor(), dy, places, to, w, to, tile, tile + 1);
+                    };
                 }
                 for (i, &value) in dx.iter().enumerate() {
                     let wanted = if gated && gate[i] <= 0.0 { 0.0 } else { expected[i] };
@@ -174,6 +185,6 @@ fn pools_refuse_what_they_cannot_do() {
     assert_eq!(PoolPlan::new(&wide, kernels).err(), Some(WindowError::Stride));
     let none = PoolSpec { planes: 0, ..pool([9, 9], [3, 3], [2, 2], [0, 0], PoolReduce::Max { place: false }) };
     assert_eq!(PoolPlan::new(&none, kernels).err(), Some(WindowError::Empty));
-    let wide = PoolGradSpec { planes: 1, rows: wide.rows, columns: wide.columns, place: true, gate: false };
+    let wide = PoolGradSpec { planes: 1, rows: wide.rows, columns: wide.columns, share: Share::Chosen, gate: false };
     assert_eq!(PoolGradPlan::new(&wide, kernels).err(), Some(WindowError::Stride));
 }

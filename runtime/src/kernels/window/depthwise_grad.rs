@@ -2,7 +2,11 @@
 //! The gradient of a depthwise convolution's filters: sums over all positions of all planes of a filter.
 
 use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
+use super::depthwise_grad_filter::{FilterCall, TOTALS};
 use super::tables::WindowTable;
+
+/// Elements that the planes of a tile have in a row at least: runs that the processor fetches ahead.
+const RUN: usize = 1024;
 use crate::kernels::Kernels;
 
 /// `dw[f, i, j] = sum over p, y, x of dy[p, y, x] * in[p / multiplier, rows(y, i), columns(x, j)]` for the planes `p`
@@ -33,7 +37,7 @@ pub struct DepthwiseGradPlan {
 #[derive(Debug)]
 pub struct DepthwiseGradDescriptor {
     pub(super) spec: DepthwiseGradSpec,
-    filter: super::depthwise_grad_filter::FilterFn,
+    filters: super::depthwise_grad_filter::FilterFn,
     /// Filters of one tile.
     tile: usize,
     /// `[vectors of a row][columns of the window]`
@@ -57,16 +61,21 @@ impl DepthwiseGradPlan {
             return Err(WindowError::Stride);
         }
         let table: &WindowTable = kernels.window;
-        let three = (rows.kernel, columns.kernel) == (3, 3) && rows.stride == columns.stride;
-        let functions = if three { &table.depthwise3_grad } else { &table.depthwise_grad };
+        let held = rows.stride == columns.stride && rows.kernel * columns.kernel <= TOTALS;
+        let functions = match columns.kernel {
+            3 if held => &table.depthwise_grad[0],
+            5 if held => &table.depthwise_grad[1],
+            7 if held => &table.depthwise_grad[2],
+            _ => &table.depthwise_grad_any,
+        };
         let (masks, full) = columns.masks(table.lanes);
         let work = spec.planes / spec.filters * rows.output * columns.output * rows.kernel * columns.kernel;
         Ok(Self {
             kernel: format!("{}-depthwise-grad-{}", table.name, describe(&rows, &columns)),
             descriptor: Box::new(DepthwiseGradDescriptor {
                 spec: spec.clone(),
-                filter: functions[columns.stride - 1],
-                tile: tile_planes(spec.filters, work),
+                filters: functions[columns.stride - 1],
+                tile: tile_planes(spec.filters, work).max(RUN / (rows.output * columns.output)).min(spec.filters),
                 masks,
                 full,
             }),
@@ -120,10 +129,7 @@ pub unsafe extern "C" fn depthwise_grad_tiles(
 ) {
     // SAFETY: the plan is alive.
     let d = unsafe { &*descriptor };
-    for filter in begin as usize * d.tile..(end as usize * d.tile).min(d.spec.filters) {
-        let taps = d.spec.rows.kernel * d.spec.columns.kernel;
-        let call = super::depthwise_grad_filter::FilterCall { d, filter, x, dy, dw: dw.wrapping_add(filter * taps) };
-        // SAFETY: by the contract above all planes exist, and the level is available.
-        unsafe { (d.filter)(&call) }
-    }
+    let filters = begin as usize * d.tile..(end as usize * d.tile).min(d.spec.filters);
+    // SAFETY: by the contract above all planes exist, and the level is available.
+    unsafe { (d.filters)(&FilterCall { d, filters, x, dy, dw }) }
 }

@@ -4,17 +4,24 @@
     reason = "inner loops over raw planes; the contract is FilterCall's, stated once on `filter`"
 )]
 #![allow(clippy::needless_range_loop, reason = "rows and taps number registers and addresses alike")]
-//! The gradient of one filter. Nine taps are nine sums in registers; an input row is loaded once for all rows of `dy`
-//! in a block that meet it. Each plane is summed by itself first, so that the error grows with the planes' size only.
+//! The gradient of neighbouring filters. The taps of a few rows of a filter are sums in registers; an input row is loaded
+//! once for all rows of `dy` in a block that meet it. Each plane is summed by itself first, so that the error grows with
+//! the planes' size only. The planes of one image are walked in the order of memory: filter by filter, an image away from
+//! each other, small planes come from the third level one by one, at several times their work.
+
+use std::ops::Range;
 
 use super::depthwise_grad::DepthwiseGradDescriptor;
 use super::lanes::{Rows, first_lanes, tap};
 use crate::kernels::simd::SimdWindow;
 
-/// One filter: its number, the whole tensors that it is summed from, and where it goes.
+/// Vectors of sums over planes, on the stack: those of all taps of a few filters, in the first level.
+pub(super) const TOTALS: usize = 192;
+
+/// Some filters: their numbers, and the whole tensors.
 pub(crate) struct FilterCall<'a> {
     pub(super) d: &'a DepthwiseGradDescriptor,
-    pub(super) filter: usize,
+    pub(super) filters: Range<usize>,
     pub(super) x: *const f32,
     pub(super) dy: *const f32,
     pub(super) dw: *mut f32,
@@ -22,39 +29,34 @@ pub(crate) struct FilterCall<'a> {
 
 pub(crate) type FilterFn = unsafe fn(&FilterCall<'_>);
 
-/// Computes the gradient of one filter. `K` is the extent of a square kernel whose rows and columns have the same
-/// stride, or 0 for any kernel; `STRIDE` is the one along a row, 1 or 2; `R` is the rows of a block.
+/// Computes the gradient of some filters. `KC` is the columns of a kernel whose rows and columns have the same stride and
+/// whose taps are at most [`TOTALS`], of which `KR` rows at a time are in registers; or 0 for any kernel. `STRIDE` is the
+/// one along a row, 1 or 2; `R` is the rows of a block.
 ///
 /// # Safety
 /// The processor has the instructions of `S`, whose lanes are the table's; the call's pointers are good for the planes
 /// of its spec.
 #[inline(always)]
-pub(crate) unsafe fn filter<S: SimdWindow, const K: usize, const STRIDE: usize, const R: usize>(call: &FilterCall<'_>) {
-    if K == 0 {
-        any_kernel::<S, STRIDE>(call);
+pub(crate) unsafe fn filters<S: SimdWindow, const KR: usize, const KC: usize, const STRIDE: usize, const R: usize>(
+    call: &FilterCall<'_>,
+) {
+    if KC == 0 {
+        call.filters.clone().for_each(|filter| any_kernel::<S, STRIDE>(call, filter));
         return;
     }
-    let mut total = [[S::splat(0.0); K]; K];
-    for plane in planes(call) {
-        let mut sums = [[S::splat(0.0); K]; K];
-        let mut y = 0;
-        while y + R <= plane.rows {
-            rows::<S, K, STRIDE, R>(call, &plane, y, &mut sums);
-            y += R;
-        }
-        while y < plane.rows {
-            rows::<S, K, STRIDE, 1>(call, &plane, y, &mut sums);
-            y += 1;
-        }
-        for i in 0..K {
-            for j in 0..K {
-                total[i][j] = total[i][j].add(sums[i][j]);
+    let taps = call.d.spec.rows.kernel * KC;
+    let group = (TOTALS / taps).max(1);
+    for first in call.filters.clone().step_by(group) {
+        let filters = first..(first + group).min(call.filters.end);
+        let mut totals = [S::splat(0.0); TOTALS];
+        for image in 0..call.d.spec.planes / call.d.spec.filters {
+            for filter in filters.clone() {
+                let totals = totals.as_mut_ptr().add((filter - first) * taps);
+                one_plane::<S, KR, KC, STRIDE, R>(call, &plane(call, image, filter), totals);
             }
         }
-    }
-    for i in 0..K {
-        for j in 0..K {
-            *call.dw.add(i * K + j) = lanes(total[i][j]);
+        for (number, total) in totals.iter().take(filters.len() * taps).enumerate() {
+            *call.dw.add(first * taps + number) = lanes(*total);
         }
     }
 }
@@ -66,42 +68,95 @@ struct Plane {
     rows: usize,
 }
 
-fn planes<'a>(call: &'a FilterCall<'_>) -> impl Iterator<Item = Plane> + 'a {
+fn plane(call: &FilterCall<'_>, image: usize, filter: usize) -> Plane {
     let spec = &call.d.spec;
     let (input, output) = (spec.rows.input * spec.columns.input, spec.rows.output * spec.columns.output);
-    (call.filter..spec.planes).step_by(spec.filters).map(move |plane| Plane {
+    let plane = image * spec.filters + filter;
+    Plane {
         x: call.x.wrapping_add(plane / spec.multiplier * input),
         dy: call.dy.wrapping_add(plane * output),
         rows: spec.rows.output,
-    })
+    }
 }
 
-/// Adds what rows `y..y + R` of one plane give to all taps.
+/// Adds what one plane gives to the totals of a filter's taps, `KR` rows of taps at a time, then row by row.
 #[inline(always)]
-unsafe fn rows<S: SimdWindow, const K: usize, const STRIDE: usize, const R: usize>(
+unsafe fn one_plane<S: SimdWindow, const KR: usize, const KC: usize, const STRIDE: usize, const R: usize>(
+    call: &FilterCall<'_>,
+    plane: &Plane,
+    totals: *mut S,
+) {
+    let rows = call.d.spec.rows.kernel;
+    let whole = rows - rows % KR;
+    for tap_row in (0..whole).step_by(KR) {
+        tap_rows::<S, KR, KC, STRIDE, R>(call, plane, tap_row, totals.add(tap_row * KC));
+    }
+    for tap_row in whole..rows {
+        tap_rows::<S, 1, KC, STRIDE, R>(call, plane, tap_row, totals.add(tap_row * KC));
+    }
+}
+
+/// Adds what one plane gives to the totals of `KR` rows of taps.
+#[inline(always)]
+unsafe fn tap_rows<S: SimdWindow, const KR: usize, const KC: usize, const STRIDE: usize, const R: usize>(
+    call: &FilterCall<'_>,
+    plane: &Plane,
+    tap_row: usize,
+    totals: *mut S,
+) {
+    let mut sums = [[S::splat(0.0); KC]; KR];
+    let mut y = 0;
+    while y + R <= plane.rows {
+        block_rows::<S, KR, KC, STRIDE, R>(call, plane, y, tap_row, &mut sums);
+        y += R;
+    }
+    while y < plane.rows {
+        block_rows::<S, KR, KC, STRIDE, 1>(call, plane, y, tap_row, &mut sums);
+        y += 1;
+    }
+    for i in 0..KR {
+        for j in 0..KC {
+            let total = totals.add(i * KC + j);
+            *total = (*total).add(sums[i][j]);
+        }
+    }
+}
+
+/// Adds what rows `y..y + R` of one plane give to the taps from one row of them on.
+#[inline(always)]
+unsafe fn block_rows<S: SimdWindow, const KR: usize, const KC: usize, const STRIDE: usize, const R: usize>(
     call: &FilterCall<'_>,
     plane: &Plane,
     y: usize,
-    sums: &mut [[S; K]; K],
+    tap_row: usize,
+    sums: &mut [[S; KC]; KR],
 ) {
-    let top = (y * STRIDE) as isize + call.d.spec.rows.offset as isize;
-    let inside = top >= 0 && top as usize + (R - 1) * STRIDE + K <= call.d.spec.rows.input;
+    let top = (y * STRIDE + tap_row) as isize + call.d.spec.rows.offset as isize;
+    let inside = top >= 0 && top as usize + (R - 1) * STRIDE + KR <= call.d.spec.rows.input;
     for v in 0..call.d.full.len() {
         if inside && *call.d.full.get_unchecked(v) {
-            block::<S, K, STRIDE, R, false>(call, plane, y, v, sums);
+            block::<S, KR, KC, STRIDE, R, false>(call, plane, y, top, v, sums);
         } else {
-            block::<S, K, STRIDE, R, true>(call, plane, y, v, sums);
+            block::<S, KR, KC, STRIDE, R, true>(call, plane, y, top, v, sums);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn block<S: SimdWindow, const K: usize, const STRIDE: usize, const R: usize, const MASKED: bool>(
+unsafe fn block<
+    S: SimdWindow,
+    const KR: usize,
+    const KC: usize,
+    const STRIDE: usize,
+    const R: usize,
+    const MASKED: bool,
+>(
     call: &FilterCall<'_>,
     plane: &Plane,
     y: usize,
+    top: isize,
     v: usize,
-    sums: &mut [[S; K]; K],
+    sums: &mut [[S; KC]; KR],
 ) {
     let (rows, columns) = (&call.d.spec.rows, &call.d.spec.columns);
     let masks = call.d.masks.as_ptr().add(v * columns.kernel);
@@ -110,18 +165,17 @@ unsafe fn block<S: SimdWindow, const K: usize, const STRIDE: usize, const R: usi
         let at = plane.dy.wrapping_add((y + r) * columns.output + v * S::LANES);
         dy[r] = load::<S, MASKED>(at, first_lanes(columns.output - v * S::LANES, S::LANES));
     }
-    let top = (y * STRIDE) as isize + rows.offset as isize;
     let left = (v * S::LANES * STRIDE) as isize + columns.offset as isize;
     let at = plane.x.wrapping_offset(top * columns.input as isize + left);
     let input = Rows { at, pitch: columns.input, top, count: rows.input };
     // Written out, because the sums are registers only if their numbers are constants.
     macro_rules! rows {
         ($($i:literal)*) => {$(
-            if $i < (R - 1) * STRIDE + K {
-                let x = input.taps::<S, K, STRIDE, MASKED>($i, masks);
+            if $i < (R - 1) * STRIDE + KR {
+                let x = input.taps::<S, KC, STRIDE, MASKED>($i, masks);
                 for r in 0..R {
-                    if $i >= r * STRIDE && $i - r * STRIDE < K {
-                        for j in 0..K {
+                    if $i >= r * STRIDE && $i - r * STRIDE < KR {
+                        for j in 0..KC {
                             sums[$i - r * STRIDE][j] = x[j].mul_add(dy[r], sums[$i - r * STRIDE][j]);
                         }
                     }
@@ -148,12 +202,14 @@ unsafe fn lanes<S: SimdWindow>(sum: S) -> f32 {
 
 /// Tap by tap, for kernels of any extent.
 #[inline(always)]
-unsafe fn any_kernel<S: SimdWindow, const STRIDE: usize>(call: &FilterCall<'_>) {
-    let (rows, columns) = (&call.d.spec.rows, &call.d.spec.columns);
+unsafe fn any_kernel<S: SimdWindow, const STRIDE: usize>(call: &FilterCall<'_>, filter: usize) {
+    let spec = &call.d.spec;
+    let (rows, columns) = (&spec.rows, &spec.columns);
     for i in 0..rows.kernel {
         for j in 0..columns.kernel {
             let mut total = S::splat(0.0);
-            for plane in planes(call) {
+            for image in 0..spec.planes / spec.filters {
+                let plane = plane(call, image, filter);
                 let mut sum = S::splat(0.0);
                 for y in 0..plane.rows {
                     let from = (y * rows.stride + i) as isize + rows.offset as isize;
@@ -171,7 +227,7 @@ unsafe fn any_kernel<S: SimdWindow, const STRIDE: usize>(call: &FilterCall<'_>) 
                 }
                 total = total.add(sum);
             }
-            *call.dw.add(i * columns.kernel + j) = lanes(total);
+            *call.dw.add((filter * rows.kernel + i) * columns.kernel + j) = lanes(total);
         }
     }
 }

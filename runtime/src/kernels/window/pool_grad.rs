@@ -1,12 +1,11 @@
 #![allow(unsafe_code, reason = "the entry point is called with raw tensors")]
-//! Gradients of pools: each input element takes from the windows that it is in.
+//! Gradients of pools and of strided depthwise convolutions: each input element takes from the windows that it is in.
 
 use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
 use crate::kernels::Kernels;
 
-/// `dx[p, rows(y, i), columns(x, j)] += dy[p, y, x]` for all `y, x, i, j` inside, by row-major `i, j`; with places only
-/// where `place[p, y, x] = i * columns.kernel + j`. Where a gate is not above 0, `dx` is 0 (the gradient of a relu
-/// before the pool).
+/// `dx[p, rows(y, i), columns(x, j)] += share of dy[p, y, x]` for all `y, x, i, j` inside, by row-major `i, j`. Where a
+/// gate is not above 0, `dx` is 0 (the gradient of a relu before the pool).
 #[derive(Clone, Debug)]
 pub struct PoolGradSpec {
     /// Planes: batch times channels.
@@ -15,13 +14,27 @@ pub struct PoolGradSpec {
     pub rows: Axis,
     /// Likewise.
     pub columns: Axis,
-    /// Whether places choose one element of each window.
-    pub place: bool,
+    /// What an element takes of a window that it is in.
+    pub share: Share,
     /// Whether there is a gate, of the shape of `dx`.
     pub gate: bool,
 }
 
-/// A compiled gradient of a pool.
+/// The share of `dy[p, y, x]` that element `i, j` of the window takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// All of it: the gradient of a sum.
+    Whole,
+    /// All where `place[p, y, x] = i * columns.kernel + j`, else nothing: of a maximum.
+    Chosen,
+    /// `w[p % filters, i, j]` times it: of a depthwise convolution.
+    Weighted {
+        /// Channels.
+        filters: usize,
+    },
+}
+
+/// A compiled gradient.
 #[derive(Debug)]
 pub struct PoolGradPlan {
     descriptor: Box<PoolGradDescriptor>,
@@ -86,11 +99,16 @@ impl PoolGradPlan {
             }
             full.push(all);
         }
-        let name = if spec.place { "max" } else { "sum" };
+        let (name, functions) = match spec.share {
+            Share::Whole => ("sum-pool-grad", &table.pool_grad[0]),
+            Share::Chosen => ("max-pool-grad", &table.pool_grad[1]),
+            Share::Weighted { filters: 0 } => return Err(WindowError::Empty),
+            Share::Weighted { .. } => ("depthwise-spread", &table.pool_grad[2]),
+        };
         Ok(Self {
-            kernel: format!("{}-{name}-pool-grad-{}", table.name, describe(&rows, &columns)),
+            kernel: format!("{}-{name}-{}", table.name, describe(&rows, &columns)),
             descriptor: Box::new(PoolGradDescriptor {
-                plane: table.pool_grad[usize::from(spec.place)][columns.stride - 1],
+                plane: functions[columns.stride - 1],
                 tile: tile_planes(spec.planes, rows.input * columns.input * 8),
                 spec: spec.clone(),
                 first: first.collect(),
@@ -105,16 +123,18 @@ impl PoolGradPlan {
     super::plan::queries!(PoolGradDescriptor);
 }
 
-/// Tiles `begin..end` of a pool's gradient. `place` and `gate` are read only if the spec has them.
+/// Tiles `begin..end` of a gradient. `place`, `gate` and `w` are read only if the spec has them.
 ///
 /// # Safety
 /// The descriptor's plan is alive and its level available; the tensors have the spec's shapes; `dx` overlaps none of
 /// them; no other thread runs these tiles; `begin <= end <=` the tiles.
+#[allow(clippy::too_many_arguments, reason = "a nest passes pointers one by one")]
 pub unsafe extern "C" fn pool_grad_tiles(
     descriptor: *const PoolGradDescriptor,
     dy: *const f32,
     place: *const i32,
     gate: *const f32,
+    w: *const f32,
     dx: *mut f32,
     begin: u64,
     end: u64,
@@ -123,12 +143,17 @@ pub unsafe extern "C" fn pool_grad_tiles(
     let d = unsafe { &*descriptor };
     let spec = &d.spec;
     let (input, output) = (spec.rows.input * spec.columns.input, spec.rows.output * spec.columns.output);
+    let (taps, filters) = match spec.share {
+        Share::Weighted { filters } => (spec.rows.kernel * spec.columns.kernel, filters),
+        _ => (0, 1),
+    };
     for plane in begin as usize * d.tile..(end as usize * d.tile).min(spec.planes) {
         let call = super::pool_grad_plane::PoolGradCall {
             d,
             dy: dy.wrapping_add(plane * output),
             place: place.wrapping_add(plane * output).cast(),
             gate: gate.wrapping_add(plane * input),
+            w: w.wrapping_add(plane % filters * taps),
             dx: dx.wrapping_add(plane * input),
         };
         // SAFETY: by the contract above all planes exist, and the level is available.

@@ -4,7 +4,7 @@
     reason = "inner loops over raw planes; the contract is PoolGradCall's, stated once on `pool_grad_plane`"
 )]
 #![allow(clippy::needless_range_loop, reason = "phases number registers and addresses alike")]
-//! One plane of a pool's gradient. At stride 2 the even and the odd elements of a row belong to different columns of
+//! One plane of a gradient. At stride 2 the even and the odd elements of a row belong to different columns of
 //! the windows: each *phase* is summed by itself, with contiguous loads, and the two are interleaved at the end.
 
 use super::lanes::{announce, announce_write, first_lanes};
@@ -18,18 +18,24 @@ pub(crate) struct PoolGradCall<'a> {
     /// Bits of i32.
     pub(super) place: *const f32,
     pub(super) gate: *const f32,
+    pub(super) w: *const f32,
     pub(super) dx: *mut f32,
 }
 
 pub(crate) type PoolGradFn = unsafe fn(&PoolGradCall<'_>);
 
-/// Computes one plane; `STRIDE` is the one along a row, 1 or 2.
+/// As [`Share`](super::pool_grad::Share): what an element takes of a window.
+pub(crate) const WHOLE: u8 = 0;
+pub(crate) const CHOSEN: u8 = 1;
+pub(crate) const WEIGHTED: u8 = 2;
+
+/// Computes one plane; `SHARE` is one of the above, `STRIDE` is the one along a row, 1 or 2.
 ///
 /// # Safety
 /// The processor has the instructions of `S`, whose lanes are the table's; the call's pointers are good for the planes
 /// of its spec.
 #[inline(always)]
-pub(crate) unsafe fn pool_grad_plane<S: SimdWindow, const PLACE: bool, const STRIDE: usize>(call: &PoolGradCall<'_>) {
+pub(crate) unsafe fn pool_grad_plane<S: SimdWindow, const SHARE: u8, const STRIDE: usize>(call: &PoolGradCall<'_>) {
     let d = call.d;
     let (rows, columns) = (&d.spec.rows, &d.spec.columns);
     for y in 0..rows.input {
@@ -40,9 +46,9 @@ pub(crate) unsafe fn pool_grad_plane<S: SimdWindow, const PLACE: bool, const STR
         }
         for v in 0..d.full.len() {
             let sums = if *d.full.get_unchecked(v) {
-                sums::<S, PLACE, STRIDE, false>(call, y, v)
+                sums::<S, SHARE, STRIDE, false>(call, y, v)
             } else {
-                sums::<S, PLACE, STRIDE, true>(call, y, v)
+                sums::<S, SHARE, STRIDE, true>(call, y, v)
             };
             let first = v * S::LANES * STRIDE;
             let halves = if STRIDE == 2 { sums[0].interleave(sums[1]) } else { (sums[0], sums[0]) };
@@ -57,7 +63,7 @@ pub(crate) unsafe fn pool_grad_plane<S: SimdWindow, const PLACE: bool, const STR
 
 /// The sums of vector `v` of each phase of row `y`, over the windows in row-major order of their positions.
 #[inline(always)]
-unsafe fn sums<S: SimdWindow, const PLACE: bool, const STRIDE: usize, const MASKED: bool>(
+unsafe fn sums<S: SimdWindow, const SHARE: u8, const STRIDE: usize, const MASKED: bool>(
     call: &PoolGradCall<'_>,
     y: usize,
     v: usize,
@@ -81,11 +87,15 @@ unsafe fn sums<S: SimdWindow, const PLACE: bool, const STRIDE: usize, const MASK
                         unsafe { if MASKED { S::load_mask(from, mask) } else { S::load(from) } }
                     };
                     let mut term = load(call.dy);
-                    if PLACE {
+                    if SHARE == CHOSEN {
                         let here = S::splat(f32::from_bits((i * columns.kernel + j) as u32));
                         term = S::select(load(call.place).same_bits(here), term, zero);
                     }
-                    sums[phase] = sums[phase].add(term);
+                    sums[phase] = if SHARE == WEIGHTED {
+                        term.mul_add(S::splat(*call.w.add(i * columns.kernel + j)), sums[phase])
+                    } else {
+                        sums[phase].add(term)
+                    };
                     j += STRIDE;
                 }
             }

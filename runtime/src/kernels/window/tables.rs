@@ -15,14 +15,14 @@ pub(crate) struct WindowTable {
     pub(crate) depthwise3: [[BlockSet; 3]; 2],
     /// By any kernel, stride 1 and 2 along rows; most rows first, then one.
     pub(crate) depthwise: [[BlockSet; 2]; 2],
-    /// Gradient of the filters, by 3 x 3.
-    pub(crate) depthwise3_grad: [FilterFn; 2],
+    /// Gradient of the filters, by 3, 5 and 7 columns, strides 1 and 2.
+    pub(crate) depthwise_grad: [[FilterFn; 2]; 3],
     /// By any kernel.
-    pub(crate) depthwise_grad: [FilterFn; 2],
+    pub(crate) depthwise_grad_any: [FilterFn; 2],
     /// By op (maximum, with place, sum) and window: 2 x 2 by 2, 3 x 3 by 2, any by 1, any by 2 along rows.
     pub(crate) pool: [[PoolFn; 4]; 3],
-    /// Without and with places, stride 1 and 2 along rows.
-    pub(crate) pool_grad: [[PoolGradFn; 2]; 2],
+    /// Whole, by places and by weights; stride 1 and 2 along rows.
+    pub(crate) pool_grad: [[PoolGradFn; 2]; 3],
     pub(crate) activate: ActivateFn<f32>,
 }
 
@@ -58,11 +58,16 @@ macro_rules! window_table {
             }
         }
         $(#[target_feature(enable = $feature)])?
-        unsafe fn depthwise_grad<const K: usize, const STRIDE: usize>(
+        unsafe fn depthwise_grad<const KR: usize, const KC: usize, const STRIDE: usize, const R: usize>(
             call: &crate::kernels::window::FilterCall<'_>,
         ) {
-            crate::kernels::window::filter::<$vector, K, STRIDE, $few>(call);
+            crate::kernels::window::filters::<$vector, KR, KC, STRIDE, R>(call);
         }
+        /// Whether there are 32 registers for 5 x 5 sums.
+        const MANY: bool = <$vector as crate::kernels::simd::Simd>::LANES == 16;
+        const FIVE: usize = if MANY { 5 } else { 2 };
+        const SEVEN: usize = if MANY { 3 } else { 1 };
+        const BLOCK: usize = if MANY { 2 } else { 1 };
         $(#[target_feature(enable = $feature)])?
         unsafe fn pool<const OP: u32, const K: usize, const STRIDE: usize>(
             call: &crate::kernels::window::PoolCall<'_>,
@@ -70,10 +75,10 @@ macro_rules! window_table {
             crate::kernels::window::pool_plane::<$vector, OP, K, STRIDE>(call);
         }
         $(#[target_feature(enable = $feature)])?
-        unsafe fn pool_grad<const PLACE: bool, const STRIDE: usize>(
+        unsafe fn pool_grad<const SHARE: u8, const STRIDE: usize>(
             call: &crate::kernels::window::PoolGradCall<'_>,
         ) {
-            crate::kernels::window::pool_grad_plane::<$vector, PLACE, STRIDE>(call);
+            crate::kernels::window::pool_grad_plane::<$vector, SHARE, STRIDE>(call);
         }
         pub(crate) static WINDOW: crate::kernels::window::WindowTable = crate::kernels::window::WindowTable {
             name: $name,
@@ -86,17 +91,25 @@ macro_rules! window_table {
                 [depthwise_any::<1, $few>(), depthwise_any::<1, 1>()],
                 [depthwise_any::<2, $few>(), depthwise_any::<2, 1>()],
             ],
-            depthwise3_grad: [depthwise_grad::<3, 1>, depthwise_grad::<3, 2>],
-            depthwise_grad: [depthwise_grad::<0, 1>, depthwise_grad::<0, 2>],
+            depthwise_grad: [
+                [depthwise_grad::<3, 3, 1, $few>, depthwise_grad::<3, 3, 2, $few>],
+                [depthwise_grad::<FIVE, 5, 1, BLOCK>, depthwise_grad::<FIVE, 5, 2, BLOCK>],
+                [depthwise_grad::<SEVEN, 7, 1, BLOCK>, depthwise_grad::<SEVEN, 7, 2, BLOCK>],
+            ],
+            depthwise_grad_any: [depthwise_grad::<0, 0, 1, 1>, depthwise_grad::<0, 0, 2, 1>],
             pool: [
                 [pool::<0, 2, 2>, pool::<0, 3, 2>, pool::<0, 0, 1>, pool::<0, 0, 2>],
                 [pool::<1, 2, 2>, pool::<1, 3, 2>, pool::<1, 0, 1>, pool::<1, 0, 2>],
                 [pool::<2, 2, 2>, pool::<2, 3, 2>, pool::<2, 0, 1>, pool::<2, 0, 2>],
             ],
-            pool_grad: [
-                [pool_grad::<false, 1>, pool_grad::<false, 2>],
-                [pool_grad::<true, 1>, pool_grad::<true, 2>],
-            ],
+            pool_grad: {
+                use crate::kernels::window::{CHOSEN, WEIGHTED, WHOLE};
+                [
+                    [pool_grad::<WHOLE, 1>, pool_grad::<WHOLE, 2>],
+                    [pool_grad::<CHOSEN, 1>, pool_grad::<CHOSEN, 2>],
+                    [pool_grad::<WEIGHTED, 1>, pool_grad::<WEIGHTED, 2>],
+                ]
+            },
             activate,
         };
     };

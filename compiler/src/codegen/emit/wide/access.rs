@@ -99,9 +99,11 @@ impl Lowering<'_> {
         if self.wide.tape.step(at.stream) != 1 {
             return Err("a guarded load that is not of neighbours");
         }
-        let mask = self.mask(condition)?;
+        let condition = self.eval(condition)?;
+        let whole = matches!(condition, Value::Truth(_) | Value::Word(_));
+        let mask = self.as_mask(condition)?;
         let to = self.wide.tape.vector();
-        self.wide.tape.push(Op::LoadWhere { to, at, element, mask, otherwise });
+        self.wide.tape.push(Op::LoadWhere { to, at, element, mask, otherwise, whole });
         Ok(Value::Vector(to))
     }
 

@@ -290,7 +290,12 @@ impl Lowering<'_> {
     }
 
     pub(super) fn mask(&mut self, expr: Expr) -> Lowered<Mask> {
-        match self.eval(expr)? {
+        let value = self.eval(expr)?;
+        self.as_mask(value)
+    }
+
+    pub(super) fn as_mask(&mut self, value: Value) -> Lowered<Mask> {
+        match value {
             Value::Mask(mask) => Ok(mask),
             Value::Vector(_) => Err("a number as a truth value"),
             Value::Word(word) => Ok(self.test(Source::Word(word))),
