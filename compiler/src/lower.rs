@@ -102,7 +102,7 @@ pub fn lower(
     if let (Some(kernels), Some(Ok(mut form))) = (kernels, contract_form(&region)) {
         let [left, right] = [form.left, form.right].map(|operand| lasting(kernel.operands[operand]));
         form.spec.packed = Packed { left, right };
-        form.spec.packs_ahead = true;
+        form.spec.shares_panels = true;
         if let Ok(plans) = kernels.of(&form.spec) {
             return Ok(contraction(name, &region, &form, plans, provenance));
         }
@@ -153,23 +153,13 @@ fn contraction(
             continue;
         }
         let mut call = Call { region, form, phase, plan, panels: [None; 2] };
-        let mut end = plan.partial_bytes().next_multiple_of(64);
         for side in [Side::Left, Side::Right].into_iter().filter(|&side| plan.packed().side(side)) {
             let pack = Pack { operand: call.operand(side), side, plan: plan.clone() };
-            call.panels[side.code() as usize] = Some(if form.spec.packed.side(side) {
-                packs.push(pack);
-                BufferUse::Packed(packs.len() - 1)
-            } else {
-                let panels = BufferUse::Workspace(end);
-                end += plan.packed_bytes(side).next_multiple_of(64);
-                let from = region.value(region.params()[pack.operand].value);
-                let nest = self::pack(&format!("{name}{}", plan.pack_stage(side).suffix), &pack, &from.ty);
-                launches.push((nest, vec![BufferUse::Descriptor(phase), BufferUse::Operand(pack.operand), panels]));
-                panels
-            });
+            packs.push(pack);
+            call.panels[side.code() as usize] = Some(BufferUse::Packed(packs.len() - 1));
         }
         // Phases run one after the other and share it.
-        workspace_bytes = workspace_bytes.max(end);
+        workspace_bytes = workspace_bytes.max(plan.partial_bytes());
         launches.extend(plan.stages().into_iter().map(|stage| call.nest(&name, stage)));
     }
     let flops = plans.iter().map(|plan| 2 * plan.multiply_adds()).sum();

@@ -292,8 +292,8 @@ fn layer(spec: &ContractSpec, tile: Option<WinogradTile>, kernels: &Kernels) -> 
 fn cases() -> Vec<(String, ContractSpec)> {
     let mut cases = Vec::new();
     for n in [256, 512, 1024, 2048] {
-        cases.push((format!("dot {n}^3"), dot(n, n, n, false)));
-        cases.push((format!("dot {n}^3 nt"), dot(n, n, n, true)));
+        cases.push((format!("dot {n}^3"), ContractSpec { shares_panels: true, ..dot(n, n, n, false) }));
+        cases.push((format!("dot {n}^3 nt"), ContractSpec { shares_panels: true, ..dot(n, n, n, true) }));
     }
     cases.push(("dot 32x1024x1024".into(), dot(32, 1024, 1024, false)));
     cases.push(("dot 32x10x1024 nt".into(), dot(32, 10, 1024, true)));

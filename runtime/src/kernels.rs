@@ -5,6 +5,7 @@
 //! [`ContractSpec`], gets a [`ContractPlan`], and emits calls of the entry points with the plan's descriptor:
 //!
 //! ```text
+//! contract_begin (descriptor, arguments, 0, 1)           before the tiles, if plan.shares_panels()
 //! contract_tiles (descriptor, arguments, begin, end)    any split of 0..plan.tiles() over workers
 //! contract_reduce(descriptor, arguments, begin, end)    0..plan.reduce_tiles(), after all tiles
 //! pack_operand   (descriptor, side, from, to, begin, end)  once, for an operand marked packed
@@ -48,6 +49,7 @@ mod pack;
 mod phases;
 mod portable;
 pub mod rational;
+mod shared;
 mod simd;
 mod spec;
 mod tile;
@@ -71,12 +73,12 @@ mod tests;
 
 pub use abi::{Arguments, Descriptor};
 pub use contract::ContractPlan;
-pub use drive::{contract_reduce, contract_tiles, pack_operand};
+pub use drive::{contract_begin, contract_reduce, contract_tiles, pack_operand};
 pub use estimate::Estimate;
 pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side,
 };
-pub use tiling::{Product, Tiling};
+pub use tiling::{Columns, Product, Tiling};
 pub use winograd::{
     WinogradDescriptor, WinogradError, WinogradEstimate, WinogradGradientDescriptor, WinogradGradientPlan,
     WinogradPlan, WinogradTile, winograd_gradient_input, winograd_gradient_sum, winograd_gradient_tiles,

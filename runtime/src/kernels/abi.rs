@@ -1,5 +1,6 @@
 //! The structures that cross the border between JITed code and the kernels.
 
+use std::ops::Range;
 use std::ptr::{null, null_mut};
 
 use super::simd::Real;
@@ -111,6 +112,12 @@ pub struct Descriptor {
     /// Elements from the start of scratch to the column panel and to the partial tile.
     pub(crate) scratch_columns: usize,
     pub(crate) scratch_partial: usize,
+    /// Whether tiles share column panels, which are behind the partial sums, as are their flags: bytes to both.
+    pub(crate) columns_shared: bool,
+    pub(crate) shared_flags: usize,
+    pub(crate) shared_panels: usize,
+    /// Elements from step to step of a column panel that is a run in memory; 0 if panels are not, or steps differ.
+    pub(crate) columns_step: usize,
     /// Registers that one row of the register block takes.
     pub(crate) vectors: usize,
 }
@@ -121,10 +128,46 @@ impl Descriptor {
         if n + self.nr < self.n { (self.shape, self.nr) } else { (self.last_shape, self.last_nr) }
     }
 
+    /// Rows of a macro tile: tiles differ by one panel at most.
+    pub(crate) fn tile_rows(&self, m_tile: usize) -> Range<usize> {
+        cut(self.m, self.mr, self.m_tiles, m_tile)
+    }
+
+    /// Columns of a macro tile, likewise.
+    pub(crate) fn tile_columns(&self, n_tile: usize) -> Range<usize> {
+        cut(self.n, self.nr, self.n_tiles, n_tile)
+    }
+
+    /// The panel, of `panels` column panels, with which a tile begins. Tiles that share panels begin apart.
+    pub(crate) fn first_panel(&self, m_tile: usize, panels: usize) -> usize {
+        if self.columns_shared { m_tile * panels / self.m_tiles } else { 0 }
+    }
+
+    /// Column panels of all k blocks of all packed copies, of which `copies` exist.
+    pub(crate) fn shared_count(&self, copies: usize) -> usize {
+        copies * self.k_blocks() * self.n.div_ceil(self.nr)
+    }
+
+    /// Number of the shared panel that begins at column `n` and step `k0`.
+    pub(crate) fn shared_panel(&self, copy: usize, n: usize, k0: usize) -> usize {
+        (copy * self.k_blocks() + k0 / self.kc.max(1)) * self.n.div_ceil(self.nr) + n / self.nr
+    }
+
+    fn k_blocks(&self) -> usize {
+        self.k.div_ceil(self.kc.max(1)).max(1)
+    }
+
     /// Elements in one register.
     pub(crate) fn lanes(&self) -> usize {
         self.nr / self.vectors.max(1)
     }
+}
+
+/// Part `tile` of `tiles` parts of `extent` indices in panels of `width`.
+fn cut(extent: usize, width: usize, tiles: usize, tile: usize) -> Range<usize> {
+    let panels = extent.div_ceil(width);
+    let begin = |tile: usize| extent.min(tile * panels / tiles * width);
+    begin(tile)..begin(tile + 1)
 }
 
 /// The buffers of one run of a contraction. Null where the plan asks for none.

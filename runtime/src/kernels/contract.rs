@@ -5,11 +5,12 @@
 //! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
 
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Shape};
-use super::drive::{contract_reduce, contract_tiles, pack_operand};
+use super::drive::{contract_begin, contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
 use super::gather::{GatherTables, OutTables, Read, offsets_of};
 use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
-use super::tiling::{Product, Tiling, block_cost};
+use super::shared::Flags;
+use super::tiling::{Columns, Product, Tiling, block_cost};
 use super::{Kernels, simd::Real};
 
 /// A compiled contraction: descriptor, its tables, and the sizes its caller must provide.
@@ -98,27 +99,26 @@ impl ContractPlan {
             columns: GatherTables::new(columns.0, &columns.1, nr)?,
             out: OutTables::new(offsets_of(&spec.batch, strides(0, b))?, spec.out_offset, out_rows, &out_columns, nr),
         };
-        let mut product = Product { g, m, n, k, mr, nr, rows_packed: rows.2, columns_packed: columns.2 };
-        let mut tiling = product.tiling();
-        if spec.packs_ahead {
-            product.rows_packed |= tables.rows.is_dense(rows.0) && product.pays_to_pack(true);
-            product.columns_packed |= tables.columns.is_dense(columns.0) && product.pays_to_pack(false);
-            tiling = product.tiling();
+        let (rows_packed, columns_packed) = (rows.2, columns.2);
+        let packer = if columns_packed { Columns::Packed } else { Columns::ByTile };
+        let mut product = Product { g, m, n, k, mr, nr, rows_packed, columns: packer };
+        if spec.shares_panels && tables.columns.is_dense(columns.0) && product.pays_to_share() {
+            product.columns = Columns::Shared;
         }
-        let Product { rows_packed, columns_packed, .. } = product;
+        let columns_shared = product.columns == Columns::Shared;
+        let tiling = product.tiling();
         tables.rows.packed = rows_packed;
         tables.columns.packed = columns_packed;
-        let (left, right) = if swapped { (columns_packed, rows_packed) } else { (rows_packed, columns_packed) };
-        let packed = Packed { left, right };
 
         let align = |elements: usize| elements.next_multiple_of(64 / element_bytes);
         let row_block = if rows_packed { 0 } else { tiling.mc.min(m) * tiling.kc };
         let column_block = if columns_packed { 0 } else { nr * tiling.kc };
         let keeps_partial = tiling.k_splits == 1 && tiling.kc < k;
-        let partial = if keeps_partial { tiling.mc.min(m) * tiling.nc } else { 0 };
+        let partial = if keeps_partial { tiling.mc * tiling.nc } else { 0 };
         let scratch_columns = align(row_block);
         let scratch_partial = scratch_columns + align(column_block);
-        let descriptor = Box::new(Descriptor {
+        let sums = if tiling.k_splits == 1 { 0 } else { tiling.k_splits * g * m * n.next_multiple_of(nr) };
+        let mut descriptor = Box::new(Descriptor {
             double: element_bytes == 8,
             swapped,
             g,
@@ -148,13 +148,19 @@ impl ContractPlan {
             last_vectors: table.shapes[last].vectors,
             scratch_columns,
             scratch_partial,
+            columns_shared,
+            shared_flags: align(sums) * element_bytes,
+            shared_panels: 0,
+            columns_step: tables.columns.step_of_runs(),
             vectors: table.shapes[shape].vectors,
         });
+        let flags = if columns_shared { descriptor.shared_count(tables.columns.packed_copies()) } else { 0 };
+        descriptor.shared_panels = descriptor.shared_flags + Flags::bytes(flags);
         Ok(Self {
             descriptor,
             tiling,
             kernel: format!("{}-{mr}x{nr}", table.name),
-            packed,
+            packed: spec.packed,
             element_bytes,
             scratch_elements: scratch_partial + align(partial),
             tables,
@@ -183,26 +189,32 @@ impl ContractPlan {
         self.scratch_elements * self.element_bytes
     }
 
-    /// Bytes of partial sums shared by all workers; 0 when the sum is not split.
+    /// Bytes that all workers share: partial sums when the sum is split, and column panels that tiles share.
     pub fn partial_bytes(&self) -> usize {
         let d = &self.descriptor;
-        if d.k_splits == 1 {
-            return 0;
-        }
-        d.k_splits * d.g * d.m * d.n.next_multiple_of(d.nr) * self.element_bytes
+        d.shared_panels + if d.columns_shared { self.panel_bytes(false) } else { 0 }
     }
 
-    /// The operands that the caller passes as panels.
+    /// Whether `contract_begin` has to be run before the tiles.
+    pub fn shares_panels(&self) -> bool {
+        self.descriptor.columns_shared
+    }
+
+    /// The operands that the caller passes as panels, as the spec has it.
     pub fn packed(&self) -> Packed {
         self.packed
     }
 
     /// Bytes of one operand's panels.
     pub fn packed_bytes(&self, side: Side) -> usize {
-        let rows = (side == Side::Left) != self.descriptor.swapped;
-        let tables = self.tables(side);
-        let free = if rows { self.descriptor.m } else { self.descriptor.n.next_multiple_of(self.descriptor.nr) };
-        tables.packed_copies() * free * self.descriptor.k * self.element_bytes
+        self.panel_bytes((side == Side::Left) != self.descriptor.swapped)
+    }
+
+    fn panel_bytes(&self, rows: bool) -> usize {
+        let d = &self.descriptor;
+        let (tables, free) =
+            if rows { (&self.tables.rows, d.m) } else { (&self.tables.columns, d.n.next_multiple_of(d.nr)) };
+        tables.packed_copies() * free * d.k * self.element_bytes
     }
 
     /// Level, element and register block, such as `avx512-f32-13x32`.
@@ -261,6 +273,9 @@ impl ContractPlan {
     pub unsafe fn run(&self, arguments: &Arguments) {
         // SAFETY: passed on to the caller.
         unsafe {
+            if self.shares_panels() {
+                contract_begin(self.descriptor(), arguments, 0, 1);
+            }
             contract_tiles(self.descriptor(), arguments, 0, self.tiles());
             contract_reduce(self.descriptor(), arguments, 0, self.reduce_tiles());
         }

@@ -9,7 +9,17 @@ use std::ops::Range;
 use std::ptr::null;
 
 use super::abi::{Ahead, Arguments, Descriptor, GROUP, Operand, PackCall, Table, TileCall};
+use super::shared::{Claim, Flags};
 use super::simd::Real;
+
+/// Empties the panels that tiles share. One tile, to be run before all others.
+///
+/// # Safety
+/// See the module's documentation, "Contract of the entry points".
+pub unsafe extern "C" fn contract_begin(descriptor: *const Descriptor, arguments: *const Arguments, _: u64, _: u64) {
+    let (d, a) = (&*descriptor, &*arguments);
+    Flags::of(d, a.partials).clear();
+}
 
 /// Computes tiles `begin..end` of the contraction.
 ///
@@ -132,6 +142,9 @@ struct Run<'a, T: Real> {
     bias: *const T,
     scale: *const T,
     partials: *mut T,
+    /// Column panels that tiles share, and which of them are there.
+    shared: *mut T,
+    flags: Flags,
     scratch: *mut T,
 }
 
@@ -148,6 +161,8 @@ impl<'a, T: Real> Run<'a, T> {
             bias: a.bias.cast(),
             scale: a.scale.cast(),
             partials: a.partials.cast(),
+            shared: a.partials.wrapping_add(d.shared_panels).cast(),
+            flags: Flags::of(d, a.partials),
             scratch: a.scratch.cast(),
         }
     }
@@ -170,44 +185,55 @@ impl<'a, T: Real> Run<'a, T> {
     /// Computes one macro tile; true if it had a single k block, whose row panels are still in scratch.
     unsafe fn tile(&self, g: usize, split: usize, m_tile: usize, n_tile: usize, held: bool) -> bool {
         let d = self.d;
-        let (m0, n0) = (m_tile * d.mc, n_tile * d.nc);
-        let (m1, n1) = (d.m.min(m0 + d.mc), d.n.min(n0 + d.nc));
+        let (rows, columns) = (d.tile_rows(m_tile), d.tile_columns(n_tile));
         let (k_begin, k_end) = (split * d.k_chunk, d.k.min((split + 1) * d.k_chunk));
-        let lanes = 64 / size_of::<T>();
+        let panels = columns.len().div_ceil(d.nr);
+        let first = d.first_panel(m_tile, panels);
+        // Column panels go around, so that the last one is followed by the first of the next k block.
+        let panel = |number: usize| columns.start + (first + number) % panels * d.nr;
         let mut count = 0;
         for k0 in blocks(k_begin, k_end, d) {
             count += 1;
             let k1 = block_end(k0, k_end, d);
-            let rows = self.row_panels(g, m0, m1, k0, k1, held);
-            for n in (n0..n1).step_by(d.nr) {
-                let columns = self.column_panel(g, n, k0, k1);
-                let next_columns = self.columns_after(g, n, (n0, n1), (k0, k1), (k_begin, k_end));
-                let (partial, stride) = if d.k_splits > 1 {
-                    (self.partials.add(self.partial_at(split, g, m0, n)), self.partial_stride())
+            let row_panels = self.row_panels(g, rows.clone(), k0, k1, held);
+            for number in 0..panels {
+                let n = panel(number);
+                let column_panel = self.column_panel(g, n, k0, k1);
+                let next_columns = if number + 1 < panels {
+                    self.columns_ahead(g, panel(number + 1), k0, k1)
+                } else if k1 < k_end {
+                    self.columns_ahead(g, panel(0), k1, block_end(k1, k_end, d))
                 } else {
-                    let stride = d.nc.next_multiple_of(d.nr);
-                    (self.scratch.add(d.scratch_partial + n - n0), stride)
+                    self.columns_ahead(g, columns.end, k_begin, block_end(k_begin, k_end, d))
                 };
-                for m in (m0..m1).step_by(d.mr) {
+                let (partial, stride) = if d.k_splits > 1 {
+                    (self.partials.add(self.partial_at(split, g, rows.start, n)), self.partial_stride())
+                } else {
+                    // Each block by itself: rows as far apart as the tile is wide would meet in few sets of a cache.
+                    let before = (n - columns.start) / d.nr * d.mc;
+                    (self.scratch.add(d.scratch_partial + before * d.nr), d.nr)
+                };
+                for m in rows.clone().step_by(d.mr) {
+                    let at = m - rows.start;
                     let mut call = self.call(g, m, n);
                     call.k = k1 - k0;
-                    call.a = rows.add((m - m0) * (k1 - k0));
-                    call.b = columns;
-                    if d.rows.packed && n == n0 {
+                    call.a = row_panels.add(at * (k1 - k0));
+                    call.b = column_panel;
+                    if d.rows.packed && number == 0 {
                         call.ahead[0] = Ahead { at: call.a.wrapping_add(d.mr * (k1 - k0)), step: d.mr };
                     }
                     // Each of the first row panels asks for one line of each step.
-                    let line = (m - m0) / d.mr * lanes;
+                    let line = at / d.mr * (64 / size_of::<T>());
                     if let Some(next) = next_columns
                         && line < d.nr
                     {
-                        call.ahead[1] = Ahead { at: next.wrapping_add(line), step: d.nr };
+                        call.ahead[1] = Ahead { at: next.at.wrapping_add(line), step: next.step };
                     }
-                    call.partial = partial.wrapping_add((m - m0) * stride);
+                    call.partial = partial.wrapping_add(at * stride);
                     call.partial_stride = stride;
                     call.load = k0 > k_begin;
                     call.last = k1 == k_end && d.k_splits == 1;
-                    self.run(&call, n, m1 - m);
+                    self.run(&call, n, rows.end - m);
                 }
             }
         }
@@ -219,16 +245,16 @@ impl<'a, T: Real> Run<'a, T> {
         (self.table.shapes[shape].rows[rows_left.min(self.d.mr) - 1])(call);
     }
 
-    /// Packs (or finds) row panels `m0..m1` of one k block.
-    unsafe fn row_panels(&self, g: usize, m0: usize, m1: usize, k0: usize, k1: usize, held: bool) -> *const T {
+    /// Packs (or finds) the row panels of one k block.
+    unsafe fn row_panels(&self, g: usize, rows: Range<usize>, k0: usize, k1: usize, held: bool) -> *const T {
         let op = &self.d.rows;
         if op.packed {
             let copy = *op.packed_batch.add(g) as usize;
-            return self.rows.add(copy * op.free_len * self.d.k + k0 * op.free_len + m0 * (k1 - k0));
+            return self.rows.add(copy * op.free_len * self.d.k + k0 * op.free_len + rows.start * (k1 - k0));
         }
         if !held {
-            for m in (m0..m1).step_by(op.width) {
-                let valid = op.width.min(m1 - m);
+            for m in rows.clone().step_by(op.width) {
+                let valid = op.width.min(rows.end - m);
                 (self.table.pack)(&PackCall {
                     operand: op,
                     from: self.rows.wrapping_offset(*op.batch.add(g) as isize),
@@ -237,7 +263,7 @@ impl<'a, T: Real> Run<'a, T> {
                     stride: valid,
                     k0,
                     k1,
-                    to: self.scratch.add((m - m0) * (k1 - k0)),
+                    to: self.scratch.add((m - rows.start) * (k1 - k0)),
                 });
             }
         }
@@ -246,11 +272,33 @@ impl<'a, T: Real> Run<'a, T> {
 
     /// Packs (or finds) the column panel that starts at `n`.
     unsafe fn column_panel(&self, g: usize, n: usize, k0: usize, k1: usize) -> *const T {
-        let op = &self.d.columns;
-        if let Some(panel) = self.packed_columns(g, n, k0, k1) {
-            return panel;
+        let d = self.d;
+        if d.columns.packed {
+            return self.columns.wrapping_add(self.panel_at(g, n, k0, k1));
         }
-        let to = self.scratch.add(self.d.scratch_columns);
+        let own = self.scratch.add(d.scratch_columns);
+        if !d.columns_shared {
+            self.pack_columns(g, n, k0, k1, own);
+            return own;
+        }
+        let shared = self.shared.wrapping_add(self.panel_at(g, n, k0, k1));
+        let number = d.shared_panel(*d.columns.packed_batch.add(g) as usize, n, k0);
+        match self.flags.claim(number) {
+            Claim::Ready => shared,
+            Claim::Mine => {
+                self.pack_columns(g, n, k0, k1, shared);
+                self.flags.publish(number);
+                shared
+            }
+            Claim::Elsewhere => {
+                self.pack_columns(g, n, k0, k1, own);
+                own
+            }
+        }
+    }
+
+    unsafe fn pack_columns(&self, g: usize, n: usize, k0: usize, k1: usize, to: *mut T) {
+        let op = &self.d.columns;
         (self.table.pack)(&PackCall {
             operand: op,
             from: self.columns.wrapping_offset(*op.batch.add(g) as isize),
@@ -261,35 +309,34 @@ impl<'a, T: Real> Run<'a, T> {
             k1,
             to,
         });
-        to
     }
 
-    /// Where the caller packed the column panel that starts at `n`, which may be past the last one.
-    unsafe fn packed_columns(&self, g: usize, n: usize, k0: usize, k1: usize) -> Option<*const T> {
+    /// Elements before the panel that starts at `n`, where all are packed. It may be past the last one.
+    unsafe fn panel_at(&self, g: usize, n: usize, k0: usize, k1: usize) -> usize {
         let op = &self.d.columns;
         let padded = packed_len(op, false);
-        let copy = *op.packed_batch.add(g) as usize;
-        op.packed.then(|| self.columns.wrapping_add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0)))
+        *op.packed_batch.add(g) as usize * padded * self.d.k + k0 * padded + n * (k1 - k0)
     }
 
-    /// Where the caller packed the panel that is multiplied after the one at `n`: of this k block, of the next one, of the
-    /// next tile.
-    unsafe fn columns_after(
-        &self,
-        g: usize,
-        n: usize,
-        (n0, n1): (usize, usize),
-        (k0, k1): (usize, usize),
-        (k_begin, k_end): (usize, usize),
-    ) -> Option<*const T> {
+    /// What the panel that starts at `n` will be read from: itself if it is packed, else its run of the tensor.
+    unsafe fn columns_ahead(&self, g: usize, n: usize, k0: usize, k1: usize) -> Option<Ahead<T>> {
         let d = self.d;
-        if n + d.nr < n1 {
-            self.packed_columns(g, n + d.nr, k0, k1)
-        } else if k1 < k_end {
-            self.packed_columns(g, n0, k1, block_end(k1, k_end, d))
-        } else {
-            self.packed_columns(g, n1, k_begin, block_end(k_begin, k_end, d))
+        let op = &d.columns;
+        if op.packed {
+            return Some(Ahead { at: self.columns.wrapping_add(self.panel_at(g, n, k0, k1)), step: d.nr });
         }
+        if n >= d.n {
+            return None;
+        }
+        if d.columns_shared && self.flags.is_ready(d.shared_panel(*op.packed_batch.add(g) as usize, n, k0)) {
+            return Some(Ahead { at: self.shared.wrapping_add(self.panel_at(g, n, k0, k1)), step: d.nr });
+        }
+        if d.columns_step == 0 {
+            return None;
+        }
+        let run = *op.segments.add(*op.group_start.add(n / op.width * op.groups_per_panel) as usize);
+        let from = self.columns.wrapping_offset(*op.batch.add(g) as isize + *op.k.add(k0) as isize + run.start());
+        Some(Ahead { at: from, step: d.columns_step })
     }
 
     /// A call for the block at `(m, n)` with everything but its operands.

@@ -184,6 +184,17 @@ impl GatherTables {
         !self.checked && panels <= elements + elements / 4
     }
 
+    /// Elements from step to step where every panel is a run inside the tensor and steps are equally far apart; else 0.
+    pub(crate) fn step_of_runs(&self) -> usize {
+        let one_run = |group: &[u32]| group[1] - group[0] <= 1;
+        let distance = |pair: &[i32]| i64::from(pair[1]) - i64::from(pair[0]);
+        let step = self.k.windows(2).next().map_or(0, distance);
+        let even = self.k.windows(2).all(|pair| distance(pair) == step);
+        let straight = !self.lanes_along_k && !self.checked && self.group_start.windows(2).all(one_run);
+        // A step back wraps around, as the addition of it does.
+        if straight && even { step as usize } else { 0 }
+    }
+
     /// Runs in a group of lanes, on average: loads that fill one register.
     pub(crate) fn runs_per_group(&self) -> f64 {
         let groups = self.group_start.windows(2).filter(|group| group[0] != group[1]).count();

@@ -5,6 +5,7 @@ mod cases;
 mod contract;
 mod depthwise;
 mod pool;
+mod shared;
 mod strips;
 mod tiling;
 mod winograd;

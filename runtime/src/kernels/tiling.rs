@@ -9,9 +9,9 @@ pub struct Tiling {
     pub mr: usize,
     /// Columns of a register block.
     pub nr: usize,
-    /// Rows of a macro tile, a multiple of `mr` or all of them.
+    /// Rows of the largest macro tile, a multiple of `mr`.
     pub mc: usize,
-    /// Columns of a macro tile, a multiple of `nr`.
+    /// Columns of the largest macro tile, a multiple of `nr`.
     pub nc: usize,
     /// Length of a k block: a multiple of 16, or all of K.
     pub kc: usize,
@@ -42,14 +42,25 @@ pub struct Product {
     pub nr: usize,
     /// Whether the rows come as panels, so that no tile packs them.
     pub rows_packed: bool,
-    /// Whether the columns do.
-    pub columns_packed: bool,
+    /// Who packs the columns.
+    pub columns: Columns,
+}
+
+/// Who packs column panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// Each tile those that it needs.
+    ByTile,
+    /// The first tile that needs them.
+    Shared,
+    /// The caller.
+    Packed,
 }
 
 /// Row panels of one k block fit half of a 1 MiB second-level cache.
 const ROW_BLOCK: usize = 96 * 1024;
 /// Longest k block.
-const LONGEST_K: usize = 384;
+const LONGEST_K: usize = 512;
 /// Shortest sum that is split.
 const SHORTEST_SPLIT: usize = 256;
 /// Counts that are tried along m, n and k.
@@ -69,7 +80,9 @@ impl Product {
             (f64::INFINITY, Tiling { mr, nr, mc, nc, kc: k, k_chunk: k, m_tiles: 1, n_tiles: 1, k_splits: 1 });
         for &k_splits in COUNTS.iter().take_while(|&&count| count <= splits.max(1)) {
             for m_tiles in COUNTS.into_iter().chain([fitting, fitting + fitting / 8 + 1]) {
-                for n_tiles in COUNTS {
+                // Rows would be packed again for each part of the columns.
+                let most = if self.columns == Columns::Shared { 1 } else { usize::MAX };
+                for n_tiles in COUNTS.into_iter().take_while(|&count| count <= most) {
                     let Some(tiling) = product.cut(m_tiles, n_tiles, k_splits) else { continue };
                     let cycles = product.cycles(&tiling);
                     if cycles < best.0 {
@@ -81,20 +94,12 @@ impl Product {
         best.1
     }
 
-    /// Whether it pays that the caller packs one side before the tiles run, instead of each
-    /// tile for itself.
-    pub(crate) fn pays_to_pack(&self, rows: bool) -> bool {
-        // Cycles per element of a pass of its own, measured on Zen 5: panels that stay in the second-level cache, and
-        // those that do not (1024 x 1024: 400 us).
-        const NEAR: f64 = 0.5;
-        const FAR: f64 = 1.5;
+    /// Whether it pays that tiles share column panels.
+    pub(crate) fn pays_to_share(&self) -> bool {
         let product = self.not_empty();
-        let packed =
-            Product { rows_packed: self.rows_packed | rows, columns_packed: self.columns_packed | !rows, ..product };
-        let elements = if rows { product.m } else { product.n } * product.k;
-        let pass = if elements <= ROW_BLOCK { NEAR } else { FAR };
-        let cost = packed.cycles(&packed.tiling()) + pass * elements as f64;
-        cost < product.cycles(&product.tiling())
+        let shared = Product { columns: Columns::Shared, ..product };
+        let cycles = |product: &Product| product.cycles(&product.tiling());
+        product.columns == Columns::ByTile && cycles(&shared) < cycles(&product)
     }
 
     fn not_empty(self) -> Product {
@@ -104,14 +109,16 @@ impl Product {
     /// The cut into so many tiles, or fewer where blocks do not come out even; `None` if a row block is too large.
     fn cut(&self, m_tiles: usize, n_tiles: usize, k_splits: usize) -> Option<Tiling> {
         let Product { m, n, k, mr, nr, .. } = *self;
-        let mc = m.div_ceil(mr).div_ceil(m_tiles) * mr;
-        let nc = n.div_ceil(nr).div_ceil(n_tiles) * nr;
+        let (row_panels, column_panels) = (m.div_ceil(mr), n.div_ceil(nr));
+        let (m_tiles, n_tiles) = (m_tiles.min(row_panels), n_tiles.min(column_panels));
+        let mc = row_panels.div_ceil(m_tiles) * mr;
+        let nc = column_panels.div_ceil(n_tiles) * nr;
         let chunk = if k_splits == 1 { k } else { k.div_ceil(k_splits).next_multiple_of(16) };
         let blocks = chunk.div_ceil(LONGEST_K);
         let kc = if blocks == 1 { chunk } else { chunk.div_ceil(blocks).next_multiple_of(16) };
         // Panels packed ahead are cut at multiples of kc: splits begin at such.
         let k_chunk = if k_splits == 1 { k } else { kc * blocks };
-        let [m_tiles, n_tiles, k_splits] = [m.div_ceil(mc), n.div_ceil(nc), k.div_ceil(k_chunk)];
+        let k_splits = k.div_ceil(k_chunk);
         let fits = mc == mr || mc * kc <= ROW_BLOCK;
         fits.then_some(Tiling { mr, nr, mc, nc, kc, k_chunk, m_tiles, n_tiles, k_splits })
     }
@@ -122,18 +129,25 @@ impl Product {
         // arithmetic, storing and adding a partial sum; per tile, its start.
         const PACK: f64 = 0.4;
         const STREAM: f64 = 0.03;
+        // The same of panels that the tiles before have packed, in part on another processor.
+        const STREAM_SHARED: f64 = 0.06;
         const PARTIAL: f64 = 1.5;
         const TILE: f64 = 500.0;
         // How much of the last tile's time several threads wait for it.
         const LAST: f64 = 0.5;
         let Product { g, m, n, k, .. } = *self;
         let (rows, columns) = ((m * k) as f64, (n * k) as f64);
-        let read = |packed: bool| if packed { STREAM } else { PACK };
         let partial = if t.k_splits > 1 { PARTIAL * (m * n * (t.k_splits + 1)) as f64 } else { 0.0 };
         let tiles = t.m_tiles * t.n_tiles * t.k_splits;
         let tile_work = (t.mc * t.nc) as f64 * t.k_chunk as f64 / 32.0;
-        read(self.rows_packed) * rows * t.n_tiles as f64
-            + read(self.columns_packed) * columns * t.m_tiles as f64
+        let row_reads = if self.rows_packed { STREAM } else { PACK } * t.n_tiles as f64;
+        let column_reads = match self.columns {
+            Columns::ByTile => PACK * t.m_tiles as f64,
+            Columns::Shared => PACK + STREAM_SHARED * t.m_tiles as f64,
+            Columns::Packed => STREAM * t.m_tiles as f64,
+        };
+        row_reads * rows
+            + column_reads * columns
             + partial
             + TILE * tiles as f64
             + LAST * tile_work / g as f64
