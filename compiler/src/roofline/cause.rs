@@ -25,7 +25,8 @@ use crate::codegen::emit::lane_use::LaneUse;
 use crate::loops::nest::{ExprNode, LoopNest};
 use crate::lower::BufferUse;
 use crate::lower::micro_kernel::{
-    CONTRACT_BEGIN, CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_GRADIENT_INPUT, WINOGRAD_INPUT, WINOGRAD_PACK,
+    CONTRACT_BEGIN, CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_GRADIENT_INPUT, WINOGRAD_INPUT,
+    WINOGRAD_PACK,
 };
 use kiln_ir::scalar::{BinaryFn, UnaryFn};
 

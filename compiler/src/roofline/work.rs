@@ -8,8 +8,8 @@ use kiln_rt::kernels::{ContractPlan, Side};
 use crate::loops::nest::{BufferDecl, ExprNode, LoopNest, Place};
 use crate::loops::walk::{Visit, walk};
 use crate::lower::micro_kernel::{
-    CONTRACT_BEGIN, CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_GRADIENT_INPUT, WINOGRAD_GRADIENT_SUM, WINOGRAD_INPUT,
-    WINOGRAD_PACK,
+    CONTRACT_BEGIN, CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_GRADIENT_INPUT, WINOGRAD_GRADIENT_SUM,
+    WINOGRAD_INPUT, WINOGRAD_PACK,
 };
 use crate::lower::{BufferUse, Lowered};
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::ptr::{null, null_mut};
 
+use super::period::Period;
 use super::simd::Real;
 
 /// Lanes of one group: the unit in which gather tables describe consecutive indices.
@@ -35,6 +36,7 @@ impl Segment {
 /// The element is at `batch[g] + free[i] + step[k]`. Vectors run along one of the two indices, the *lane* axis, in
 /// groups of [`GROUP`]; the other is the *step* axis. Along lanes, `segments` says which are contiguous; `masks` says
 /// which lie inside the tensor for each class of step indices (steps with equal spatial coordinates share a class).
+/// All tables have one period of their index.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Operand {
@@ -43,6 +45,8 @@ pub(crate) struct Operand {
     pub(crate) k: *const i32,
     /// Length of the free index.
     pub(crate) free_len: usize,
+    pub(crate) free_period: Period,
+    pub(crate) k_period: Period,
     /// Whether lanes run along k (packing transposes) or along the free index (packing copies).
     pub(crate) lanes_along_k: bool,
     pub(crate) checked: bool,
@@ -98,6 +102,8 @@ pub struct Descriptor {
     pub(crate) columns: Operand,
     pub(crate) out_batch: *const i64,
     pub(crate) out_m: *const i32,
+    pub(crate) m_period: Period,
+    pub(crate) n_period: Period,
     pub(crate) out_group_start: *const u32,
     pub(crate) out_segments: *const Segment,
     pub(crate) epilogue: EpilogueCode,
@@ -270,7 +276,8 @@ impl<T: Real> TileCall<T> {
     }
 }
 
-/// Packs free indices of `panel` and steps `k0..k1` into `to`, `[k1 - k0][stride]`; `valid` free indices exist.
+/// Packs free indices of `panel` and steps `k0..k1` into `to`, `[k1 - k0][stride]`; `valid` free indices exist. For the
+/// functions of a level, panel and steps are within the tables (see [`PackCall::within_tables`]).
 pub(crate) struct PackCall<'a, T> {
     pub(crate) operand: &'a Operand,
     /// The tensor, already advanced to its batch.
@@ -281,6 +288,30 @@ pub(crate) struct PackCall<'a, T> {
     pub(crate) k0: usize,
     pub(crate) k1: usize,
     pub(crate) to: *mut T,
+}
+
+impl<T> PackCall<'_, T> {
+    /// Calls `pack` for each part of the steps that tables have as they are.
+    pub(crate) fn within_tables(&self, mut pack: impl FnMut(&PackCall<'_, T>)) {
+        let op = self.operand;
+        let (across, free) = op.free_period.split(self.panel * op.width);
+        let mut k0 = self.k0;
+        while k0 < self.k1 {
+            let (along, begin) = op.k_period.split(k0);
+            let end = op.k_period.len.min(begin + self.k1 - k0);
+            pack(&PackCall {
+                operand: op,
+                from: self.from.wrapping_offset(across + along),
+                panel: free / op.width,
+                valid: self.valid,
+                stride: self.stride,
+                k0: begin,
+                k1: end,
+                to: self.to.wrapping_add((k0 - self.k0) * self.stride),
+            });
+            k0 += end - begin;
+        }
+    }
 }
 
 pub(crate) type TileFn<T> = unsafe fn(&TileCall<T>);

@@ -7,9 +7,9 @@
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Shape};
 use super::drive::{contract_begin, contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
-use super::gather::{GatherTables, OutTables, Read, offsets_of};
-use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
+use super::gather::{GatherTables, OutAxis, OutTables, Read, offsets_of};
 use super::shared::Flags;
+use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
 use super::tiling::{Columns, Product, Tiling, block_cost};
 use super::{Kernels, simd::Real};
 
@@ -71,8 +71,8 @@ impl ContractPlan {
             return Err(ContractError::Empty);
         }
         let strides = |from: usize, count: usize| &spec.out_strides[from..from + count];
-        let out_m = offsets_of(&spec.m, strides(b, m))?;
-        let out_n = offsets_of(&spec.n, strides(b + m, n))?;
+        let out_m = OutAxis::new(&spec.m, strides(b, m))?;
+        let out_n = OutAxis::new(&spec.n, strides(b + m, n))?;
         let Packed { left: left_packed, right: right_packed } = spec.packed;
         let direct = choose_shape(table, (&out_m, left_packed), (&out_n, right_packed), sizes[3]);
         let turned = choose_shape(table, (&out_n, right_packed), (&out_m, left_packed), sizes[3]);
@@ -90,14 +90,19 @@ impl ContractPlan {
         let right = (&spec.right, side(b + m..b + m + n, &spec.n), spec.packed.right);
         let (rows, columns) = if swapped { (right, left) } else { (left, right) };
         let (out_rows, out_columns) = if swapped { (out_n, out_m) } else { (out_m, out_n) };
-        let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), sizes[3]);
+        let (g, m, n, k) = (sizes[0], out_rows.len, out_columns.len, sizes[3]);
 
         let nr = table.shapes[shape].nr;
         let last = last_shape(table, shape, n, mr);
         let mut tables = Tables {
             rows: GatherTables::new(rows.0, &rows.1, mr)?,
             columns: GatherTables::new(columns.0, &columns.1, nr)?,
-            out: OutTables::new(offsets_of(&spec.batch, strides(0, b))?, spec.out_offset, out_rows, &out_columns, nr),
+            out: OutTables::new(
+                offsets_of(&spec.batch, strides(0, b))?,
+                spec.out_offset,
+                (&out_rows, mr),
+                (&out_columns, nr),
+            )?,
         };
         let (rows_packed, columns_packed) = (rows.2, columns.2);
         let packer = if columns_packed { Columns::Packed } else { Columns::ByTile };
@@ -138,6 +143,8 @@ impl ContractPlan {
             columns: tables.columns.operand(),
             out_batch: tables.out.batch.as_ptr(),
             out_m: tables.out.m.as_ptr(),
+            m_period: tables.out.m_period,
+            n_period: tables.out.n_period,
             out_group_start: tables.out.group_start.as_ptr(),
             out_segments: tables.out.segments.as_ptr(),
             epilogue: epilogue_code(&spec.epilogue, swapped),
@@ -284,7 +291,7 @@ impl ContractPlan {
     /// Count of independent pieces of work in packing an operand.
     pub fn pack_tiles(&self, side: Side) -> u64 {
         let tables = self.tables(side);
-        tables.free.len().div_ceil(tables.width) as u64
+        tables.free_len.div_ceil(tables.width) as u64
     }
 
     /// Packs pieces `begin..end` of one operand's [`Self::pack_tiles`].
@@ -313,8 +320,8 @@ struct Choice {
 /// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`; each with whether it comes packed.
 fn choose_shape<T: Real>(
     table: &super::abi::Table<T>,
-    (out_m, rows_packed): (&[i32], bool),
-    (out_n, columns_packed): (&[i32], bool),
+    (out_m, rows_packed): (&OutAxis<'_>, bool),
+    (out_n, columns_packed): (&OutAxis<'_>, bool),
     k: usize,
 ) -> Choice {
     // Measured on Zen 5: packing sixteen lanes of one step, storing one run of one row.
@@ -322,9 +329,8 @@ fn choose_shape<T: Real>(
     const STORE: f64 = 2.0;
     // One column of a block that is turned before it is stored.
     const TURN: f64 = 10.0;
-    let (m, n, k) = (out_m.len(), out_n.len(), k as f64);
-    let breaks = |offsets: &[i32]| offsets.windows(2).filter(|pair| pair[1] != pair[0].wrapping_add(1)).count();
-    let (row_breaks, column_breaks) = (breaks(out_m), breaks(out_n));
+    let (m, n, k) = (out_m.len, out_n.len, k as f64);
+    let (row_breaks, column_breaks) = (out_m.breaks, out_n.breaks);
     let straight = STORE * (column_breaks + n.div_ceil(GROUP)) as f64 * m as f64;
     let turns = row_breaks == 0 && column_breaks + 1 == n;
     let mut best = Choice { cycles: f64::INFINITY, shape: 0, mr: 1 };
@@ -380,7 +386,9 @@ impl GatherTables {
             batch: self.batch.as_ptr(),
             free: self.free.as_ptr(),
             k: self.k.as_ptr(),
-            free_len: self.free.len(),
+            free_len: self.free_len,
+            free_period: self.free_period,
+            k_period: self.k_period,
             lanes_along_k: self.lanes_along_k,
             checked: self.checked,
             packed: self.packed,

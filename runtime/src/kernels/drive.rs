@@ -101,7 +101,7 @@ unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *
             for panel in panels.clone() {
                 let start = panel * op.width;
                 let valid = op.width.min(op.free_len - start);
-                (table::<T>(d).pack)(&PackCall {
+                PackCall {
                     operand: op,
                     from: from.wrapping_offset(*op.batch.add(g) as isize),
                     panel,
@@ -110,7 +110,8 @@ unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const T, to: *
                     k0,
                     k1,
                     to: to.add(k0 * padded + start * (k1 - k0)),
-                });
+                }
+                .within_tables(|part| (table::<T>(d).pack)(part));
             }
         }
     }
@@ -255,7 +256,7 @@ impl<'a, T: Real> Run<'a, T> {
         if !held {
             for m in rows.clone().step_by(op.width) {
                 let valid = op.width.min(rows.end - m);
-                (self.table.pack)(&PackCall {
+                PackCall {
                     operand: op,
                     from: self.rows.wrapping_offset(*op.batch.add(g) as isize),
                     panel: m / op.width,
@@ -264,7 +265,8 @@ impl<'a, T: Real> Run<'a, T> {
                     k0,
                     k1,
                     to: self.scratch.add((m - rows.start) * (k1 - k0)),
-                });
+                }
+                .within_tables(|part| (self.table.pack)(part));
             }
         }
         self.scratch
@@ -299,7 +301,7 @@ impl<'a, T: Real> Run<'a, T> {
 
     unsafe fn pack_columns(&self, g: usize, n: usize, k0: usize, k1: usize, to: *mut T) {
         let op = &self.d.columns;
-        (self.table.pack)(&PackCall {
+        PackCall {
             operand: op,
             from: self.columns.wrapping_offset(*op.batch.add(g) as isize),
             panel: n / op.width,
@@ -308,7 +310,8 @@ impl<'a, T: Real> Run<'a, T> {
             k0,
             k1,
             to,
-        });
+        }
+        .within_tables(|part| (self.table.pack)(part));
     }
 
     /// Elements before the panel that starts at `n`, where all are packed. It may be past the last one.
@@ -334,8 +337,10 @@ impl<'a, T: Real> Run<'a, T> {
         if d.columns_step == 0 {
             return None;
         }
-        let run = *op.segments.add(*op.group_start.add(n / op.width * op.groups_per_panel) as usize);
-        let from = self.columns.wrapping_offset(*op.batch.add(g) as isize + *op.k.add(k0) as isize + run.start());
+        let ((across, free), (along, k)) = (op.free_period.split(n), op.k_period.split(k0));
+        let run = *op.segments.add(*op.group_start.add(free / op.width * op.groups_per_panel) as usize);
+        let moved = *op.batch.add(g) as isize + across + along;
+        let from = self.columns.wrapping_offset(moved + *op.k.add(k) as isize + run.start());
         Some(Ahead { at: from, step: d.columns_step })
     }
 
@@ -345,15 +350,16 @@ impl<'a, T: Real> Run<'a, T> {
         let pick = |code: u32, want: u32, at: *const T, i: usize| {
             if code == want { at.wrapping_add(i) } else { null() }
         };
-        let out_batch = *d.out_batch.add(g) as isize;
+        let ((down, row), (across, column)) = (d.m_period.split(m), d.n_period.split(n));
+        let moved = *d.out_batch.add(g) as isize + down + across;
         TileCall {
             last: true,
-            out: self.out.wrapping_offset(out_batch),
-            rows: d.out_m.add(m),
-            group_start: d.out_group_start.add(n / d.nr * d.nr.div_ceil(GROUP)),
+            out: self.out.wrapping_offset(moved),
+            rows: d.out_m.add(row),
+            group_start: d.out_group_start.add(column / d.nr * d.nr.div_ceil(GROUP)),
             segments: d.out_segments,
             columns: d.nr.min(d.n - n),
-            residual: if self.residual.is_null() { null() } else { self.residual.wrapping_offset(out_batch) },
+            residual: if self.residual.is_null() { null() } else { self.residual.wrapping_offset(moved) },
             bias_m: pick(d.epilogue.bias, 1, self.bias, m),
             bias_n: pick(d.epilogue.bias, 2, self.bias, n),
             scale_m: pick(d.epilogue.scale, 1, self.scale, m),

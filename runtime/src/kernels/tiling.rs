@@ -146,11 +146,7 @@ impl Product {
             Columns::Shared => PACK + STREAM_SHARED * t.m_tiles as f64,
             Columns::Packed => STREAM * t.m_tiles as f64,
         };
-        row_reads * rows
-            + column_reads * columns
-            + partial
-            + TILE * tiles as f64
-            + LAST * tile_work / g as f64
+        row_reads * rows + column_reads * columns + partial + TILE * tiles as f64 + LAST * tile_work / g as f64
     }
 }
 
