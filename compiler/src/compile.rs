@@ -29,6 +29,7 @@ use crate::pass::{Pass, Remarks};
 use crate::pipeline::{Pipeline, Step};
 use crate::placement::Placement;
 use crate::schedule::Schedule;
+use crate::tuning::Tuning;
 
 /// How to compile.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub struct Options {
     pub exact_nodes: u64,
     /// Bytes that the arena of every graph may have: values are computed twice if it takes more.
     pub memory_budget: Option<u64>,
+    /// Measured choices that replace those of the cost model.
+    pub tuning: Tuning,
     /// Texts to keep.
     pub texts: Texts,
 }
@@ -77,6 +80,7 @@ impl Default for Options {
             verify_each: cfg!(debug_assertions),
             exact_nodes: memory::Options::default().exact_nodes,
             memory_budget: None,
+            tuning: Tuning::default(),
             texts: Texts::default(),
         }
     }
@@ -225,7 +229,8 @@ fn generate(
     results: &ResultNames,
     options: &Options,
 ) -> Result<IndexMap<Name, Compiled>, CompileError> {
-    let kernels = Kernels::for_level(options.level).map(|kernels| MicroKernels::new(kernels, options.precision));
+    let kernels =
+        Kernels::for_level(options.level).map(|kernels| MicroKernels::new(kernels, options.precision, &options.tuning));
     let lasting = if options.hoist { Lasting::of(module) } else { Lasting::nothing() };
     if options.hoist && module.graph(PREPARE).is_none() {
         module.add_graph(Graph::new(PREPARE));
@@ -311,17 +316,23 @@ fn draft<'a>(
     Ok(Draft { graph, schedule, lowered, placement, planning, copies, packed, packs: Vec::new() })
 }
 
-/// Hash of what decides the bits: the kernels' loops and the micro-kernels they call.
+/// Hash of what decides the bits: the loops of kernels, and which micro-kernels add in which order of sums. How those are
+/// cut is no part of it, nor is what follows from the memory that the cuts need: the order of the kernels, and whether
+/// rows are moved. So a training may go on from a checkpoint after its kernels were tuned.
 fn fingerprint(draft: &Draft<'_>, options: &Options) -> u64 {
+    let mut kernels: Vec<u64> = draft.lowered.iter().filter(|lowered| lowered.flops > 0).map(bits_of).collect();
+    kernels.sort_unstable();
     let mut hasher = DefaultHasher::new();
-    options.level.name().hash(&mut hasher);
-    options.precision.hash(&mut hasher);
-    draft.nests().for_each(|nest| nest.hash(&mut hasher));
-    for plan in draft.lowered.iter().flat_map(|l| &l.contractions) {
-        plan.name().hash(&mut hasher);
-    }
-    for plan in draft.lowered.iter().filter_map(|l| l.window.as_ref()) {
-        plan.kernel().hash(&mut hasher);
+    (options.level.name(), options.precision, kernels).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn bits_of(lowered: &Lowered) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match (&lowered.window, lowered.contractions.as_slice()) {
+        (Some(plan), _) => (plan.kernel(), plan.spec()).hash(&mut hasher),
+        (None, []) => lowered.launches.iter().for_each(|(nest, _)| nest.hash(&mut hasher)),
+        (None, plans) => plans.iter().for_each(|plan| (plan.order(), plan.multiply_adds()).hash(&mut hasher)),
     }
     hasher.finish()
 }

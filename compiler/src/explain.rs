@@ -90,8 +90,14 @@ fn ops(data: &NodeData) -> String {
     }
 }
 
-/// What runs a kernel.
+/// What runs a kernel, and what was measured about that.
 fn code(lowered: &Lowered) -> String {
+    let tuned = lowered.decision.as_ref().and_then(|decision| Some((decision.choice, decision.tuned?)));
+    let tuned = tuned.map(|(choice, measured)| format!("\n      tuned: {choice}; {measured}")).unwrap_or_default();
+    format!("{}{tuned}", runs(lowered))
+}
+
+fn runs(lowered: &Lowered) -> String {
     if let Some(plan) = &lowered.window {
         let (planes, tiles) = (plan.planes_per_tile(), plan.tiles());
         return format!("micro-kernel {}, {planes} planes a tile, {tiles} tiles", plan.kernel());

@@ -206,6 +206,7 @@ pub mod roofline;
 pub mod schedule;
 pub mod testing;
 pub mod training;
+pub mod tuning;
 
 pub use compile::{CompileError, Compiled, Options, Precision, Program, compile};
 pub use training::{Trained, TrainingError, train};

@@ -3,6 +3,7 @@
 //! A contraction becomes calls of a micro-kernel, tile by tile, unless kernels are switched off; everything else, and
 //! then contractions too, becomes loops of its own.
 
+mod alternatives;
 mod empty_phase;
 mod window;
 
@@ -18,10 +19,13 @@ use crate::loops::build::contract::{ContractForm, contract_form};
 use crate::loops::build::{self, CheckSite, Declined, PartBuffer, region_of};
 use crate::loops::nest::{Access, Arg, Index, LoopNest, NestBuilder, Place, Var};
 use crate::schedule::Scheduled;
+use crate::tuning::Decision;
 
 pub mod micro_kernel;
+mod micro_kernels;
 
-pub use micro_kernel::{MicroKernel, MicroKernels, Stage};
+pub use micro_kernel::{MicroKernel, Stage};
+pub use micro_kernels::{Made, MicroKernels};
 
 /// Address of a function that nests call by its name; 0 if there is none.
 pub fn helper_address(name: &str) -> usize {
@@ -49,6 +53,8 @@ pub struct Lowered {
     pub window: Option<Arc<WindowPlan>>,
     /// Operands that the kernel takes as panels.
     pub packs: Vec<Pack>,
+    /// How a micro-kernel is computed and who has chosen that, if anybody asks.
+    pub decision: Option<Arc<Decision>>,
     /// Script line.
     pub provenance: Provenance,
 }
@@ -96,15 +102,15 @@ pub fn lower(
     let region = wanted(region_of(graph, kernel.node), data, kernel);
     let name = graph.value_name(kernel.results[0]).to_string();
     let provenance = data.provenance.clone();
-    if let Some(lowered) = kernels.and_then(|micro| window::lower(&name, &region, micro.kernels, &provenance)) {
+    if let Some(lowered) = kernels.and_then(|micro| window::lower(&name, &region, micro, &provenance)) {
         return Ok(lowered);
     }
     if let (Some(kernels), Some(Ok(mut form))) = (kernels, contract_form(&region)) {
         let [left, right] = [form.left, form.right].map(|operand| lasting(kernel.operands[operand]));
         form.spec.packed = Packed { left, right };
         form.spec.shares_panels = true;
-        if let Ok(plans) = kernels.of(&form.spec) {
-            return Ok(contraction(name, &region, &form, plans, provenance));
+        if let Ok(made) = kernels.of(&form.spec) {
+            return Ok(contraction(name, &region, &form, made, provenance));
         }
     }
     let built = build::build(&name, &region)?;
@@ -124,6 +130,7 @@ pub fn lower(
         contractions: Vec::new(),
         window: None,
         packs: Vec::new(),
+        decision: None,
         provenance,
     })
 }
@@ -140,7 +147,7 @@ fn contraction(
     name: String,
     region: &Graph,
     form: &ContractForm,
-    plans: Vec<Arc<MicroKernel>>,
+    Made { plans, decision }: Made,
     provenance: Provenance,
 ) -> Lowered {
     let mut launches = Vec::new();
@@ -173,6 +180,7 @@ fn contraction(
         contractions: plans,
         window: None,
         packs,
+        decision,
         provenance,
     }
 }

@@ -95,6 +95,8 @@ impl Desk {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
         command.args(arguments).current_dir(self.0.path()).env_remove("KILN_KERNELS");
+        // No cache: what the user's says must not decide a test.
+        command.env("KILN_CACHE_DIR", "");
         command
     }
 
@@ -272,7 +274,7 @@ fn bench_prints_its_figures() {
         let json = desk.kiln(&arguments).json();
         let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let expected = "arena_bytes arena_lower_bound_bytes compile_ms gflops iterations kernels machine median_ms min_ms \
-                        other_cpu peak_rss_bytes planning_ms prepare_ms threads";
+                        other_cpu peak_rss_bytes planning_ms prepare_ms threads tuned_kernels";
         assert_eq!(keys.join(" "), expected);
         assert_eq!((&json["iterations"], &json["threads"]), (&Value::from(3), &Value::from(2)));
         assert!(json["min_ms"].as_f64() <= json["median_ms"].as_f64());
@@ -290,6 +292,80 @@ fn bench_prints_its_figures() {
     assert!(ran.succeeds().contains("GFLOP/s") && ran.stdout.contains("roofs of"));
     desk.write("d.kiln", DOUBLE);
     desk.kiln(&["bench", "d.kiln", "--train"]).fails(1, &["no `train`"]);
+}
+
+/// A model whose kernels have alternatives: a convolution, a pool and a product.
+const TUNABLE: &str = "model @t(%x: f32[batch, 8, 20, 20]) {\n  %h = conv %x {filters = 24, kernel = 5, padding = same, \
+                       activation = relu}\n  %h = max_pool %h {size = 2}\n  %h = flatten %h\n  %y = dense %h {units = 50}\n  \
+                       predict %y\n}\n";
+
+#[test]
+fn bench_tunes_and_other_commands_use_it_without_another_bit() {
+    let desk = Desk::new();
+    desk.write("t.kiln", TUNABLE);
+    let values: Vec<f32> = (0..8 * 400).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+    desk.save("x.npy", &Tensor::from_vec([1, 8, 20, 20], values).unwrap());
+    let kiln = |cache: &str, arguments: &[&str]| {
+        Ran::new(desk.command(arguments).env("KILN_CACHE_DIR", desk.path(cache)).output().unwrap())
+    };
+    let tune = ["bench", "t.kiln", "--tune", "--threads", "1", "--json"];
+    let json = kiln("cache", &tune).json();
+    let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys.join(" "), "after_ms before_ms cache kernels threads");
+    let kernels = json["kernels"].as_array().unwrap();
+    assert!(kernels.len() >= 3 && json["cache"].as_str().unwrap().contains("written to"), "{json}");
+    let entries = || std::fs::read_dir(desk.path("cache/tuned")).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(entries().count(), kernels.len());
+
+    let explain = ["explain", "t.kiln", "--bind", "batch=1", "--threads", "1"];
+    let tuned = |ran: &Ran| ran.stdout.matches("on this CPU with 1 thread").count();
+    assert_eq!(tuned(&kiln("cache", &explain)), kernels.len());
+    assert_eq!(tuned(&kiln("cache", &[&explain[..], &["--tuned", "off"]].concat())), 0);
+    assert_eq!(tuned(&kiln("other", &explain)), 0);
+    assert_eq!(tuned(&kiln("cache", &["explain", "t.kiln", "--threads", "2"])), 0, "choices are for their threads");
+
+    let run = |name: &str, more: &[&str]| {
+        let output = format!("y={name}");
+        let arguments = ["run", "t.kiln", "-i", "x=x.npy", "--random-weights", "--threads", "1", "-o", &output];
+        kiln("cache", &[&arguments[..], more].concat()).succeeds();
+        std::fs::read(desk.path(name)).unwrap()
+    };
+    let plain = run("off.npy", &["--tuned", "off"]);
+    assert_eq!(run("exact.npy", &[]), plain);
+    assert_eq!(run("bits.npy", &["--tuned", "bits"]), plain, "no such choices were made");
+
+    // Whatever becomes of the entries, nothing fails, and those who ask are told.
+    for (number, entry) in entries().enumerate() {
+        let whole = std::fs::read(&entry).unwrap();
+        std::fs::write(entry, if number % 2 == 0 { &whole[..whole.len() / 2] } else { b"something else" }).unwrap();
+    }
+    let explained = kiln("cache", &explain);
+    assert_eq!(tuned(&explained), 0);
+    assert_eq!(explained.stderr.matches("ignored in the cache").count(), kernels.len(), "{}", explained.stderr);
+    assert_eq!(run("altered.npy", &[]), plain);
+}
+
+#[test]
+fn bench_tunes_bits_in_a_place_of_their_own() {
+    let desk = Desk::new();
+    desk.write("t.kiln", TUNABLE);
+    let tune = ["bench", "t.kiln", "--tune=bits", "--threads", "1"];
+    let ran = Ran::new(desk.command(&tune).env("KILN_CACHE_DIR", desk.path("cache")).output().unwrap());
+    assert!(ran.succeeds().contains("whole run: "), "{}", ran.stdout);
+    assert!(!desk.path("cache/tuned").exists(), "what other commands read by themselves");
+    assert!(desk.path("cache/tuned-bits").exists());
+}
+
+#[test]
+fn tuning_needs_a_cache_and_says_so_where_it_cannot_write() {
+    let desk = Desk::new();
+    desk.write("t.kiln", TUNABLE);
+    desk.kiln(&["bench", "t.kiln", "--tune"]).fails(2, &["KILN_CACHE_DIR"]);
+    desk.kiln(&["bench", "t.kiln", "--tune=all"]).fails(2, &["exact", "bits"]);
+    desk.write("file", "");
+    let tune = ["bench", "t.kiln", "--tune", "--threads", "1"];
+    let ran = Ran::new(desk.command(&tune).env("KILN_CACHE_DIR", desk.path("file")).output().unwrap());
+    assert!(ran.succeeds().contains("cannot be written"), "{}", ran.stdout);
 }
 
 #[test]
@@ -385,6 +461,15 @@ fn two_optimizers_train_in_turn_resume_and_are_measured_together() {
     let read = |name| std::fs::read(desk.path(name)).unwrap();
     assert!(read("whole.safetensors") == read("rest.safetensors"));
     assert_eq!((&rest["resumed_from_step"], &rest["losses"]), (&Value::from(40), &whole["losses"]));
+
+    // A seed says what is drawn, with the same weights; without one the same is drawn again.
+    let sample = |more: &[&str]| {
+        let arguments = ["run", "g.kiln", "--weights", "whole.safetensors", "--bind", "batch=2", "--json"];
+        desk.kiln(&[&arguments, more].concat()).json()["outputs"].clone()
+    };
+    assert_eq!(sample(&[]), sample(&[]));
+    assert_eq!(sample(&["--seed", "1"]), sample(&["--seed", "1"]));
+    assert!(sample(&["--seed", "1"]) != sample(&["--seed", "2"]));
 
     // What is reported for a batch is the sum over its steps.
     let steps = whole["step_losses"].as_object().unwrap();

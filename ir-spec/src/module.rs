@@ -97,6 +97,8 @@ pub enum Initializer {
     /// Uniform within `sqrt(1 / fan_in)`, PyTorch's default for linear and convolution layers; the fan is given, so
     /// that a bias can have its weight's.
     FanIn(u64),
+    /// The seed times 2^32: a counter of draws begins here, so that no two seeds below 2^31 share one.
+    Seed,
 }
 
 /// How to train: data, batch, epochs, order of steps, metrics. Read by the runtime's fit loop.

@@ -55,16 +55,9 @@ fn try_write(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Resul
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    let name = target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(SUFFIX);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let prefix = prefix(&target)?;
     sweep(&directory, &prefix);
-    let temporary = builder.tempfile_in(&directory)?;
+    let temporary = temporary(&directory, &prefix)?;
     // Tells a sweep that somebody is still writing. Where files cannot be locked, none can be swept either.
     let _ = temporary.as_file().try_lock();
     fill(temporary.as_file(), write)?;
@@ -78,7 +71,36 @@ fn try_write(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Resul
     Ok(())
 }
 
-const SUFFIX: &str = ".partial";
+/// Puts a file of these bytes where `path` is, for caches: readers see the old or the new one, but nothing waits for the
+/// disk, so that a failure of power can leave neither. A link is replaced, and not followed. What a killed process
+/// leaves ends with [`SUFFIX`]: many may write one file here, so that nobody sweeps in passing.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
+    let temporary = temporary(directory, &prefix(path)?)?;
+    temporary.as_file().write_all(bytes)?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// What names of temporary files for `target` begin with.
+fn prefix(target: &Path) -> io::Result<OsString> {
+    let name = target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    Ok(prefix)
+}
+
+fn temporary(directory: &Path, prefix: &OsStr) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).suffix(SUFFIX);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(directory)
+}
+
+/// What names of temporary files end with.
+pub(crate) const SUFFIX: &str = ".partial";
 
 /// Removes what killed processes have left: temporary files that nobody holds locked. A name that is no text is left alone.
 fn sweep(directory: &Path, prefix: &OsStr) {

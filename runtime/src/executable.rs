@@ -72,6 +72,8 @@ pub struct Launch {
     pub slots: Vec<Slot>,
     /// Independent pieces of work: any split of `0..tiles` over workers gives the same bits.
     pub tiles: u64,
+    /// Whether the tiles are shared among the workers; `None` leaves it to the session's estimate.
+    pub forks: Option<bool>,
     /// Scratch that each worker needs, in bytes.
     pub scratch_bytes: usize,
     /// Arithmetic operations.

@@ -40,6 +40,7 @@ pub fn initial(name: &str, state: &State, seed: u64) -> Result<Tensor, OutOfMemo
             let limit = (1.0 / fan.max(1) as f64).sqrt();
             fill(&mut tensor, |i| uniform(&philox, i, -limit, limit));
         }
+        Initializer::Seed => fill_exactly(&mut tensor, |_| (seed << 32).cast_signed()),
     }
     Ok(tensor)
 }
@@ -58,9 +59,7 @@ pub fn random_input(binding: &Binding, seed: u64) -> Result<Tensor, OutOfMemory>
         return Ok(tensor);
     }
     let bound = binding.below.filter(|_| dtype != DType::Bool).unwrap_or(2);
-    for (i, out) in (0..).zip(tensor.bytes_mut().chunks_exact_mut(dtype.bytes())) {
-        encode_integer(dtype, philox.below(i, bound) as i64, out);
-    }
+    fill_exactly(&mut tensor, |i| philox.below(i, bound) as i64);
     Ok(tensor)
 }
 
@@ -83,6 +82,13 @@ fn fill(tensor: &mut Tensor, value: impl Fn(u64) -> f64) {
     let dtype = tensor.dtype();
     for (i, out) in (0..).zip(tensor.bytes_mut().chunks_exact_mut(dtype.bytes())) {
         encode_float(dtype, value(i), out);
+    }
+}
+
+fn fill_exactly(tensor: &mut Tensor, value: impl Fn(u64) -> i64) {
+    let dtype = tensor.dtype();
+    for (i, out) in (0..).zip(tensor.bytes_mut().chunks_exact_mut(dtype.bytes())) {
+        encode_integer(dtype, value(i), out);
     }
 }
 
@@ -174,5 +180,15 @@ mod tests {
         let ty = TensorType::scalar(DType::I64);
         let state = State { ty, role: Role::Counter, init: Initializer::Constant(3.0), source: None };
         assert_eq!(initial("step", &state, 0).unwrap().as_slice::<i64>().unwrap(), [3]);
+    }
+
+    #[test]
+    fn each_seed_has_draws_of_its_own() {
+        let state =
+            State { ty: TensorType::scalar(DType::I64), role: Role::Counter, init: Initializer::Seed, source: None };
+        let begins = |seed| initial("rng", &state, seed).unwrap().as_slice::<i64>().unwrap()[0];
+        assert_eq!((begins(0), begins(1), begins(5)), (0, 4_294_967_296, 21_474_836_480));
+        // Exact where a float would not be: the largest seed of a recipe.
+        assert_eq!(begins(u64::from(u32::MAX)), -4_294_967_296);
     }
 }

@@ -33,12 +33,14 @@
 //! - Weights that do not change between runs are worth packing ahead ([`Packed`]), most of all for few rows.
 //!
 //! # Determinism
-//! Blocks and splits follow from shapes and level alone; each output element is summed in one fixed order, whichever
-//! thread computes which tile.
+//! Blocks and splits follow from shapes and level alone, unless the caller hands in a choice of its own; each output
+//! element is summed in one fixed order, whichever thread computes which tile. `SumOrder` is that order: choices that
+//! keep it keep every bit.
 
 use std::fmt;
 
 mod abi;
+mod choice;
 mod contract;
 mod drive;
 pub mod entry;
@@ -74,6 +76,7 @@ mod pack_avx512;
 mod tests;
 
 pub use abi::{Arguments, Descriptor};
+pub use choice::{ContractChoice, SumOrder};
 pub use contract::ContractPlan;
 pub use drive::{contract_begin, contract_reduce, contract_tiles, pack_operand};
 pub use estimate::Estimate;
@@ -82,9 +85,9 @@ pub use spec::{
 };
 pub use tiling::{Columns, Product, Tiling};
 pub use winograd::{
-    WinogradDescriptor, WinogradError, WinogradEstimate, WinogradGradientDescriptor, WinogradGradientPlan,
-    WinogradPlan, WinogradTile, winograd_gradient_input, winograd_gradient_sum, winograd_gradient_tiles,
-    winograd_input, winograd_pack, winograd_tiles,
+    WinogradChoice, WinogradDescriptor, WinogradError, WinogradEstimate, WinogradGradientDescriptor,
+    WinogradGradientPlan, WinogradOrder, WinogradPlan, WinogradTile, winograd_gradient_input, winograd_gradient_sum,
+    winograd_gradient_tiles, winograd_input, winograd_pack, winograd_tiles,
 };
 
 /// Instruction sets, each containing those before it on its architecture.

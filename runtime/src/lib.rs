@@ -26,7 +26,7 @@
 //! let vector = TensorType::new(DType::F32, [3]);
 //! let launch = Launch {
 //!     name: "double".into(), entry: 0, slots: vec![Slot::Input(0), Slot::Output(0)], tiles: 3,
-//!     scratch_bytes: 0, flops: 3, bytes: 24, source: None, sites: vec![],
+//!     forks: None, scratch_bytes: 0, flops: 3, bytes: 24, source: None, sites: vec![],
 //! };
 //! let program = Executable {
 //!     name: "predict".into(), inputs: vec![Binding::new("x", vector.clone())],
@@ -46,6 +46,7 @@
 
 pub mod arena;
 pub mod atomic_file;
+pub mod cache;
 pub mod data;
 pub mod error;
 pub mod executable;

@@ -76,6 +76,18 @@ impl Caches {
     }
 }
 
+/// What tells processors apart whose kernels differ in speed: as the system describes the first one, and its caches.
+pub fn processor() -> String {
+    const FIELDS: [&str; 8] =
+        ["vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU variant", "CPU part"];
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let fields = text.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':'));
+    let fields = fields.filter(|(name, _)| FIELDS.contains(&name.trim()));
+    let named: Vec<&str> = fields.map(|(_, value)| value.trim()).collect();
+    let Caches { l2, l3 } = Caches::detect();
+    format!("{} {}, caches of {l2} and {l3} bytes", std::env::consts::ARCH, named.join(" "))
+}
+
 /// `32768K` in bytes.
 fn parse_size(text: &str) -> Option<usize> {
     let (digits, unit) = match text.strip_suffix('K') {

@@ -352,7 +352,7 @@ impl Session {
 /// Whether a launch is long enough to be shared among workers.
 fn worth_forking(launch: &Launch) -> bool {
     let time = (launch.flops / FLOPS_PER_NANOSECOND).max(launch.bytes / BYTES_PER_NANOSECOND);
-    launch.tiles > 1 && time >= FORK_NANOSECONDS
+    launch.tiles > 1 && launch.forks.unwrap_or(time >= FORK_NANOSECONDS)
 }
 
 fn check_count(program: &Executable, direction: Direction, expected: usize, given: usize) -> Result<(), RunError> {

@@ -17,3 +17,4 @@ mod spec;
 #[cfg(target_os = "linux")]
 mod steady;
 mod tidy;
+mod tuning;

@@ -20,7 +20,7 @@ use serde_json::json;
 use load::Load;
 
 use super::failure::Failure;
-use super::load::{Script, bindings, parse_binding};
+use super::load::{Outline, Script, bindings, parse_binding};
 use super::machine::{self, Machine, NamedPath, milliseconds, parse_named_path, parse_threads};
 use super::output::{print, print_json};
 use super::precision::Numerics;
@@ -29,6 +29,7 @@ use super::run::{check_inputs, infer_bindings};
 mod ceilings;
 mod kernels;
 mod load;
+mod tune;
 
 /// Measures compilation, runs and kernels; with `--machine`, the machine itself.
 #[derive(Debug, Args)]
@@ -37,7 +38,7 @@ pub(crate) struct Bench {
     #[arg(required_unless_present = "machine")]
     model: Option<String>,
     /// Measures what this machine can do at most, without a model: multiply-adds, bandwidth, forking.
-    #[arg(long, conflicts_with_all = ["model", "bind", "train", "graph", "iterations", "weights", "input", "precision"])]
+    #[arg(long, conflicts_with_all = ["model", "bind", "train", "graph", "iterations", "weights", "input", "precision", "tune"])]
     machine: bool,
     /// Binds a dimension's name; `batch` is the recipe's by default.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
@@ -60,6 +61,10 @@ pub(crate) struct Bench {
     /// Gives an input as a NumPy file; inputs are random by default, within their declared bounds.
     #[arg(short, long, value_name = "NAME=X.NPY", value_parser = parse_named_path)]
     input: Vec<NamedPath>,
+    /// Measures alternatives to the choices of the cost model, and caches what is faster for `run`, `train` and `bench`:
+    /// choices that keep every bit, or with `=bits` also those that change how results are rounded.
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, default_missing_value = "exact", require_equals = true)]
+    tune: Option<tune::Which>,
     #[command(flatten)]
     numerics: Numerics,
     /// Prints the figures as JSON.
@@ -87,6 +92,8 @@ struct Figures {
     lower_bound: u64,
     flops: u64,
     threads: usize,
+    /// Kernels with a measured choice that is not the cost model's.
+    tuned_kernels: usize,
     /// Processors that other programs kept busy during the runs.
     other_cpu: Option<f64>,
     /// After the runs, before the machine is measured, which takes memory of its own.
@@ -122,14 +129,18 @@ impl Bench {
         let names = self.graph_names(&module)?;
         module.keep_graphs(&names);
         let graphs: Vec<Graph> = names.iter().filter_map(|name| module.graph(name).cloned()).collect();
-        let program = script.compile(&module, &self.numerics.options())?;
         let threads = machine::threads(self.threads);
-        let mut machine = Machine::new(&program, 0, self.weights.as_deref(), threads)?;
-        let compile_ms = milliseconds(start) - machine.prepare_ms - read_ms;
-        for graph in &graphs {
-            fill_inputs(graph, &mut inputs)?;
-            check_inputs(graph, &outline, &inputs)?;
+        if let Some(which) = self.tune {
+            fill(&graphs, &outline, &mut inputs)?;
+            let weights = self.weights.as_deref();
+            let setting = tune::Setting { script: &script, module: &module, graphs: &graphs, inputs: &inputs, weights };
+            return tune::run(&setting, which, &self.numerics.untuned(), threads, self.json);
         }
+        let options = self.numerics.options(threads);
+        let program = script.compile(&module, &options)?;
+        let mut machine = Machine::new(&program, None, self.weights.as_deref(), threads)?;
+        let compile_ms = milliseconds(start) - machine.prepare_ms - read_ms;
+        fill(&graphs, &outline, &mut inputs)?;
         let mut runs: Vec<Run<'_>> =
             graphs.iter().map(|graph| Run::new(&machine, graph, &inputs)).collect::<Result<_, _>>()?;
         let (times, other_cpu) = self.measure(&mut machine, &mut runs)?;
@@ -178,6 +189,14 @@ impl Bench {
         times.sort_unstable();
         Ok((times, other_cpu))
     }
+}
+
+/// Every input of the graphs: as given, or drawn.
+fn fill(graphs: &[Graph], outline: &Outline, inputs: &mut IndexMap<Name, Tensor>) -> Result<(), Failure> {
+    graphs.iter().try_for_each(|graph| {
+        fill_inputs(graph, inputs)?;
+        check_inputs(graph, outline, inputs)
+    })
 }
 
 /// Draws the inputs that were not given.
@@ -258,6 +277,8 @@ fn figures(
 ) -> Result<Figures, Failure> {
     let compiled: Vec<_> = graphs.iter().map(|graph| compiled(program, graph)).collect::<Result<_, _>>()?;
     let launches = compiled.iter().flat_map(|compiled| &compiled.executable.launches);
+    let decisions =
+        compiled.iter().flat_map(|compiled| &compiled.lowered).filter_map(|lowered| lowered.decision.as_ref());
     let planning: Duration = program.graphs.values().map(|compiled| compiled.planning).sum();
     Ok(Figures {
         compile_ms,
@@ -268,6 +289,7 @@ fn figures(
         lower_bound: compiled.iter().map(|compiled| compiled.placement.plan.lower_bound).max().unwrap_or(0),
         flops: launches.map(|launch| launch.flops).sum(),
         threads: machine.session.threads(),
+        tuned_kernels: decisions.filter(|decision| decision.is_other()).count(),
         other_cpu,
         peak_rss_bytes: peak_rss_bytes(),
     })
@@ -300,6 +322,7 @@ impl Figures {
             "peak_rss_bytes": self.peak_rss_bytes,
             "gflops": self.gflops(),
             "threads": self.threads,
+            "tuned_kernels": self.tuned_kernels,
         })
     }
 
@@ -307,10 +330,14 @@ impl Figures {
         let shared = self.other_cpu.filter(|busy| *busy > DISTURBED);
         let shared =
             shared.map(|busy| format!("  shared   with other programs, which kept {busy:.1} processors busy\n"));
+        let tuned = match self.tuned_kernels {
+            0 => String::new(),
+            kernels => format!("  tuned    {kernels} kernels, by cached choices\n"),
+        };
         let peak = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{bytes} bytes"));
         format!(
             "  compile  {:>10.2} ms  {:.2} % of it memory planning\n  prepare  {:>10.2} ms\n  median   {:>10.4} ms  of {} runs on {} threads\n  \
-             min      {:>10.4} ms\n  speed    {:>10.2} GFLOP/s\n  arena    {} bytes, lower bound {}\n  peak RSS {peak}\n{}",
+             min      {:>10.4} ms\n  speed    {:>10.2} GFLOP/s\n  arena    {} bytes, lower bound {}\n  peak RSS {peak}\n{tuned}{}",
             self.compile_ms,
             100.0 * self.planning_ms / self.compile_ms.max(f64::MIN_POSITIVE),
             self.prepare_ms,

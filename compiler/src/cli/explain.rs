@@ -6,6 +6,7 @@ use kiln_ir::Name;
 
 use super::failure::Failure;
 use super::load::{Script, bindings, parse_binding};
+use super::machine::{self, parse_threads};
 use super::output::print;
 use super::precision::Numerics;
 
@@ -20,6 +21,9 @@ pub(crate) struct Explain {
     /// Binds a dimension's name.
     #[arg(long, value_name = "NAME=N", value_parser = parse_binding)]
     bind: Vec<(Name, usize)>,
+    /// Threads whose measured choices are shown; every core by default.
+    #[arg(long, value_parser = parse_threads)]
+    threads: Option<usize>,
     #[command(flatten)]
     numerics: Numerics,
 }
@@ -28,7 +32,9 @@ impl Explain {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let script = Script::open(&self.model)?;
         let module = script.module(&script.outline()?.complete(&bindings(&self.bind))?)?;
-        let program = script.compile(&module, &self.numerics.options())?;
+        let options = self.numerics.options(machine::threads(self.threads));
+        let program = script.compile(&module, &options)?;
+        options.tuning.notes().iter().for_each(|note| eprintln!("note: {note}"));
         let Some(value) = &self.value else { return print(&explain::program(&program)) };
         let name = value.strip_prefix('%').unwrap_or(value);
         match explain::value(&program, name) {

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use kiln::Program;
 use kiln::pass::hoist::PREPARE;
 use kiln_ir::module::Role;
-use kiln_ir::{Module, Name};
+use kiln_ir::{Initializer, Module, Name};
 use kiln_rt::data::npy::read_npy;
 use kiln_rt::session::ProgramId;
 use kiln_rt::{Session, Tensor, Weights};
@@ -36,17 +36,29 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Gives the states of `program` their weights, or initial values from `seed`, loads all graphs and runs `@prepare`.
-    /// States that only `@prepare` uses are gone then.
+    /// Gives the states of `program` their values ([`initialize`]), loads all graphs and runs `@prepare`. States that
+    /// only `@prepare` uses are gone then. A note says which weights were not used.
     pub(crate) fn new(
         program: &Program,
-        seed: u64,
+        seed: Option<u64>,
         weights: Option<&Path>,
         threads: usize,
     ) -> Result<Machine, Failure> {
+        let (machine, unused) = Machine::quiet(program, seed, weights, threads)?;
+        note_unused(weights, &unused);
+        Ok(machine)
+    }
+
+    /// As [`Machine::new`], for the same weights again: names of those that were not used are returned.
+    pub(crate) fn quiet(
+        program: &Program,
+        seed: Option<u64>,
+        weights: Option<&Path>,
+        threads: usize,
+    ) -> Result<(Machine, Vec<String>), Failure> {
         let mut session = new_session(threads)?;
         let start = Instant::now();
-        initialize(&mut session, &program.module, seed, weights)?;
+        let unused = fill_states(&mut session, &program.module, seed, weights)?;
         let mut prepare_ms = milliseconds(start);
         let mut programs = IndexMap::new();
         for (name, compiled) in &program.graphs {
@@ -58,7 +70,7 @@ impl Machine {
             session.run_last(id, &[], &mut outputs)?;
             prepare_ms += milliseconds(start);
         }
-        Ok(Machine { session, programs, prepare_ms })
+        Ok((Machine { session, programs, prepare_ms }, unused))
     }
 
     /// The program of a graph.
@@ -73,20 +85,44 @@ pub(crate) fn new_session(threads: usize) -> Result<Session, Failure> {
     Session::new(threads).map_err(|error| Failure::Input(format!("cannot start {threads} threads: {error}")))
 }
 
-/// Gives the states of a module what a file of weights has for them, else their initial values from `seed`.
+/// Gives the states of a module what a file of weights has for them, else their initial values from `seed`, or 0. A seed
+/// also says where random draws begin, whatever the file has for that. A note says which weights were not used.
 pub(crate) fn initialize(
     session: &mut Session,
     module: &Module,
-    seed: u64,
+    seed: Option<u64>,
     weights: Option<&Path>,
 ) -> Result<(), Failure> {
-    let Some(path) = weights else { return Ok(session.initialize(module, seed)?) };
-    let fitted = Weights::open(path)?.fit(module)?;
-    session.initialize_with(module, seed, fitted.states)?;
-    if !fitted.unused.is_empty() {
-        eprintln!("note: {}: not used by this model: {}", path.display(), fitted.unused.join(", "));
-    }
+    let unused = fill_states(session, module, seed, weights)?;
+    note_unused(weights, &unused);
     Ok(())
+}
+
+/// The same without a word: returns the names of weights that were not used.
+fn fill_states(
+    session: &mut Session,
+    module: &Module,
+    seed: Option<u64>,
+    weights: Option<&Path>,
+) -> Result<Vec<String>, Failure> {
+    let initial = seed.unwrap_or(0);
+    let Some(path) = weights else {
+        session.initialize(module, initial)?;
+        return Ok(Vec::new());
+    };
+    let mut fitted = Weights::open(path)?.fit(module)?;
+    if seed.is_some() {
+        let draws = |name: &Name| module.states.get(name).is_some_and(|state| state.init == Initializer::Seed);
+        fitted.states.retain(|name, _| !draws(name));
+    }
+    session.initialize_with(module, initial, fitted.states)?;
+    Ok(fitted.unused)
+}
+
+fn note_unused(weights: Option<&Path>, unused: &[String]) {
+    if let Some(path) = weights.filter(|_| !unused.is_empty()) {
+        eprintln!("note: {}: not used by this model: {}", path.display(), unused.join(", "));
+    }
 }
 
 /// Milliseconds since `start`.

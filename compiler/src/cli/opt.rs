@@ -16,6 +16,7 @@ use kiln_ir::{Module, Name};
 
 use super::failure::Failure;
 use super::load::{Script, bindings, parse_binding};
+use super::machine;
 use super::output;
 use super::precision::Numerics;
 
@@ -124,7 +125,7 @@ impl Opt {
 
     /// Runs the passes and nothing after them.
     fn passes_only(&self, script: &Script, mut module: Module) -> Result<String, Failure> {
-        let options = Options { mode: self.mode(), ..self.numerics.options() };
+        let options = Options { mode: self.mode(), ..self.numerics.untuned() };
         let pipeline = match &self.passes {
             Some(passes) => Pipeline::parse(passes, &options).map_err(Failure::Usage)?,
             None => Pipeline::standard(options.mode),
@@ -157,7 +158,8 @@ impl Opt {
     /// Compiles to machine code and shows a stage after the passes.
     fn compiled(&self, script: &Script, module: &Module) -> Result<String, Failure> {
         let texts = Texts { clif: self.emit == Emit::Clif, asm: self.emit == Emit::Asm };
-        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..self.numerics.options() };
+        let options = self.numerics.options(machine::threads(None));
+        let options = Options { mode: self.mode(), passes: self.passes.clone(), texts, ..options };
         let mut text = String::new();
         let start = Instant::now();
         let compiled = kiln::compile::compile_observed(module, &options, &mut |step| self.observe(step, &mut text));

@@ -1,7 +1,12 @@
-//! `--precision` and `--memory-budget`, which every subcommand that compiles has.
+//! `--precision`, `--memory-budget` and `--tuned`, which every subcommand that compiles has.
+
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use kiln::tuning::cached::CachedChoices;
+use kiln::tuning::{Rounding, Tuning};
 use kiln::{Options, Precision};
+use kiln_rt::cache::Cache;
 
 use super::load::parse_bytes;
 
@@ -14,6 +19,19 @@ pub(crate) struct Numerics {
     /// Bytes that the arena of a graph may have, `64MiB`; what does not fit is computed twice, to the same bits.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory_budget: Option<u64>,
+    /// Choices that `kiln bench --tune` measured and cached to use; none with a memory budget.
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "exact")]
+    tuned: Tuned,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Tuned {
+    /// None: every choice is the cost model's.
+    Off,
+    /// Those that keep every bit.
+    Exact,
+    /// Also those that change how results are rounded, of `kiln bench --tune=bits`.
+    Bits,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -27,8 +45,23 @@ enum Level {
 }
 
 impl Numerics {
-    /// Options that differ from the default in this.
-    pub(crate) fn options(self) -> Options {
+    /// Options that differ from the default in this, to run on so many threads.
+    pub(crate) fn options(self, threads: usize) -> Options {
+        let rounding = match self.tuned {
+            Tuned::Off => None,
+            Tuned::Exact => Some(Rounding::Kept),
+            Tuned::Bits => Some(Rounding::Tuned),
+        };
+        // Where memory is what matters: panels that tiles share take more of it.
+        let rounding = rounding.filter(|_| self.memory_budget.is_none());
+        let table = rounding.zip(Cache::of_user());
+        let table = table.map(|(rounding, cache)| Arc::new(CachedChoices::new(&cache, threads, rounding)));
+        let tuning = table.filter(|table| table.is_there()).map(|table| Tuning::of(table)).unwrap_or_default();
+        Options { tuning, ..self.untuned() }
+    }
+
+    /// Options without measured choices.
+    pub(crate) fn untuned(self) -> Options {
         let precision = match self.precision {
             Level::Strict => Precision::Strict,
             Level::Default => Precision::Default,

@@ -44,9 +44,9 @@ pub(crate) struct Run {
     /// Runs with initial weights, to try things out.
     #[arg(long, conflicts_with = "weights")]
     random_weights: bool,
-    /// Seed of the initial weights.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Seed of what the model draws, and of the initial weights; without it draws go on where training stopped.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Threads; every core by default.
     #[arg(long, value_parser = parse_threads)]
     threads: Option<usize>,
@@ -83,8 +83,8 @@ impl Run {
                 learned.iter().take(3).map(|name| format!("@{name}")).collect::<Vec<_>>().join(", "),
             )));
         }
-        let program = script.compile(&module, &self.numerics.options())?;
         let threads = machine::threads(self.threads);
+        let program = script.compile(&module, &self.numerics.options(threads))?;
         let mut machine = Machine::new(&program, self.seed, self.weights.as_deref(), threads)?;
         let id = machine.program(&graph_name)?;
         let ordered: Vec<&Tensor> =

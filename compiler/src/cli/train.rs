@@ -113,7 +113,7 @@ impl Train {
             .try_for_each(|path| writable(path))?;
         let setup = self.setup(&script)?;
         let mut session = machine::new_session(machine::threads(self.threads))?;
-        machine::initialize(&mut session, &setup.module, setup.options.seed, self.weights.as_deref())?;
+        machine::initialize(&mut session, &setup.module, Some(setup.options.seed), self.weights.as_deref())?;
         let programs = setup.compile(&script, &mut session)?;
         listen(&setup.options.stop)?;
         let report = fit(&mut session, &programs, &setup.data, &setup.options, &mut Progress::default());
@@ -202,7 +202,7 @@ impl Train {
 impl Setup {
     /// Compiles step and eval for every size of batch that occurs, and loads them.
     fn compile(&self, script: &Script, session: &mut Session) -> Result<TrainPrograms, Failure> {
-        let options = self.numerics.options().for_training();
+        let options = self.numerics.options(session.threads()).for_training();
         training::load(session, &self.graphs, self.data.examples(), &self.options, |size, graphs| {
             script.compile(&self.bound(script, size, graphs)?, &options)
         })

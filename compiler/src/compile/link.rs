@@ -50,6 +50,7 @@ pub(super) fn assemble(
             let slots = linker.slots(kernel, nest, &homes);
             launches.push(Launch {
                 flops: work.flops,
+                forks: lowered.decision.as_ref().and_then(|decision| decision.choice.forks),
                 source: lowered.provenance.source.as_ref().map(ToString::to_string),
                 sites: lowered.checks.iter().map(site).collect(),
                 ..launch(nest, (entry, kernel), slots, work.bytes())
@@ -98,6 +99,7 @@ fn launch(nest: &LoopNest, (entry, kernel): (usize, &CompiledKernel), slots: Vec
         entry,
         slots,
         tiles: nest.tiles,
+        forks: None,
         scratch_bytes: kernel.scratch_bytes,
         flops: 0,
         bytes,
@@ -242,6 +244,7 @@ mod tests {
             entry: 0,
             slots: slots.iter().map(|&state| Slot::State(state)).collect(),
             tiles: 1,
+            forks: None,
             scratch_bytes: 0,
             flops: 0,
             bytes,

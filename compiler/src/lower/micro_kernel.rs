@@ -1,16 +1,13 @@
 //! What covers a contraction: the direct sum, or Winograd's minimal filtering, forwards or transposed, where that is
 //! faster and allowed.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use kiln_rt::kernels::{
-    self, ContractError, ContractPlan, ContractSpec, Kernels, Packed, Side, WinogradError, WinogradGradientPlan,
-    WinogradPlan,
+    self, ContractError, ContractPlan, ContractSpec, Kernels, Packed, Side, SumOrder, WinogradError,
+    WinogradGradientPlan, WinogradOrder, WinogradPlan,
 };
 
 use crate::compile::Precision;
+use crate::tuning::Way;
 
 /// Name by which nests call the contraction of one tile.
 pub const CONTRACT_TILES: &str = "contract_tiles";
@@ -61,32 +58,15 @@ pub enum MicroKernel {
     WinogradGradient(WinogradGradientPlan),
 }
 
-/// What a contraction was compiled to.
-type Made = Result<Vec<Arc<MicroKernel>>, ContractError>;
-
-/// The micro-kernels of a compilation. Contractions that are the same share plan and tables: a network repeats its
-/// blocks, and working out the tables is a good part of compiling it.
-pub struct MicroKernels<'a> {
-    /// The kernels of the level.
-    pub kernels: &'a Kernels,
-    precision: Precision,
-    made: RefCell<HashMap<ContractSpec, Made>>,
-}
-
-impl<'a> MicroKernels<'a> {
-    /// None yet.
-    pub fn new(kernels: &'a Kernels, precision: Precision) -> MicroKernels<'a> {
-        MicroKernels { kernels, precision, made: RefCell::default() }
-    }
-
-    /// The micro-kernels that together compute `spec`: one, or one per phase of a strided gradient.
-    ///
-    /// # Errors
-    /// [`ContractError`] when there are none.
-    pub fn of(&self, spec: &ContractSpec) -> Result<Vec<Arc<MicroKernel>>, ContractError> {
-        let make = || Ok(MicroKernel::of(spec, self.kernels, self.precision)?.into_iter().map(Arc::new).collect());
-        self.made.borrow_mut().entry(spec.clone()).or_insert_with(make).clone()
-    }
+/// What decides the bits of a micro-kernel, beside what it computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Of a sum of products.
+    Direct(SumOrder),
+    /// Of minimal filtering.
+    Winograd(WinogradOrder),
+    /// Of minimal filtering of a gradient.
+    WinogradGradient([usize; 5]),
 }
 
 /// One launch of a micro-kernel.
@@ -101,7 +81,12 @@ pub struct Stage {
 }
 
 impl MicroKernel {
-    fn of(spec: &ContractSpec, kernels: &Kernels, precision: Precision) -> Result<Vec<MicroKernel>, ContractError> {
+    /// Minimal filtering where the cost model wants it, or why it does not.
+    pub(super) fn winograd(
+        spec: &ContractSpec,
+        kernels: &Kernels,
+        precision: Precision,
+    ) -> (Option<MicroKernel>, Option<String>) {
         let mut declined = None;
         if precision != Precision::Strict {
             let made = [
@@ -110,17 +95,64 @@ impl MicroKernel {
             ];
             for made in made {
                 match made {
-                    Ok(kernel) => return Ok(vec![kernel]),
+                    Ok(kernel) => return (Some(kernel), None),
                     Err(WinogradError::Slower(estimate)) => declined = Some(estimate.to_string()),
                     Err(few @ WinogradError::Few(_)) => declined = Some(few.to_string()),
                     Err(_) => {}
                 }
             }
         }
-        let direct = |phase: &ContractSpec| {
-            ContractPlan::new(phase, kernels).map(|plan| MicroKernel::Direct(Box::new(plan), declined.clone()))
-        };
-        spec.phases().iter().map(direct).collect()
+        (None, declined)
+    }
+
+    pub(super) fn direct_sum(
+        spec: &ContractSpec,
+        kernels: &Kernels,
+        declined: &Option<String>,
+    ) -> Result<MicroKernel, ContractError> {
+        Ok(MicroKernel::Direct(Box::new(ContractPlan::new(spec, kernels)?), declined.clone()))
+    }
+
+    /// The kernel of a choice; `None` where the choice is none for this contraction.
+    pub(super) fn chosen(
+        spec: &ContractSpec,
+        kernels: &Kernels,
+        precision: Precision,
+        way: &Way,
+        declined: &Option<String>,
+    ) -> Option<MicroKernel> {
+        let winograd = precision != Precision::Strict;
+        match way {
+            Way::Direct(choice) => {
+                let plan = ContractPlan::with(spec, kernels, choice).ok()?;
+                Some(MicroKernel::Direct(Box::new(plan), declined.clone()))
+            }
+            Way::Winograd(choice) if winograd => {
+                WinogradPlan::with(spec, choice, kernels).ok().map(MicroKernel::Winograd)
+            }
+            Way::WinogradGradient(tile) if winograd => {
+                WinogradGradientPlan::long(spec, *tile, kernels).ok().map(MicroKernel::WinogradGradient)
+            }
+            Way::Winograd(_) | Way::WinogradGradient(_) | Way::Window(_) => None,
+        }
+    }
+
+    /// How it is computed.
+    pub fn way(&self) -> Way {
+        match self {
+            MicroKernel::Direct(plan, _) => Way::Direct(plan.choice()),
+            MicroKernel::Winograd(plan) => Way::Winograd(plan.choice()),
+            MicroKernel::WinogradGradient(plan) => Way::WinogradGradient(plan.tile()),
+        }
+    }
+
+    /// In which order it adds: two kernels of one contraction with equal orders compute equal bits.
+    pub fn order(&self) -> Order {
+        match self {
+            MicroKernel::Direct(plan, _) => Order::Direct(plan.order()),
+            MicroKernel::Winograd(plan) => Order::Winograd(plan.order()),
+            MicroKernel::WinogradGradient(plan) => Order::WinogradGradient(plan.order()),
+        }
     }
 
     /// The plan of sums of products, if it is one.

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use kiln_ir::graph::{Graph, Provenance, Value};
 use kiln_ir::types::DType;
-use kiln_rt::kernels::Kernels;
 use kiln_rt::kernels::window::{
     self, DepthwiseGradPlan, DepthwisePlan, PoolGradPlan, PoolGradSpec, PoolPlan, PoolSpec, WindowPlan,
 };
 
-use super::{BufferUse, Lowered, start_of};
+use super::{BufferUse, Lowered, MicroKernels, start_of};
 use crate::loops::build::depthwise::{DepthwiseForm, depthwise_form};
 use crate::loops::build::depthwise_grad::{DepthwiseGradForm, depthwise_grad_form};
 use crate::loops::build::pool::{PoolForm, pool_form};
@@ -36,8 +35,9 @@ pub(super) fn helper_address(name: &str) -> Option<usize> {
 }
 
 /// The kernel of a region whose planes a window kernel computes, if there is one.
-pub(super) fn lower(name: &str, region: &Graph, kernels: &Kernels, provenance: &Provenance) -> Option<Lowered> {
-    let call = Call::new(name, region);
+pub(super) fn lower(name: &str, region: &Graph, micro: &MicroKernels<'_>, provenance: &Provenance) -> Option<Lowered> {
+    let kernels = micro.kernels;
+    let call = Call::new(name, region, micro);
     let mut lowered = if let Some(form) = depthwise_form(region) {
         let form = form.ok()?;
         let plan = DepthwisePlan::new(&form.spec, kernels).ok()?;
@@ -108,16 +108,17 @@ fn pool_grad(mut call: Call<'_>, spec: &PoolGradSpec, operands: [Option<usize>; 
 struct Call<'a> {
     name: &'a str,
     region: &'a Graph,
+    micro: &'a MicroKernels<'a>,
     nest: NestBuilder,
     uses: Vec<BufferUse>,
     descriptor: Place,
 }
 
 impl<'a> Call<'a> {
-    fn new(name: &'a str, region: &'a Graph) -> Call<'a> {
+    fn new(name: &'a str, region: &'a Graph, micro: &'a MicroKernels<'a>) -> Call<'a> {
         let nest = NestBuilder::new(name);
         let descriptor = nest.buffer("descriptor", DType::U8, 64, Access::Read);
-        Call { name, region, nest, uses: vec![BufferUse::Window], descriptor }
+        Call { name, region, micro, nest, uses: vec![BufferUse::Window], descriptor }
     }
 
     /// A parameter of the region; null if there is none.
@@ -139,7 +140,15 @@ impl<'a> Call<'a> {
     }
 
     /// `in_place`: an operand over which the first result may be computed.
-    fn finish(self, helper: &str, args: Vec<Arg>, plan: WindowPlan, flops: usize, in_place: Option<usize>) -> Lowered {
+    fn finish(
+        self,
+        helper: &str,
+        args: Vec<Arg>,
+        mut plan: WindowPlan,
+        flops: usize,
+        in_place: Option<usize>,
+    ) -> Lowered {
+        let decision = self.micro.cut(&mut plan);
         let tile = Index::var(Var::TILE);
         let ends = [Arg::Int(tile.clone()), Arg::Int(tile + 1i64)];
         let args = std::iter::once(start_of(self.descriptor)).chain(args).chain(ends).collect();
@@ -154,6 +163,7 @@ impl<'a> Call<'a> {
             contractions: Vec::new(),
             window: Some(Arc::new(plan)),
             packs: Vec::new(),
+            decision,
             provenance: Provenance::default(),
         }
     }

@@ -41,6 +41,7 @@ use crate::lower::MicroKernels;
 use crate::memory::recompute::{Recomputed, within};
 use crate::memory::{self, chart};
 use crate::placement::{self, Placement};
+use crate::tuning::Tuning;
 
 /// The pass.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct Rematerialize {
     pub level: Level,
     /// How they may compute.
     pub precision: Precision,
+    /// Measured choices.
+    pub tuning: Tuning,
 }
 
 impl Pass for Rematerialize {
@@ -71,7 +74,7 @@ impl Rematerialize {
     /// The pass as the options want it.
     pub fn of(options: &Options) -> Rematerialize {
         let Options { memory_budget: budget, level, precision, .. } = *options;
-        Rematerialize { budget, level, precision }
+        Rematerialize { budget, level, precision, tuning: options.tuning.clone() }
     }
 
     /// The graph with second runs, if it does not fit without them.
@@ -113,7 +116,8 @@ impl Rematerialize {
             let help = "only kernels are planned: end the passes with `decompose,fuse,rematerialize`";
             vec![Diagnostic::error("memory.B2", message).help(help)]
         };
-        let kernels = Kernels::for_level(self.level).map(|kernels| MicroKernels::new(kernels, self.precision));
+        let kernels =
+            Kernels::for_level(self.level).map(|kernels| MicroKernels::new(kernels, self.precision, &self.tuning));
         arrange_nodes(graph, kernels.as_ref(), &memory::Options::default()).map_err(unplanned)
     }
 }

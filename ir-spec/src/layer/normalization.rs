@@ -71,5 +71,5 @@ impl LayerSpec for Dropout {
 /// The counter that every random op reads; a training step adds 1 to it.
 pub(crate) fn draw_counter(builder: &GraphBuilder) -> Tensor {
     let ty = TensorType::scalar(DType::I64);
-    builder.shared_state("rng", State { ty, role: Role::Counter, init: Initializer::Constant(0.0), source: None })
+    builder.shared_state("rng", State { ty, role: Role::Counter, init: Initializer::Seed, source: None })
 }

@@ -184,6 +184,7 @@ fn the_step_updates_running_statistics_and_the_evaluation_does_not() {
 fn random_ops_read_a_counter_that_the_step_advances() {
     let module = example("text_classifier.kiln");
     assert_eq!(module.states["rng"].role, Role::Counter);
+    assert_eq!(module.states["rng"].init, Initializer::Seed);
     let step = module.graph("step0").unwrap();
     let updated: Vec<&str> = step.updates().iter().map(|u| &*u.state).collect();
     assert_eq!(updated[updated.len() - 2..], ["step", "rng"]);

@@ -162,19 +162,20 @@ impl Lowering {
     }
 
     fn initializer(&mut self, item: &StateItem) -> Initializer {
-        const ATTRIBUTES: [(&str, &[&str]); 6] = [
+        const ATTRIBUTES: [(&str, &[&str]); 7] = [
             ("constant", &["value"]),
             ("uniform", &["low", "high"]),
             ("normal", &["mean", "deviation"]),
             ("glorot", &[]),
             ("he", &[]),
             ("fan_in", &["fan"]),
+            ("seed", &[]),
         ];
         let word = &*item.init.name;
         let Some((_, wanted)) = ATTRIBUTES.iter().find(|(name, _)| *name == word) else {
             let mut diagnostic = Diagnostic::error("name", format!("there is no initialiser `{word}`"));
             diagnostic.help = did_you_mean(word, ATTRIBUTES.iter().map(|(name, _)| *name))
-                .or_else(|| Some("constant uniform normal glorot he fan_in exist".to_owned()));
+                .or_else(|| Some("constant uniform normal glorot he fan_in seed exist".to_owned()));
             self.report(diagnostic, item.init.span);
             return Initializer::Glorot;
         };
@@ -209,6 +210,7 @@ impl Lowering {
             "uniform" => Initializer::Uniform { low: number("low"), high: number("high") },
             "normal" => Initializer::Normal { mean: number("mean"), deviation: number("deviation") },
             "he" => Initializer::He,
+            "seed" => Initializer::Seed,
             "fan_in" => {
                 let fan = number("fan");
                 if !(fan >= 0.0 && fan.fract() == 0.0) {

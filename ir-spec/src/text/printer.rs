@@ -267,6 +267,7 @@ fn initializer(state: &State) -> (&'static str, Vec<(&'static str, AttrValue)>) 
         }
         Initializer::Glorot => ("glorot", Vec::new()),
         Initializer::He => ("he", Vec::new()),
+        Initializer::Seed => ("seed", Vec::new()),
         Initializer::FanIn(fan) => ("fan_in", vec![("fan", AttrValue::Int(i64::try_from(fan).unwrap_or(i64::MAX)))]),
     }
 }

@@ -5,12 +5,13 @@
 //! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
 
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Shape};
+use super::choice::{self, ContractChoice, Extents, SumOrder};
 use super::drive::{contract_begin, contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
 use super::gather::{GatherTables, OutAxis, OutTables, Read, offsets_of};
 use super::shared::Flags;
 use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
-use super::tiling::{Columns, Product, Tiling, block_cost};
+use super::tiling::{Tiling, block_cost};
 use super::{Kernels, simd::Real};
 
 /// A compiled contraction: descriptor, its tables, and the sizes its caller must provide.
@@ -23,6 +24,18 @@ pub struct ContractPlan {
     element_bytes: usize,
     scratch_elements: usize,
     tables: Tables,
+    decision: Decision,
+}
+
+/// What was chosen among what.
+#[derive(Debug)]
+struct Decision {
+    choice: ContractChoice,
+    order: SumOrder,
+    /// The order of the plan that the cost model makes.
+    estimated: SumOrder,
+    extents: Extents,
+    blocks: Vec<Block>,
 }
 
 /// What the descriptor points into.
@@ -44,9 +57,26 @@ impl ContractPlan {
     /// # Errors
     /// [`ContractError`] when the spec is malformed or beyond the tables.
     pub fn new(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, ContractError> {
+        Self::choosing(spec, kernels, None)
+    }
+
+    /// As [`ContractPlan::new`], with a choice in place of the cost model's, as far as it is possible. Whoever must not
+    /// change bits asks [`ContractPlan::keeps_bits`].
+    ///
+    /// # Errors
+    /// As [`ContractPlan::new`].
+    pub fn with(spec: &ContractSpec, kernels: &Kernels, choice: &ContractChoice) -> Result<Self, ContractError> {
+        Self::choosing(spec, kernels, Some(choice))
+    }
+
+    fn choosing(
+        spec: &ContractSpec,
+        kernels: &Kernels,
+        choice: Option<&ContractChoice>,
+    ) -> Result<Self, ContractError> {
         match spec.element {
-            Element::F32 => Self::build(spec, kernels.f32, 4),
-            Element::F64 => Self::build(spec, kernels.f64, 8),
+            Element::F32 => Self::build(spec, kernels.f32, 4, choice),
+            Element::F64 => Self::build(spec, kernels.f64, 8, choice),
         }
     }
 
@@ -54,6 +84,7 @@ impl ContractPlan {
         spec: &ContractSpec,
         table: &'static super::abi::Table<T>,
         element_bytes: usize,
+        wanted: Option<&ContractChoice>,
     ) -> Result<Self, ContractError> {
         let (b, m, n) = (spec.batch.len(), spec.m.len(), spec.n.len());
         if spec.out_strides.len() != b + m + n {
@@ -74,10 +105,13 @@ impl ContractPlan {
         let out_m = OutAxis::new(&spec.m, strides(b, m))?;
         let out_n = OutAxis::new(&spec.n, strides(b + m, n))?;
         let Packed { left: left_packed, right: right_packed } = spec.packed;
-        let direct = choose_shape(table, (&out_m, left_packed), (&out_n, right_packed), sizes[3]);
-        let turned = choose_shape(table, (&out_n, right_packed), (&out_m, left_packed), sizes[3]);
-        let swapped = turned.cycles < direct.cycles;
-        let Choice { shape, mr, .. } = if swapped { turned } else { direct };
+        let operands = [(&out_m, left_packed), (&out_n, right_packed)];
+        let blocks = blocks(table, operands, sizes[3]);
+        let cheapest = blocks.iter().copied().reduce(|best, next| if next.cycles < best.cycles { next } else { best });
+        let cheapest = cheapest.ok_or(ContractError::Empty)?;
+        let wanted_block = wanted.and_then(|choice| blocks.iter().find(|block| choice::is_of(table, block, choice)));
+        let block = wanted_block.copied().unwrap_or(cheapest);
+        let Block { swapped, shape, last, mr, .. } = block;
 
         let side = |dims: std::ops::Range<usize>, extents: &[usize]| Read {
             batch: spec.batch.clone(),
@@ -93,7 +127,6 @@ impl ContractPlan {
         let (g, m, n, k) = (sizes[0], out_rows.len, out_columns.len, sizes[3]);
 
         let nr = table.shapes[shape].nr;
-        let last = last_shape(table, shape, n, mr);
         let mut tables = Tables {
             rows: GatherTables::new(rows.0, &rows.1, mr)?,
             columns: GatherTables::new(columns.0, &columns.1, nr)?,
@@ -104,14 +137,39 @@ impl ContractPlan {
                 (&out_columns, nr),
             )?,
         };
+        let by_operand = |rows: bool, columns: bool| {
+            let (left, right) = if swapped { (columns, rows) } else { (rows, columns) };
+            Packed { left, right }
+        };
+        let may_share = if spec.shares_panels {
+            by_operand(tables.rows.is_dense(rows.0), tables.columns.is_dense(columns.0))
+        } else {
+            Packed::default()
+        };
+        let (left, right) = if swapped { (n, m) } else { (m, n) };
+        let extents = Extents { g, left, right, k, packed: spec.packed, may_share };
+        let by_estimate = |block: &Block| {
+            let (choice, tiling) = extents.estimate(block, table.shapes[block.shape].nr);
+            (choice, tiling, extents.shares(&choice))
+        };
+        let order = |block: &Block, tiling: &Tiling| {
+            SumOrder::new(table, if block.swapped { (right, left) } else { (left, right) }, block, tiling)
+        };
+        let estimated = by_estimate(&cheapest);
+        let of_choice = wanted
+            .filter(|_| wanted_block.is_some())
+            .and_then(|choice| Some((*choice, extents.cut(&block, choice)?, extents.shares(choice))));
+        // Of a wish that cannot be had the block is left, and the cost model cuts that.
+        let (choice, tiling, columns_shared) =
+            of_choice.unwrap_or_else(|| if wanted_block.is_some() { by_estimate(&block) } else { estimated });
+        let decision = Decision {
+            choice,
+            order: order(&block, &tiling),
+            estimated: order(&cheapest, &estimated.1),
+            extents,
+            blocks,
+        };
         let (rows_packed, columns_packed) = (rows.2, columns.2);
-        let packer = if columns_packed { Columns::Packed } else { Columns::ByTile };
-        let mut product = Product { g, m, n, k, mr, nr, rows_packed, columns: packer };
-        if spec.shares_panels && tables.columns.is_dense(columns.0) && product.pays_to_share() {
-            product.columns = Columns::Shared;
-        }
-        let columns_shared = product.columns == Columns::Shared;
-        let tiling = product.tiling();
         tables.rows.packed = rows_packed;
         tables.columns.packed = columns_packed;
 
@@ -171,6 +229,7 @@ impl ContractPlan {
             element_bytes,
             scratch_elements: scratch_partial + align(partial),
             tables,
+            decision,
         })
     }
 
@@ -232,6 +291,32 @@ impl ContractPlan {
     /// The cut of the loop nest, in the micro-kernel's orientation.
     pub fn tiling(&self) -> &Tiling {
         &self.tiling
+    }
+
+    /// How it is computed, among all ways.
+    pub fn choice(&self) -> ContractChoice {
+        self.decision.choice
+    }
+
+    /// In which order its sums are added.
+    pub fn order(&self) -> SumOrder {
+        self.decision.order
+    }
+
+    /// Whether it computes the bits of [`ContractPlan::new`].
+    pub fn keeps_bits(&self) -> bool {
+        self.decision.order == self.decision.estimated
+    }
+
+    /// Other ways that may be faster, best first by estimate; those only that compute the same bits, unless
+    /// `rounding` may change. `kernels` are those of the plan.
+    pub fn alternatives(&self, kernels: &Kernels, rounding: bool) -> Vec<ContractChoice> {
+        let Decision { choice, order, extents, blocks, .. } = &self.decision;
+        let order = (!rounding).then_some(*order);
+        match self.element_bytes {
+            8 => choice::alternatives(kernels.f64, extents, blocks, choice, order),
+            _ => choice::alternatives(kernels.f32, extents, blocks, choice, order),
+        }
     }
 
     /// Elements of the output.
@@ -309,46 +394,56 @@ impl ContractPlan {
     }
 }
 
-/// A micro-kernel for one orientation, and the estimated cycles of the whole contraction with it.
-#[derive(Clone, Copy)]
-struct Choice {
-    cycles: f64,
-    shape: usize,
-    mr: usize,
+/// A register block in one orientation, and the estimated cycles of the whole contraction with it, but for those of tiles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub(super) cycles: f64,
+    /// Rows are those of the right operand.
+    pub(super) swapped: bool,
+    pub(super) shape: usize,
+    /// Of the last panel of columns.
+    pub(super) last: usize,
+    pub(super) mr: usize,
 }
 
-/// The cheapest shape for rows stored at `out_m` and vectors stored along `out_n`; each with whether it comes packed.
-fn choose_shape<T: Real>(
+/// All blocks, those first whose rows are the left operand's. Operands are given as what their free index is in the output,
+/// and whether they come packed.
+fn blocks<T: Real>(
     table: &super::abi::Table<T>,
-    (out_m, rows_packed): (&OutAxis<'_>, bool),
-    (out_n, columns_packed): (&OutAxis<'_>, bool),
+    [(out_m, left_packed), (out_n, right_packed)]: [(&OutAxis<'_>, bool); 2],
     k: usize,
-) -> Choice {
+) -> Vec<Block> {
     // Measured on Zen 5: packing sixteen lanes of one step, storing one run of one row.
     const PACK: f64 = 5.0;
     const STORE: f64 = 2.0;
     // One column of a block that is turned before it is stored.
     const TURN: f64 = 10.0;
-    let (m, n, k) = (out_m.len, out_n.len, k as f64);
-    let (row_breaks, column_breaks) = (out_m.breaks, out_n.breaks);
-    let straight = STORE * (column_breaks + n.div_ceil(GROUP)) as f64 * m as f64;
-    let turns = row_breaks == 0 && column_breaks + 1 == n;
-    let mut best = Choice { cycles: f64::INFINITY, shape: 0, mr: 1 };
-    for (shape, candidate) in table.shapes.iter().enumerate() {
+    let k = k as f64;
+    let breaks = [out_m.breaks, out_n.breaks];
+    let of = |swapped: bool, shape: usize| {
+        let candidate = &table.shapes[shape];
+        let (m, n) = if swapped { (out_n.len, out_m.len) } else { (out_m.len, out_n.len) };
+        let [row_breaks, column_breaks] = if swapped { [breaks[1], breaks[0]] } else { breaks };
+        let (rows_packed, columns_packed) =
+            if swapped { (right_packed, left_packed) } else { (left_packed, right_packed) };
+        let straight = STORE * (column_breaks + n.div_ceil(GROUP)) as f64 * m as f64;
+        let turns = row_breaks == 0 && column_breaks + 1 == n;
         let panels = m.div_ceil(candidate.rows.len());
         let mr = m.div_ceil(panels);
-        let last = table.shapes[last_shape(table, shape, n, mr)].vectors;
-        let sums = block_cost(m, mr, n.div_ceil(candidate.nr), candidate.vectors, last) as f64 / 2.0;
+        let last = last_shape(table, shape, n, mr);
+        let widest = table.shapes[last].vectors;
+        let sums = block_cost(m, mr, n.div_ceil(candidate.nr), candidate.vectors, widest) as f64 / 2.0;
         let groups = |len: usize, width: usize| len.div_ceil(width) * width.div_ceil(GROUP);
         let pack = |packed: bool, groups: usize| if packed { 0.0 } else { PACK * groups as f64 };
         let packs = pack(rows_packed, groups(m, mr)) + pack(columns_packed, groups(n, candidate.nr));
         let stores = if turns { straight.min(TURN * (n * panels) as f64) } else { straight };
-        let cycles = k * (sums + packs) + stores;
-        if cycles < best.cycles {
-            best = Choice { cycles, shape, mr };
-        }
-    }
-    best
+        Block { cycles: k * (sums + packs) + stores, swapped, shape, last, mr }
+    };
+    [false, true]
+        .into_iter()
+        .flat_map(|swapped| (0..table.shapes.len()).map(move |shape| (swapped, shape)))
+        .map(|(swapped, shape)| of(swapped, shape))
+        .collect()
 }
 
 /// The narrowest shape that holds the columns left for the last panel: 196 are six panels of 32 and four columns.

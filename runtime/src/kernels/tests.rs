@@ -2,6 +2,7 @@
 //! Every level against the definition: sums over loop points in f64.
 
 mod cases;
+mod choice;
 mod contract;
 mod depthwise;
 mod pool;

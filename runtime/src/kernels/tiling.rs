@@ -59,8 +59,8 @@ pub enum Columns {
 
 /// Row panels of one k block fit half of a 1 MiB second-level cache.
 const ROW_BLOCK: usize = 96 * 1024;
-/// Longest k block.
-const LONGEST_K: usize = 512;
+/// Longest k block, unless one is asked for.
+pub(super) const LONGEST_K: usize = 512;
 /// Shortest sum that is split.
 const SHORTEST_SPLIT: usize = 256;
 /// Counts that are tried along m, n and k.
@@ -69,6 +69,11 @@ const COUNTS: [usize; 13] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64];
 impl Product {
     /// The cheapest cut by estimated cycles.
     pub fn tiling(&self) -> Tiling {
+        self.counted_tiling().1
+    }
+
+    /// The same, with the counts along m, n and k that give it.
+    pub(super) fn counted_tiling(&self) -> ([usize; 3], Tiling) {
         let product = self.not_empty();
         let Product { mr, nr, m, n, k, .. } = product;
         let splits = k / SHORTEST_SPLIT;
@@ -76,8 +81,8 @@ impl Product {
         let fitting = m.saturating_mul(k.min(LONGEST_K)).div_ceil(ROW_BLOCK);
         let block = |extent: usize, size: usize| extent.div_ceil(size) * size;
         let (mc, nc) = (block(m, mr), block(n, nr));
-        let mut best =
-            (f64::INFINITY, Tiling { mr, nr, mc, nc, kc: k, k_chunk: k, m_tiles: 1, n_tiles: 1, k_splits: 1 });
+        let whole = Tiling { mr, nr, mc, nc, kc: k, k_chunk: k, m_tiles: 1, n_tiles: 1, k_splits: 1 };
+        let mut best = (f64::INFINITY, [1; 3], whole);
         for &k_splits in COUNTS.iter().take_while(|&&count| count <= splits.max(1)) {
             for m_tiles in COUNTS.into_iter().chain([fitting, fitting + fitting / 8 + 1]) {
                 // Rows would be packed again for each part of the columns.
@@ -86,12 +91,12 @@ impl Product {
                     let Some(tiling) = product.cut(m_tiles, n_tiles, k_splits) else { continue };
                     let cycles = product.cycles(&tiling);
                     if cycles < best.0 {
-                        best = (cycles, tiling);
+                        best = (cycles, [m_tiles, n_tiles, k_splits], tiling);
                     }
                 }
             }
         }
-        best.1
+        (best.1, best.2)
     }
 
     /// Whether it pays that tiles share column panels.
@@ -108,13 +113,21 @@ impl Product {
 
     /// The cut into so many tiles, or fewer where blocks do not come out even; `None` if a row block is too large.
     fn cut(&self, m_tiles: usize, n_tiles: usize, k_splits: usize) -> Option<Tiling> {
-        let Product { m, n, k, mr, nr, .. } = *self;
+        self.not_empty().cut_at(LONGEST_K, [m_tiles, n_tiles, k_splits])
+    }
+
+    /// The same, in k blocks of at most `longest`; whatever the numbers are, the cut is a valid one.
+    pub(super) fn cut_at(&self, longest: usize, counts: [usize; 3]) -> Option<Tiling> {
+        let Product { m, n, k, mr, nr, .. } = self.not_empty();
+        let [m_tiles, n_tiles, k_splits] = counts.map(|count| count.max(1));
+        let k_splits = k_splits.min(COUNTS[COUNTS.len() - 1]);
+        let longest = longest.clamp(16, 4 * LONGEST_K);
         let (row_panels, column_panels) = (m.div_ceil(mr), n.div_ceil(nr));
         let (m_tiles, n_tiles) = (m_tiles.min(row_panels), n_tiles.min(column_panels));
         let mc = row_panels.div_ceil(m_tiles) * mr;
         let nc = column_panels.div_ceil(n_tiles) * nr;
         let chunk = if k_splits == 1 { k } else { k.div_ceil(k_splits).next_multiple_of(16) };
-        let blocks = chunk.div_ceil(LONGEST_K);
+        let blocks = chunk.div_ceil(longest);
         let kc = if blocks == 1 { chunk } else { chunk.div_ceil(blocks).next_multiple_of(16) };
         // Panels packed ahead are cut at multiples of kc: splits begin at such.
         let k_chunk = if k_splits == 1 { k } else { kc * blocks };
@@ -124,7 +137,7 @@ impl Product {
     }
 
     /// Estimated cycles, but for those of the multiply-adds, which no cut changes.
-    fn cycles(&self, t: &Tiling) -> f64 {
+    pub(super) fn cycles(&self, t: &Tiling) -> f64 {
         // Per element, measured on Zen 5: packing, streaming panels through the second-level cache beside the
         // arithmetic, storing and adding a partial sum; per tile, its start.
         const PACK: f64 = 0.4;

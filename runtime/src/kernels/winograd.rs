@@ -64,7 +64,7 @@ pub enum WinogradError {
 }
 
 /// Size of the output tiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WinogradTile {
     /// F(2 x 2, 3 x 3)
     Two,
@@ -79,6 +79,24 @@ impl WinogradTile {
             Self::Four => 4,
         }
     }
+}
+
+/// One way to compute a Winograd convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WinogradChoice {
+    /// Size of the output tiles, which decides the bits.
+    pub tile: WinogradTile,
+    /// Groups of sixteen tiles in a block.
+    pub groups: usize,
+    /// Parts of the outputs, each a tile of the launch; if there are several, the input is transformed once for all.
+    pub parts: usize,
+}
+
+/// In which order a plan adds: plans of one convolution that have equal orders compute equal bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WinogradOrder {
+    tile: usize,
+    chained: Option<usize>,
 }
 
 /// A compiled Winograd convolution: descriptor, and the sizes its caller must provide.
@@ -96,8 +114,25 @@ impl WinogradPlan {
     /// # Errors
     /// [`WinogradError`] says what the spec is not.
     pub fn new(spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) -> Result<Self, WinogradError> {
+        Self::build(spec, tile, None, kernels)
+    }
+
+    /// As [`WinogradPlan::new`], cut as `choice` says, as far as that is possible.
+    ///
+    /// # Errors
+    /// As [`WinogradPlan::new`].
+    pub fn with(spec: &ContractSpec, choice: &WinogradChoice, kernels: &Kernels) -> Result<Self, WinogradError> {
+        Self::build(spec, choice.tile, Some((choice.groups, choice.parts)), kernels)
+    }
+
+    fn build(
+        spec: &ContractSpec,
+        tile: WinogradTile,
+        wish: Option<(usize, usize)>,
+        kernels: &Kernels,
+    ) -> Result<Self, WinogradError> {
         let shape = shape_of(spec)?;
-        let blocks = Blocks::new(&shape, tile.size(), kernels.f32);
+        let blocks = Blocks::new(&shape, tile.size(), kernels.f32, wish);
         let descriptor = WinogradDescriptor {
             shape,
             blocks,
@@ -108,6 +143,41 @@ impl WinogradPlan {
         let kernel = format!("winograd{}-{}-{}x{}", tile.size(), kernels.f32.name, blocks.mr, blocks.nr);
         let multiply_adds = [&spec.batch, &spec.m, &spec.n, &spec.k].into_iter().flatten().map(|&e| e as u64).product();
         Ok(Self { descriptor: Box::new(descriptor), kernel, multiply_adds })
+    }
+
+    /// How it is computed.
+    pub fn choice(&self) -> WinogradChoice {
+        let b = &self.descriptor.blocks;
+        let tile = if b.m == 2 { WinogradTile::Two } else { WinogradTile::Four };
+        WinogradChoice { tile, groups: b.groups, parts: b.output_parts }
+    }
+
+    /// In which order it adds.
+    pub fn order(&self) -> WinogradOrder {
+        let (b, shape) = (&self.descriptor.blocks, &self.descriptor.shape);
+        WinogradOrder { tile: b.m, chained: b.chained(shape.outputs, self.descriptor.table) }
+    }
+
+    /// Other ways that add in the same order, and that differ.
+    pub fn alternatives(&self) -> Vec<WinogradChoice> {
+        let (b, table) = (&self.descriptor.blocks, self.descriptor.table);
+        let mut found = Vec::new();
+        for groups in [1, 2, 3, 4, 6, 8] {
+            for parts in [1, 2, 3, 4, 6, 8] {
+                let other = Blocks::new(&self.descriptor.shape, b.m, table, Some((groups, parts)));
+                let order = other.chained(self.descriptor.shape.outputs, table) == self.order().chained;
+                if order && other != *b && found.iter().all(|(_, blocks)| *blocks != other) {
+                    found.push((WinogradChoice { groups, parts, ..self.choice() }, other));
+                }
+            }
+        }
+        // Likely ones first: as many tiles of the launch as now.
+        let tiles = |b: &Blocks| (b.blocks * b.output_parts) as f64;
+        found.sort_by(|x, y| {
+            let far = |blocks: &Blocks| (tiles(blocks) / tiles(b)).ln().abs();
+            far(&x.1).total_cmp(&far(&y.1))
+        });
+        found.into_iter().map(|(choice, _)| choice).collect()
     }
 
     /// Multiply-adds of the sums that it replaces.

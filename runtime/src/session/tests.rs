@@ -106,6 +106,7 @@ fn launch(entry: usize, slots: Vec<Slot>, tiles: u64) -> Launch {
         entry,
         slots,
         tiles,
+        forks: None,
         scratch_bytes: TILE * 4,
         // Large, so that every launch is forked.
         flops: 1 << 40,

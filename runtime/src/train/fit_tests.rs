@@ -56,6 +56,7 @@ fn executable(batch: usize, rate: f32) -> Executable {
         entry: 0,
         slots,
         tiles: 1,
+        forks: None,
         scratch_bytes: 0,
         flops: 0,
         bytes: 0,

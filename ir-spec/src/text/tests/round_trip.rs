@@ -266,6 +266,7 @@ fn every_role_and_initialiser_survives() {
         Initializer::Glorot,
         Initializer::He,
         Initializer::FanIn(1 << 40),
+        Initializer::Seed,
     ];
     let mut whole = Module::default();
     for role in Role::ALL {

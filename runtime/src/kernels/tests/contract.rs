@@ -15,19 +15,19 @@ pub(super) fn levels() -> Vec<&'static Kernels> {
 }
 
 /// 64-byte aligned bytes.
-fn buffer(bytes: usize) -> Vec<[u64; 8]> {
+pub(super) fn buffer(bytes: usize) -> Vec<[u64; 8]> {
     // Filled with NaN: nothing may depend on what scratch holds.
     vec![[u64::MAX; 8]; bytes.div_ceil(64)]
 }
 
-fn to_bytes(values: &[f64], element: Element) -> Vec<u8> {
+pub(super) fn to_bytes(values: &[f64], element: Element) -> Vec<u8> {
     match element {
         Element::F32 => values.iter().flat_map(|x| (*x as f32).to_ne_bytes()).collect(),
         Element::F64 => values.iter().flat_map(|x| x.to_ne_bytes()).collect(),
     }
 }
 
-fn from_bytes(bytes: &[u8], element: Element) -> Vec<f64> {
+pub(super) fn from_bytes(bytes: &[u8], element: Element) -> Vec<f64> {
     match element {
         Element::F32 => bytes.chunks_exact(4).map(|b| f64::from(f32::from_ne_bytes(b.try_into().unwrap()))).collect(),
         Element::F64 => bytes.chunks_exact(8).map(|b| f64::from_ne_bytes(b.try_into().unwrap())).collect(),

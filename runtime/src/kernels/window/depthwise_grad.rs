@@ -89,6 +89,16 @@ impl DepthwiseGradPlan {
         self.descriptor.tile.min(spec.filters) * (spec.planes / spec.filters)
     }
 
+    /// Cuts the filters into about so many tiles.
+    pub fn cut(&mut self, tiles: u64) {
+        self.descriptor.tile = self.descriptor.spec.filters.div_ceil(tiles.max(1) as usize).max(1);
+    }
+
+    /// What it computes, as text.
+    pub fn spec(&self) -> String {
+        format!("{:?}", self.descriptor.spec)
+    }
+
     /// Level, op, kernel and stride, such as `avx512-depthwise-grad-3x3-s1`.
     pub fn kernel(&self) -> &str {
         &self.kernel

@@ -49,6 +49,26 @@ impl WindowPlan {
         }
     }
 
+    /// Cuts the planes into about so many tiles, which changes no bit.
+    pub fn cut(&mut self, tiles: u64) {
+        match self {
+            Self::Depthwise(plan) => plan.cut(tiles),
+            Self::DepthwiseGrad(plan) => plan.cut(tiles),
+            Self::Pool(plan) => plan.cut(tiles),
+            Self::PoolGrad(plan) => plan.cut(tiles),
+        }
+    }
+
+    /// What it computes: equal texts, equal kernels.
+    pub fn spec(&self) -> String {
+        match self {
+            Self::Depthwise(plan) => plan.spec(),
+            Self::DepthwiseGrad(plan) => plan.spec(),
+            Self::Pool(plan) => plan.spec(),
+            Self::PoolGrad(plan) => plan.spec(),
+        }
+    }
+
     /// Level, op, window and stride, such as `avx512-depthwise-3x3-s1`.
     pub fn kernel(&self) -> &str {
         match self {
@@ -76,6 +96,16 @@ macro_rules! queries {
         /// Planes of one tile.
         pub fn planes_per_tile(&self) -> usize {
             self.descriptor.tile.min(self.descriptor.spec.planes)
+        }
+
+        /// Cuts the planes into about so many tiles.
+        pub fn cut(&mut self, tiles: u64) {
+            self.descriptor.tile = self.descriptor.spec.planes.div_ceil(tiles.max(1) as usize).max(1);
+        }
+
+        /// What it computes, as text.
+        pub fn spec(&self) -> String {
+            format!("{:?}", self.descriptor.spec)
         }
 
         /// Level, op, window and stride, such as `avx512-max-pool-3x3-s2`.

@@ -1,6 +1,7 @@
 //! Block sizes from shapes: never from thread counts, so that results are the same everywhere.
 
 use super::super::abi::{GROUP, Table};
+use super::super::tile::chains;
 use super::shape::Shape;
 
 /// Most groups of a block: bounds the geometry on the stack.
@@ -51,7 +52,8 @@ const FAR: usize = 4 << 20;
 const OUTPUT_BLOCK: usize = 64;
 
 impl Blocks {
-    pub(super) fn new(shape: &Shape, m: usize, table: &Table<f32>) -> Blocks {
+    /// The blocks of a shape; `wish` are groups of a block and parts of the outputs, in place of those that follow from it.
+    pub(super) fn new(shape: &Shape, m: usize, table: &Table<f32>, wish: Option<(usize, usize)>) -> Blocks {
         let wide = 0;
         let nr = table.shapes[wide].nr;
         let narrow = table.shapes.iter().position(|s| s.nr == GROUP).unwrap_or(wide);
@@ -64,7 +66,10 @@ impl Blocks {
         let weights_len = positions * weights_position;
         // Weights that no cache holds are read once for as many tiles as possible; threads then share the outputs.
         let (most, wanted) = if far(weights_len) { (MOST_GROUPS, 1) } else { (NEAR_GROUPS, WANTED) };
-        let blocks = all_groups.div_ceil(most).max(wanted.min(all_groups.div_ceil(2)));
+        let blocks = match wish {
+            Some((groups, _)) => all_groups.div_ceil(groups.clamp(1, MOST_GROUPS)),
+            None => all_groups.div_ceil(most).max(wanted.min(all_groups.div_ceil(2))),
+        };
         let groups = all_groups.div_ceil(blocks);
         let blocks = all_groups.div_ceil(groups);
 
@@ -74,7 +79,8 @@ impl Blocks {
         let panels = shape.outputs.div_ceil(mr);
         // A tile of a single panel would spend its time fetching the input. Few panels do not come out even: five parts of
         // them keep two threads only three quarters busy.
-        let output_parts = (2 * WANTED).div_ceil(blocks).min(panels.div_ceil(2)).max(1);
+        let parts = wish.map_or((2 * WANTED).div_ceil(blocks).min(panels.div_ceil(2)), |(_, parts)| parts.min(panels));
+        let output_parts = parts.max(1);
         let output_part = panels.div_ceil(output_parts) * mr;
         let output_parts = shape.outputs.div_ceil(output_part);
         let in_part = output_part / mr;
@@ -108,6 +114,14 @@ impl Blocks {
             sums_position,
             sums_len: positions * sums_position,
         }
+    }
+
+    /// Groups of a block, if the order of sums depends on it: where a register block keeps several sums of each element.
+    pub(super) fn chained(&self, outputs: usize, table: &Table<f32>) -> Option<usize> {
+        let kept = |rows: usize, shape: usize| rows > 0 && chains(rows, table.shapes[shape].vectors) > 1;
+        let rows = [self.mr.min(outputs), outputs % self.mr];
+        let any = rows.iter().any(|&rows| kept(rows, self.wide) || kept(rows, self.narrow));
+        any.then_some(self.groups)
     }
 
     /// Whether the transformed weights come from memory each time.

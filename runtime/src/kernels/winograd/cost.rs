@@ -93,7 +93,7 @@ impl WinogradEstimate {
         let ahead = if shape.weights_left { spec.packed.left } else { spec.packed.right };
         let rates = Rates::of(kernels.level);
         let tile = |tile: WinogradTile| {
-            let blocks = Blocks::new(&shape, tile.size(), kernels.f32);
+            let blocks = Blocks::new(&shape, tile.size(), kernels.f32, None);
             winograd(&shape, &blocks, &rates, ahead)
         };
         Ok(Self { direct: direct(&shape, &rates), two: tile(WinogradTile::Two), four: tile(WinogradTile::Four) })

@@ -68,11 +68,30 @@ impl WinogradGradientPlan {
     /// # Errors
     /// [`WinogradError`], or the estimates if the direct sum is faster.
     pub fn choose(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, WinogradError> {
-        const FEW: usize = 1024;
         let estimate = WinogradEstimate::of_gradient(spec, kernels)?;
         let tile = estimate.best().ok_or(WinogradError::Slower(estimate))?;
+        Self::long(spec, tile, kernels)
+    }
+
+    /// As [`WinogradGradientPlan::new`], for a sum that is long.
+    ///
+    /// # Errors
+    /// [`WinogradError`], [`WinogradError::Few`] among them.
+    pub fn long(spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) -> Result<Self, WinogradError> {
+        const FEW: usize = 1024;
         let positions = spec.k.iter().product();
         if positions < FEW { Err(WinogradError::Few(positions)) } else { Self::new(spec, tile, kernels) }
+    }
+
+    /// Size of its tiles.
+    pub fn tile(&self) -> WinogradTile {
+        if self.descriptor.cut.m == 2 { WinogradTile::Two } else { WinogradTile::Four }
+    }
+
+    /// What decides the bits: tile, strips of a chunk, chunks of a partial sum, rows and columns of the register block.
+    pub fn order(&self) -> [usize; 5] {
+        let cut = &self.descriptor.cut;
+        [cut.m, cut.chunk, cut.split_chunks, cut.mr, cut.nr]
     }
 
     /// Multiply-adds of the sums that it replaces.

@@ -15,16 +15,16 @@ pub(in super::super) struct Cut {
     pub(super) rows: usize,
     pub(super) strips: usize,
     /// Strips of a chunk, and chunks.
-    pub(super) chunk: usize,
+    pub(in super::super) chunk: usize,
     pub(super) chunks: usize,
     /// Partial sums, and chunks of one.
     pub(in super::super) splits: usize,
-    pub(super) split_chunks: usize,
+    pub(in super::super) split_chunks: usize,
     /// A launch of its own transforms everything once; otherwise tiles transform what they multiply.
     pub(in super::super) shared: bool,
     /// Rows and columns of the register block, and the shapes for whole and for narrow panels.
-    pub(super) mr: usize,
-    pub(super) nr: usize,
+    pub(in super::super) mr: usize,
+    pub(in super::super) nr: usize,
     pub(super) wide: usize,
     pub(super) narrow: usize,
     /// Groups of sixteen outputs and of sixteen channels, in all and of one tile of the launch.
