@@ -160,13 +160,24 @@ fn contraction(
             continue;
         }
         let mut call = Call { region, form, phase, plan, panels: [None; 2] };
+        let mut end = plan.partial_bytes().next_multiple_of(64);
         for side in [Side::Left, Side::Right].into_iter().filter(|&side| plan.packed().side(side)) {
             let pack = Pack { operand: call.operand(side), side, plan: plan.clone() };
-            packs.push(pack);
-            call.panels[side.code() as usize] = Some(BufferUse::Packed(packs.len() - 1));
+            call.panels[side.code() as usize] = Some(if form.spec.packed.side(side) {
+                packs.push(pack);
+                BufferUse::Packed(packs.len() - 1)
+            } else {
+                // Weights of a Winograd convolution are transformed in every run that may change them.
+                let panels = BufferUse::Workspace(end);
+                end += plan.packed_bytes(side).next_multiple_of(64);
+                let from = region.value(region.params()[pack.operand].value);
+                let nest = self::pack(&format!("{name}{}", plan.pack_stage(side).suffix), &pack, &from.ty);
+                launches.push((nest, vec![BufferUse::Descriptor(phase), BufferUse::Operand(pack.operand), panels]));
+                panels
+            });
         }
         // Phases run one after the other and share it.
-        workspace_bytes = workspace_bytes.max(plan.partial_bytes());
+        workspace_bytes = workspace_bytes.max(end);
         launches.extend(plan.stages().into_iter().map(|stage| call.nest(&name, stage)));
     }
     let flops = plans.iter().map(|plan| 2 * plan.multiply_adds()).sum();

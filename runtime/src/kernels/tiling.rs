@@ -61,6 +61,9 @@ pub enum Columns {
 const ROW_BLOCK: usize = 96 * 1024;
 /// Longest k block, unless one is asked for.
 pub(super) const LONGEST_K: usize = 512;
+/// Row panels that make tiles enough by themselves: five tiles of 64 rows kept one of two threads waiting for a fifth of the
+/// time.
+const ENOUGH_PANELS: usize = 16;
 /// Shortest sum that is split.
 const SHORTEST_SPLIT: usize = 256;
 /// Counts that are tried along m, n and k.
@@ -85,8 +88,9 @@ impl Product {
         let mut best = (f64::INFINITY, [1; 3], whole);
         for &k_splits in COUNTS.iter().take_while(|&&count| count <= splits.max(1)) {
             for m_tiles in COUNTS.into_iter().chain([fitting, fitting + fitting / 8 + 1]) {
-                // Rows would be packed again for each part of the columns.
-                let most = if self.columns == Columns::Shared { 1 } else { usize::MAX };
+                // Rows are packed again for each part of the columns: where they give tiles enough, there is one part.
+                let enough = self.columns == Columns::Shared && m.div_ceil(mr) >= ENOUGH_PANELS;
+                let most = if enough { 1 } else { usize::MAX };
                 for n_tiles in COUNTS.into_iter().take_while(|&count| count <= most) {
                     let Some(tiling) = product.cut(m_tiles, n_tiles, k_splits) else { continue };
                     let cycles = product.cycles(&tiling);
