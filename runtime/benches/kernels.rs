@@ -83,7 +83,7 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
     let mut panels = vec![[0u64; 8]; plan.packed_bytes(Side::Right).max(plan.packed_bytes(Side::Left)) / 64 + 2];
     let (mut left_at, mut right_at) = (left.as_ptr().cast::<u8>(), right.as_ptr().cast::<u8>());
     for (packed, side, at) in
-        [(spec.packed.left, Side::Left, &mut left_at), (spec.packed.right, Side::Right, &mut right_at)]
+        [(plan.packed().left, Side::Left, &mut left_at), (plan.packed().right, Side::Right, &mut right_at)]
     {
         if packed {
             let to = aligned(&mut panels);

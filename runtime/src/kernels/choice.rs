@@ -4,7 +4,7 @@
 use super::abi::{Shape, Table};
 use super::contract::Block;
 use super::simd::Real;
-use super::spec::Packed;
+use super::spec::{Packed, Side};
 use super::tile::chains;
 use super::tiling::{Columns, LONGEST_K, Product, Tiling};
 
@@ -20,7 +20,8 @@ pub struct ContractChoice {
     pub tiles: [usize; 3],
     /// Longest k block.
     pub k_block: usize,
-    /// The operand that is packed once for all tiles, which share its panels: only that of the columns can be.
+    /// Operands that are packed once for all tiles: rows in a pass before them, columns by the tiles themselves, which share
+    /// panels. Those that come as panels are not counted.
     pub ahead: Packed,
 }
 
@@ -59,54 +60,65 @@ pub(super) struct Extents {
     pub(super) k: usize,
     /// Operands that come as panels.
     pub(super) packed: Packed,
-    /// Operands whose panels tiles may share.
-    pub(super) may_share: Packed,
+    /// Operands that may be packed once for all tiles.
+    pub(super) may_pack: Packed,
 }
 
 impl Extents {
-    /// The product for a register block, whose tiles share column panels or do not.
-    pub(super) fn product(&self, block: &Block, nr: usize, shared: bool) -> Product {
+    /// The product for a register block, with these operands packed once for all tiles.
+    pub(super) fn product(&self, block: &Block, nr: usize, ahead: Packed) -> Product {
         let Extents { g, left, right, k, .. } = *self;
         let (m, n) = if block.swapped { (right, left) } else { (left, right) };
         let (rows_packed, columns_packed) = turned(self.packed, block.swapped);
-        let columns = match (columns_packed, shared) {
+        let (rows_ahead, columns_shared) = turned(ahead, block.swapped);
+        let columns = match (columns_packed, columns_shared) {
             (true, _) => Columns::Packed,
             (false, true) => Columns::Shared,
             (false, false) => Columns::ByTile,
         };
-        Product { g, m, n, k, mr: block.mr, nr, rows_packed, columns }
+        Product { g, m, n, k, mr: block.mr, nr, rows_packed: rows_packed | rows_ahead, columns }
     }
 
     /// What the cost model does with a register block.
     pub(super) fn estimate(&self, block: &Block, nr: usize) -> (ContractChoice, Tiling) {
         let swapped = block.swapped;
-        let shared = self.may_share(swapped) && self.product(block, nr, false).pays_to_share();
-        let (tiles, tiling) = self.product(block, nr, shared).counted_tiling();
-        (ContractChoice { swapped, columns: nr, tiles, k_block: LONGEST_K, ahead: of_columns(swapped, shared) }, tiling)
+        let of = |ahead: Packed| {
+            let product = self.product(block, nr, ahead);
+            let (tiles, tiling) = product.counted_tiling();
+            let cycles = product.cycles(&tiling) + passes(&product, ahead, swapped);
+            (cycles, ContractChoice { swapped, columns: nr, tiles, k_block: LONGEST_K, ahead }, tiling)
+        };
+        let none = of(Packed::default());
+        let best = self.packings().skip(1).map(of).fold(none, |best, next| if next.0 < best.0 { next } else { best });
+        (best.1, best.2)
     }
 
     /// The tiling of a choice; `None` if the block's panels would be too large.
     pub(super) fn cut(&self, block: &Block, choice: &ContractChoice) -> Option<Tiling> {
-        self.product(block, choice.columns, self.shares(choice)).cut_at(choice.k_block, choice.tiles)
+        self.product(block, choice.columns, self.with(choice.ahead)).cut_at(choice.k_block, choice.tiles)
     }
 
-    /// Whether tiles share column panels with this choice.
-    pub(super) fn shares(&self, choice: &ContractChoice) -> bool {
-        turned(choice.ahead, choice.swapped).1 && self.may_share(choice.swapped)
+    /// Those of `ahead` that may be.
+    pub(super) fn with(&self, ahead: Packed) -> Packed {
+        let [left, right] = [(ahead.left, Side::Left), (ahead.right, Side::Right)]
+            .map(|(wanted, side)| wanted && self.may_pack.side(side) && !self.packed.side(side));
+        Packed { left, right }
     }
 
-    fn may_share(&self, swapped: bool) -> bool {
-        turned(self.may_share, swapped).1 && !turned(self.packed, swapped).1
+    fn packings(&self) -> impl Iterator<Item = Packed> + use<> {
+        let extents = *self;
+        let all = [false, true].into_iter().flat_map(|left| [false, true].map(|right| Packed { left, right }));
+        all.filter(move |&packed| extents.with(packed) == packed)
     }
 }
 
-/// What is true of the operand of the columns, said of left and right.
-fn of_columns(swapped: bool, shared: bool) -> Packed {
-    Packed { left: shared && swapped, right: shared && !swapped }
+/// Estimated cycles of the passes before the tiles.
+fn passes(product: &Product, ahead: Packed, swapped: bool) -> f64 {
+    if turned(ahead, swapped).0 { product.row_pass() } else { 0.0 }
 }
 
 /// Rows and columns of what is said of left and right, or the other way round.
-fn turned(packed: Packed, swapped: bool) -> (bool, bool) {
+pub(super) fn turned(packed: Packed, swapped: bool) -> (bool, bool) {
     if swapped { (packed.right, packed.left) } else { (packed.left, packed.right) }
 }
 
@@ -128,7 +140,7 @@ struct Candidate {
     cycles: f64,
     choice: ContractChoice,
     tiling: Tiling,
-    shared: bool,
+    ahead: Packed,
 }
 
 impl Candidate {
@@ -137,8 +149,8 @@ impl Candidate {
         kind(&self.choice) == kind(&other.choice)
     }
 
-    fn comes_to(&self, swapped: bool, tiling: &Tiling, shared: bool) -> bool {
-        self.choice.swapped == swapped && self.tiling == *tiling && self.shared == shared
+    fn comes_to(&self, swapped: bool, tiling: &Tiling, ahead: Packed) -> bool {
+        self.choice.swapped == swapped && self.tiling == *tiling && self.ahead == ahead
     }
 }
 
@@ -160,8 +172,9 @@ pub(super) fn alternatives<T: Real>(
     let current = current.and_then(|block| extents.cut(block, chosen));
     let mut kept: Vec<Candidate> = Vec::new();
     for one in candidates.into_iter().take_while(|one| one.cycles <= HOPELESS * best) {
-        let is_current = current.is_some_and(|tiling| one.comes_to(chosen.swapped, &tiling, extents.shares(chosen)));
-        let again = kept.iter().any(|other| one.comes_to(other.choice.swapped, &other.tiling, other.shared));
+        let is_current =
+            current.is_some_and(|tiling| one.comes_to(chosen.swapped, &tiling, extents.with(chosen.ahead)));
+        let again = kept.iter().any(|other| one.comes_to(other.choice.swapped, &other.tiling, other.ahead));
         let alike = kept.iter().filter(|other| one.is_like(other)).count();
         if !is_current && !again && alike < OF_A_KIND && kept.len() < MOST {
             kept.push(one);
@@ -182,17 +195,17 @@ fn candidates<T: Real>(
     let (swapped, columns) = (block.swapped, shape.nr);
     let sizes = if swapped { (extents.right, extents.left) } else { (extents.left, extents.right) };
     let mut found = Vec::new();
-    for shared in [false, true].into_iter().filter(|&shared| !shared || extents.may_share(swapped)) {
-        let ahead = of_columns(swapped, shared);
-        let product = extents.product(block, columns, shared);
+    for ahead in extents.packings() {
+        let product = extents.product(block, columns, ahead);
+        let passes = passes(&product, ahead, swapped);
         let counts = TILES.iter().flat_map(|&m| TILES.iter().map(move |&n| (m, n)));
         let counts = counts.flat_map(|(m, n)| splits.iter().map(move |&k| [m, n, k]));
         for (tiles, k_block) in counts.flat_map(|tiles| K_BLOCKS.map(|k_block| (tiles, k_block))) {
             let Some(tiling) = product.cut_at(k_block, tiles) else { continue };
             if order.is_none_or(|order| order == SumOrder::new(table, sizes, block, &tiling)) {
-                let cycles = block.cycles + product.cycles(&tiling);
+                let cycles = block.cycles + product.cycles(&tiling) + passes;
                 let choice = ContractChoice { swapped, columns, tiles, k_block, ahead };
-                found.push(Candidate { cycles, choice, tiling, shared });
+                found.push(Candidate { cycles, choice, tiling, ahead });
             }
         }
     }

@@ -5,7 +5,7 @@
 //! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
 
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Shape};
-use super::choice::{self, ContractChoice, Extents, SumOrder};
+use super::choice::{self, ContractChoice, Extents, SumOrder, turned};
 use super::drive::{contract_begin, contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
 use super::gather::{GatherTables, OutAxis, OutTables, Read, offsets_of};
@@ -141,16 +141,15 @@ impl ContractPlan {
             let (left, right) = if swapped { (columns, rows) } else { (rows, columns) };
             Packed { left, right }
         };
-        let may_share = if spec.shares_panels {
-            by_operand(tables.rows.is_dense(rows.0), tables.columns.is_dense(columns.0))
-        } else {
-            Packed::default()
+        let may_pack = match spec.shares_panels {
+            true => by_operand(tables.rows.is_dense(rows.0), tables.columns.is_dense(columns.0)),
+            false => Packed::default(),
         };
         let (left, right) = if swapped { (n, m) } else { (m, n) };
-        let extents = Extents { g, left, right, k, packed: spec.packed, may_share };
+        let extents = Extents { g, left, right, k, packed: spec.packed, may_pack };
         let by_estimate = |block: &Block| {
             let (choice, tiling) = extents.estimate(block, table.shapes[block.shape].nr);
-            (choice, tiling, extents.shares(&choice))
+            (choice, tiling, extents.with(choice.ahead))
         };
         let order = |block: &Block, tiling: &Tiling| {
             SumOrder::new(table, if block.swapped { (right, left) } else { (left, right) }, block, tiling)
@@ -158,9 +157,9 @@ impl ContractPlan {
         let estimated = by_estimate(&cheapest);
         let of_choice = wanted
             .filter(|_| wanted_block.is_some())
-            .and_then(|choice| Some((*choice, extents.cut(&block, choice)?, extents.shares(choice))));
+            .and_then(|choice| Some((*choice, extents.cut(&block, choice)?, extents.with(choice.ahead))));
         // Of a wish that cannot be had the block is left, and the cost model cuts that.
-        let (choice, tiling, columns_shared) =
+        let (choice, tiling, ahead) =
             of_choice.unwrap_or_else(|| if wanted_block.is_some() { by_estimate(&block) } else { estimated });
         let decision = Decision {
             choice,
@@ -169,7 +168,8 @@ impl ContractPlan {
             extents,
             blocks,
         };
-        let (rows_packed, columns_packed) = (rows.2, columns.2);
+        let (rows_ahead, columns_shared) = turned(ahead, swapped);
+        let (rows_packed, columns_packed) = (rows.2 | rows_ahead, columns.2);
         tables.rows.packed = rows_packed;
         tables.columns.packed = columns_packed;
 
@@ -225,7 +225,7 @@ impl ContractPlan {
             descriptor,
             tiling,
             kernel: format!("{}-{mr}x{nr}", table.name),
-            packed: spec.packed,
+            packed: by_operand(rows_packed, columns_packed),
             element_bytes,
             scratch_elements: scratch_partial + align(partial),
             tables,
@@ -266,7 +266,7 @@ impl ContractPlan {
         self.descriptor.columns_shared
     }
 
-    /// The operands that the caller passes as panels, as the spec has it.
+    /// The operands that the caller passes as panels: those of the spec, and rows that tiles would pack again and again.
     pub fn packed(&self) -> Packed {
         self.packed
     }
