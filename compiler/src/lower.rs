@@ -108,7 +108,7 @@ pub fn lower(
     if let (Some(kernels), Some(Ok(mut form))) = (kernels, contract_form(&region)) {
         let [left, right] = [form.left, form.right].map(|operand| lasting(kernel.operands[operand]));
         form.spec.packed = Packed { left, right };
-        form.spec.packs_ahead = true;
+        form.spec.shares_panels = true;
         if let Ok(made) = kernels.of(&form.spec) {
             return Ok(contraction(name, &region, &form, made, provenance));
         }
@@ -167,6 +167,7 @@ fn contraction(
                 packs.push(pack);
                 BufferUse::Packed(packs.len() - 1)
             } else {
+                // Weights of a Winograd convolution are transformed in every run that may change them.
                 let panels = BufferUse::Workspace(end);
                 end += plan.packed_bytes(side).next_multiple_of(64);
                 let from = region.value(region.params()[pack.operand].value);

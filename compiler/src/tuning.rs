@@ -16,7 +16,7 @@
 //! | operand whose rows a register block takes, width of the block | `kernels/contract.rs` | kept, unless a block keeps several sums of each element | always |
 //! | macro tiles along rows and columns | `kernels/tiling.rs` | kept | always |
 //! | longest k block | `kernels/tiling.rs` | kept, with the same exception | always |
-//! | operands packed ahead, or by each tile | `kernels/tiling.rs` | kept | always |
+//! | columns packed once for all tiles, or by each | `kernels/tiling.rs` | kept | always |
 //! | groups of a Winograd block, parts of its outputs, input transformed ahead or by each tile | `kernels/winograd/blocks.rs` | kept, with the same exception | always |
 //! | planes of a tile of a window kernel | `kernels/window/axis.rs` | kept | always |
 //! | shared among the threads, or run by one | `session.rs` | kept | always |

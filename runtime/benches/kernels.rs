@@ -83,7 +83,7 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
     let mut panels = vec![[0u64; 8]; plan.packed_bytes(Side::Right).max(plan.packed_bytes(Side::Left)) / 64 + 2];
     let (mut left_at, mut right_at) = (left.as_ptr().cast::<u8>(), right.as_ptr().cast::<u8>());
     for (packed, side, at) in
-        [(spec.packed.left, Side::Left, &mut left_at), (spec.packed.right, Side::Right, &mut right_at)]
+        [(plan.packed().left, Side::Left, &mut left_at), (plan.packed().right, Side::Right, &mut right_at)]
     {
         if packed {
             let to = aligned(&mut panels);
@@ -292,8 +292,8 @@ fn layer(spec: &ContractSpec, tile: Option<WinogradTile>, kernels: &Kernels) -> 
 fn cases() -> Vec<(String, ContractSpec)> {
     let mut cases = Vec::new();
     for n in [256, 512, 1024, 2048] {
-        cases.push((format!("dot {n}^3"), dot(n, n, n, false)));
-        cases.push((format!("dot {n}^3 nt"), dot(n, n, n, true)));
+        cases.push((format!("dot {n}^3"), ContractSpec { shares_panels: true, ..dot(n, n, n, false) }));
+        cases.push((format!("dot {n}^3 nt"), ContractSpec { shares_panels: true, ..dot(n, n, n, true) }));
     }
     cases.push(("dot 32x1024x1024".into(), dot(32, 1024, 1024, false)));
     cases.push(("dot 32x10x1024 nt".into(), dot(32, 10, 1024, true)));

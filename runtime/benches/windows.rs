@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use kiln_rt::kernels::window::{
     Axis, DepthwiseEpilogue, DepthwiseGradPlan, DepthwiseGradSpec, DepthwisePlan, DepthwiseSpec, PoolGradPlan,
-    PoolGradSpec, PoolPlan, PoolReduce, PoolSpec, Share, depthwise_grad_tiles, depthwise_tiles, pool_grad_tiles, pool_tiles,
+    PoolGradSpec, PoolPlan, PoolReduce, PoolSpec, Share, depthwise_grad_tiles, depthwise_tiles, pool_grad_tiles,
+    pool_tiles,
 };
 use kiln_rt::kernels::{Activation, Kernels, Level, detect};
 

@@ -5,6 +5,7 @@
 //! [`ContractSpec`], gets a [`ContractPlan`], and emits calls of the entry points with the plan's descriptor:
 //!
 //! ```text
+//! contract_begin (descriptor, arguments, 0, 1)           before the tiles, if plan.shares_panels()
 //! contract_tiles (descriptor, arguments, begin, end)    any split of 0..plan.tiles() over workers
 //! contract_reduce(descriptor, arguments, begin, end)    0..plan.reduce_tiles(), after all tiles
 //! pack_operand   (descriptor, side, from, to, begin, end)  once, for an operand marked packed
@@ -14,9 +15,10 @@
 //!
 //! `arguments` points to an [`Arguments`]: the buffers, the partial sums (shared, `plan.partial_bytes()`) and this
 //! worker's scratch (`plan.scratch_bytes()`), both 64-byte aligned. A tile is `mc x nc` outputs over one k split. Its
-//! row operand is packed as one block of panels, its column operand panel by panel, and every panel pair goes through
-//! a register block `mr x nr`; on the last k block the epilogue is applied in registers and the block stored. If
-//! `plan.reduce_tiles()` is 0 the tiles write the output, else they write partial sums and the reduction does.
+//! row operand is packed as one block of panels, its column operand panel by panel (by the first tile that needs a panel,
+//! where several do and the spec allows them to share), and every panel pair goes through a register block `mr x nr`; on
+//! the last k block the epilogue is applied in registers and the block stored. If `plan.reduce_tiles()` is 0 the tiles
+//! write the output, else they write partial sums and the reduction does.
 //!
 //! # Contract of the entry points
 //! The descriptor's plan is alive. Operands, output and epilogue vectors hold the elements that the spec addresses, and
@@ -27,7 +29,7 @@
 //! # Advice to callers
 //! - Give a worker consecutive tiles in one call: neighbours along n share the packed row operand.
 //! - A stride in a backward pass is a division in a read: compile [`ContractSpec::phases`] instead of the spec itself.
-//! - Tables grow with m, n and k. Large batches of large images belong into `batch`, small images into n.
+//! - Tables hold one period of m, n and k: the outermost dimension of each, as the images of a batch are, may be large.
 //! - Weights that do not change between runs are worth packing ahead ([`Packed`]), most of all for few rows.
 //!
 //! # Determinism
@@ -49,9 +51,11 @@ mod half;
 pub mod limits;
 mod math;
 mod pack;
+mod period;
 mod phases;
 mod portable;
 pub mod rational;
+mod shared;
 mod simd;
 mod source;
 mod spec;
@@ -82,12 +86,12 @@ mod tests;
 pub use abi::{Arguments, Descriptor};
 pub use choice::{ContractChoice, SumOrder};
 pub use contract::ContractPlan;
-pub use drive::{contract_reduce, contract_tiles, pack_operand};
+pub use drive::{contract_begin, contract_reduce, contract_tiles, pack_operand};
 pub use estimate::Estimate;
 pub use spec::{
     Activation, AffineDim, AffineRead, Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side, Stored,
 };
-pub use tiling::{Product, Tiling};
+pub use tiling::{Columns, Product, Tiling};
 pub use winograd::{
     WinogradChoice, WinogradDescriptor, WinogradError, WinogradEstimate, WinogradGradientDescriptor,
     WinogradGradientPlan, WinogradOrder, WinogradPlan, WinogradTile, winograd_gradient_input, winograd_gradient_sum,

@@ -52,7 +52,7 @@ impl Numerics {
             Tuned::Exact => Some(Rounding::Kept),
             Tuned::Bits => Some(Rounding::Tuned),
         };
-        // Where memory is what matters: operands packed ahead take more of it.
+        // Where memory is what matters: panels that tiles share take more of it.
         let rounding = rounding.filter(|_| self.memory_budget.is_none());
         let table = rounding.zip(Cache::of_user());
         let table = table.map(|(rounding, cache)| Arc::new(CachedChoices::new(&cache, threads, rounding)));

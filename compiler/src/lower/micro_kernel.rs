@@ -11,6 +11,8 @@ use crate::tuning::Way;
 
 /// Name by which nests call the contraction of one tile.
 pub const CONTRACT_TILES: &str = "contract_tiles";
+/// Name by which nests empty the panels that tiles of a contraction share.
+pub const CONTRACT_BEGIN: &str = "contract_begin";
 /// Name by which nests call the sum of partial results.
 pub const CONTRACT_REDUCE: &str = "contract_reduce";
 /// Name by which nests call the packing of an operand.
@@ -32,6 +34,7 @@ pub const WINOGRAD_GRADIENT_SUM: &str = "winograd_gradient_sum";
 pub(super) fn helper_address(name: &str) -> Option<usize> {
     match name {
         CONTRACT_TILES => Some(kernels::entry::contract_tiles_entry as *const () as usize),
+        CONTRACT_BEGIN => Some(kernels::entry::contract_begin_entry as *const () as usize),
         CONTRACT_REDUCE => Some(kernels::entry::contract_reduce_entry as *const () as usize),
         PACK_OPERAND => Some(kernels::pack_operand as *const () as usize),
         WINOGRAD_PACK => Some(kernels::winograd_pack as *const () as usize),
@@ -243,6 +246,7 @@ impl MicroKernel {
     pub fn stages(&self) -> Vec<Stage> {
         let mut stages = match self {
             MicroKernel::Direct(plan, _) => vec![
+                Stage { suffix: ".begin", helper: CONTRACT_BEGIN, tiles: u64::from(plan.shares_panels()) },
                 Stage { suffix: "", helper: CONTRACT_TILES, tiles: plan.tiles() },
                 Stage { suffix: ".sum", helper: CONTRACT_REDUCE, tiles: plan.reduce_tiles() },
             ],

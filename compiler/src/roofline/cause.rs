@@ -25,7 +25,8 @@ use crate::codegen::emit::lane_use::LaneUse;
 use crate::loops::nest::{ExprNode, LoopNest};
 use crate::lower::BufferUse;
 use crate::lower::micro_kernel::{
-    CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_GRADIENT_INPUT, WINOGRAD_INPUT, WINOGRAD_PACK,
+    CONTRACT_BEGIN, CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_GRADIENT_INPUT, WINOGRAD_INPUT,
+    WINOGRAD_PACK,
 };
 use kiln_ir::scalar::{BinaryFn, UnaryFn};
 
@@ -99,7 +100,7 @@ fn micro_kernel(source: LaunchSource<'_>) -> Option<Cause> {
             let text = format!("adds {} partial sums of each of {} results", plan.tiling().k_splits, plan.outputs());
             Some(Cause { code: "split_sums", text })
         }
-        (PACK_OPERAND | WINOGRAD_PACK | WINOGRAD_INPUT | WINOGRAD_GRADIENT_INPUT, _) => {
+        (CONTRACT_BEGIN | PACK_OPERAND | WINOGRAD_PACK | WINOGRAD_INPUT | WINOGRAD_GRADIENT_INPUT, _) => {
             let text = "writes panels of an operand that changes from run to run".to_owned();
             Some(Cause { code: "packing", text })
         }

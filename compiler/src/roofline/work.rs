@@ -8,8 +8,8 @@ use kiln_rt::kernels::{ContractPlan, Side};
 use crate::loops::nest::{BufferDecl, ExprNode, LoopNest, Place};
 use crate::loops::walk::{Visit, walk};
 use crate::lower::micro_kernel::{
-    CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_GRADIENT_INPUT, WINOGRAD_GRADIENT_SUM, WINOGRAD_INPUT,
-    WINOGRAD_PACK,
+    CONTRACT_BEGIN, CONTRACT_REDUCE, CONTRACT_TILES, PACK_OPERAND, WINOGRAD_GRADIENT_INPUT, WINOGRAD_GRADIENT_SUM,
+    WINOGRAD_INPUT, WINOGRAD_PACK,
 };
 use crate::lower::{BufferUse, Lowered};
 
@@ -62,6 +62,7 @@ fn contraction(lowered: &Lowered, nest: &LoopNest, uses: &[BufferUse]) -> Option
     let plan = lowered.contractions.get(phase)?.direct()?;
     let splits = plan.tiling().k_splits as u64;
     match &*helper.name {
+        CONTRACT_BEGIN => Some(Work { flops: 0, buffers: vec![0; nest.buffers.len()] }),
         CONTRACT_TILES => {
             let buffers = factors(plan, nest).chain(others(plan, nest, uses, splits == 1)).collect();
             Some(Work { flops: 2 * plan.multiply_adds(), buffers })

@@ -1,8 +1,10 @@
 //! The structures that cross the border between JITed code and the kernels.
 
+use std::ops::Range;
 use std::ptr::{null, null_mut};
 
 use super::half::Half;
+use super::period::Period;
 use super::simd::Real;
 use super::spec::Element;
 
@@ -36,6 +38,7 @@ impl Segment {
 /// The element is at `batch[g] + free[i] + step[k]`. Vectors run along one of the two indices, the *lane* axis, in
 /// groups of [`GROUP`]; the other is the *step* axis. Along lanes, `segments` says which are contiguous; `masks` says
 /// which lie inside the tensor for each class of step indices (steps with equal spatial coordinates share a class).
+/// All tables have one period of their index.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Operand {
@@ -50,6 +53,8 @@ pub(crate) struct Operand {
     pub(crate) element: Element,
     /// Whether elements are what panels hold; else they are converted, several terms to a unit.
     pub(crate) native: bool,
+    pub(crate) free_period: Period,
+    pub(crate) k_period: Period,
     /// Whether lanes run along k (packing transposes) or along the free index (packing copies).
     pub(crate) lanes_along_k: bool,
     pub(crate) checked: bool,
@@ -111,6 +116,8 @@ pub struct Descriptor {
     pub(crate) columns: Operand,
     pub(crate) out_batch: *const i64,
     pub(crate) out_m: *const i32,
+    pub(crate) m_period: Period,
+    pub(crate) n_period: Period,
     pub(crate) out_group_start: *const u32,
     pub(crate) out_segments: *const Segment,
     pub(crate) epilogue: EpilogueCode,
@@ -127,6 +134,12 @@ pub struct Descriptor {
     pub(crate) scratch_partial: usize,
     /// The same to the vectors of the epilogue of a half type, as `f32`.
     pub(crate) scratch_vectors: usize,
+    /// Whether tiles share column panels, which are behind the partial sums, as are their flags: bytes to both.
+    pub(crate) columns_shared: bool,
+    pub(crate) shared_flags: usize,
+    pub(crate) shared_panels: usize,
+    /// Elements from step to step of a column panel that is a run in memory; 0 if panels are not, or steps differ.
+    pub(crate) columns_step: usize,
     /// Registers that one row of the register block takes.
     pub(crate) vectors: usize,
 }
@@ -137,10 +150,46 @@ impl Descriptor {
         if n + self.nr < self.n { (self.shape, self.nr) } else { (self.last_shape, self.last_nr) }
     }
 
+    /// Rows of a macro tile: tiles differ by one panel at most.
+    pub(crate) fn tile_rows(&self, m_tile: usize) -> Range<usize> {
+        cut(self.m, self.mr, self.m_tiles, m_tile)
+    }
+
+    /// Columns of a macro tile, likewise.
+    pub(crate) fn tile_columns(&self, n_tile: usize) -> Range<usize> {
+        cut(self.n, self.nr, self.n_tiles, n_tile)
+    }
+
+    /// The panel, of `panels` column panels, with which a tile begins. Tiles that share panels begin apart.
+    pub(crate) fn first_panel(&self, m_tile: usize, panels: usize) -> usize {
+        if self.columns_shared { m_tile * panels / self.m_tiles } else { 0 }
+    }
+
+    /// Column panels of all k blocks of all packed copies, of which `copies` exist.
+    pub(crate) fn shared_count(&self, copies: usize) -> usize {
+        copies * self.k_blocks() * self.n.div_ceil(self.nr)
+    }
+
+    /// Number of the shared panel that begins at column `n` and step `k0`.
+    pub(crate) fn shared_panel(&self, copy: usize, n: usize, k0: usize) -> usize {
+        (copy * self.k_blocks() + k0 / self.kc.max(1)) * self.n.div_ceil(self.nr) + n / self.nr
+    }
+
+    fn k_blocks(&self) -> usize {
+        self.k.div_ceil(self.kc.max(1)).max(1)
+    }
+
     /// Elements in one register.
     pub(crate) fn lanes(&self) -> usize {
         self.nr / self.vectors.max(1)
     }
+}
+
+/// Part `tile` of `tiles` parts of `extent` indices in panels of `width`.
+fn cut(extent: usize, width: usize, tiles: usize, tile: usize) -> Range<usize> {
+    let panels = extent.div_ceil(width);
+    let begin = |tile: usize| extent.min(tile * panels / tiles * width);
+    begin(tile)..begin(tile + 1)
 }
 
 /// The buffers of one run of a contraction. Null where the plan asks for none.
@@ -246,7 +295,8 @@ impl<T: Real> TileCall<T> {
     }
 }
 
-/// Packs free indices of `panel` and steps `k0..k1` of the tables into `to`, `[k1 - k0][stride]`; `valid` free indices exist.
+/// Packs free indices of `panel` and steps `k0..k1` of the tables into `to`, `[k1 - k0][stride]`; `valid` free indices
+/// exist. For the functions of a level, panel and steps are within the tables (see [`PackCall::within_tables`]).
 pub(crate) struct PackCall<'a, T> {
     pub(crate) operand: &'a Operand,
     /// The tensor, already advanced to its batch.
@@ -257,6 +307,30 @@ pub(crate) struct PackCall<'a, T> {
     pub(crate) k0: usize,
     pub(crate) k1: usize,
     pub(crate) to: *mut T,
+}
+
+impl<T> PackCall<'_, T> {
+    /// Calls `pack` for each part of the steps that tables have as they are.
+    pub(crate) fn within_tables(&self, mut pack: impl FnMut(&PackCall<'_, T>)) {
+        let op = self.operand;
+        let (across, free) = op.free_period.split(self.panel * op.width);
+        let mut k0 = self.k0;
+        while k0 < self.k1 {
+            let (along, begin) = op.k_period.split(k0);
+            let end = op.k_period.len.min(begin + self.k1 - k0);
+            pack(&PackCall {
+                operand: op,
+                from: self.from.wrapping_offset(across + along),
+                panel: free / op.width,
+                valid: self.valid,
+                stride: self.stride,
+                k0: begin,
+                k1: end,
+                to: self.to.wrapping_add((k0 - self.k0) * self.stride),
+            });
+            k0 += end - begin;
+        }
+    }
 }
 
 pub(crate) type TileFn<T> = unsafe fn(&TileCall<T>);

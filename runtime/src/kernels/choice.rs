@@ -3,9 +3,9 @@
 
 use super::abi::{Shape, Table};
 use super::simd::Real;
-use super::spec::Packed;
+use super::spec::{Packed, Side};
 use super::tile::chains;
-use super::tiling::{LONGEST_K, Product, Tiling};
+use super::tiling::{Columns, LONGEST_K, Product, Tiling};
 use super::work::Block;
 
 /// One way to compute a contraction: what the cost model decides, and a measurement may decide otherwise. Counts are
@@ -20,7 +20,8 @@ pub struct ContractChoice {
     pub tiles: [usize; 3],
     /// Longest k block.
     pub k_block: usize,
-    /// Operands that are packed before the tiles run; those that come as panels are not counted.
+    /// Operands that are packed once for all tiles: rows in a pass before them, columns by the tiles themselves, which share
+    /// panels. Those that come as panels are not counted.
     pub ahead: Packed,
 }
 
@@ -59,51 +60,65 @@ pub(super) struct Extents {
     pub(super) k: usize,
     /// Operands that come as panels.
     pub(super) packed: Packed,
-    /// Operands that may be packed ahead.
+    /// Operands that may be packed once for all tiles.
     pub(super) may_pack: Packed,
 }
 
 impl Extents {
-    /// The product for a register block, with these operands as panels.
-    pub(super) fn product(&self, block: &Block, nr: usize, packed: Packed) -> Product {
+    /// The product for a register block, with these operands packed once for all tiles.
+    pub(super) fn product(&self, block: &Block, nr: usize, ahead: Packed) -> Product {
         let Extents { g, left, right, k, .. } = *self;
         let (m, n) = if block.swapped { (right, left) } else { (left, right) };
-        let (rows_packed, columns_packed) = turned(packed, block.swapped);
-        Product { g, m, n, k, mr: block.mr, nr, rows_packed, columns_packed }
+        let (rows_packed, columns_packed) = turned(self.packed, block.swapped);
+        let (rows_ahead, columns_shared) = turned(ahead, block.swapped);
+        let columns = match (columns_packed, columns_shared) {
+            (true, _) => Columns::Packed,
+            (false, true) => Columns::Shared,
+            (false, false) => Columns::ByTile,
+        };
+        Product { g, m, n, k, mr: block.mr, nr, rows_packed: rows_packed | rows_ahead, columns }
     }
 
     /// What the cost model does with a register block.
     pub(super) fn estimate(&self, block: &Block, nr: usize) -> (ContractChoice, Tiling) {
-        let product = self.product(block, nr, self.packed);
-        let (may_pack_rows, may_pack_columns) = turned(self.may_pack, block.swapped);
-        let rows = may_pack_rows && product.pays_to_pack(true);
-        let product = Product { rows_packed: product.rows_packed | rows, ..product };
-        let columns = may_pack_columns && product.pays_to_pack(false);
-        let product = Product { columns_packed: product.columns_packed | columns, ..product };
-        let (left, right) = if block.swapped { (columns, rows) } else { (rows, columns) };
-        let ahead = Packed { left: left && !self.packed.left, right: right && !self.packed.right };
-        let (tiles, tiling) = product.counted_tiling();
-        (ContractChoice { swapped: block.swapped, columns: nr, tiles, k_block: LONGEST_K, ahead }, tiling)
+        let swapped = block.swapped;
+        let of = |ahead: Packed| {
+            let product = self.product(block, nr, ahead);
+            let (tiles, tiling) = product.counted_tiling();
+            let cycles = product.cycles(&tiling) + passes(&product, ahead, swapped);
+            (cycles, ContractChoice { swapped, columns: nr, tiles, k_block: LONGEST_K, ahead }, tiling)
+        };
+        let none = of(Packed::default());
+        let best = self.packings().skip(1).map(of).fold(none, |best, next| if next.0 < best.0 { next } else { best });
+        (best.1, best.2)
     }
 
-    /// The tiling of a choice, and the operands that are then panels; `None` if the block's panels would be too large.
-    pub(super) fn cut(&self, block: &Block, choice: &ContractChoice) -> Option<(Tiling, Packed)> {
-        let packed = self.with(choice.ahead);
-        let tiling = self.product(block, choice.columns, packed).cut_at(choice.k_block, choice.tiles)?;
-        Some((tiling, packed))
+    /// The tiling of a choice; `None` if the block's panels would be too large.
+    pub(super) fn cut(&self, block: &Block, choice: &ContractChoice) -> Option<Tiling> {
+        self.product(block, choice.columns, self.with(choice.ahead)).cut_at(choice.k_block, choice.tiles)
     }
 
-    /// The operands that are panels, with those of `ahead` that may be.
+    /// Those of `ahead` that may be.
     pub(super) fn with(&self, ahead: Packed) -> Packed {
-        Packed {
-            left: self.packed.left | (ahead.left & self.may_pack.left),
-            right: self.packed.right | (ahead.right & self.may_pack.right),
-        }
+        let [left, right] = [(ahead.left, Side::Left), (ahead.right, Side::Right)]
+            .map(|(wanted, side)| wanted && self.may_pack.side(side) && !self.packed.side(side));
+        Packed { left, right }
+    }
+
+    fn packings(&self) -> impl Iterator<Item = Packed> + use<> {
+        let extents = *self;
+        let all = [false, true].into_iter().flat_map(|left| [false, true].map(|right| Packed { left, right }));
+        all.filter(move |&packed| extents.with(packed) == packed)
     }
 }
 
+/// Estimated cycles of the passes before the tiles.
+fn passes(product: &Product, ahead: Packed, swapped: bool) -> f64 {
+    if turned(ahead, swapped).0 { product.row_pass() } else { 0.0 }
+}
+
 /// Rows and columns of what is said of left and right, or the other way round.
-fn turned(packed: Packed, swapped: bool) -> (bool, bool) {
+pub(super) fn turned(packed: Packed, swapped: bool) -> (bool, bool) {
     if swapped { (packed.right, packed.left) } else { (packed.left, packed.right) }
 }
 
@@ -115,7 +130,7 @@ const HOPELESS: f64 = 1.5;
 /// Tiles that are tried along rows and columns.
 const TILES: [usize; 11] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32];
 /// Longest k blocks that are tried beside the usual one.
-const K_BLOCKS: [usize; 4] = [LONGEST_K, 192, 256, 512];
+const K_BLOCKS: [usize; 4] = [LONGEST_K, 192, 256, 384];
 /// Numbers of partial sums that are tried if rounding may change.
 const SPLITS: [usize; 5] = [1, 2, 4, 8, 16];
 
@@ -125,7 +140,7 @@ struct Candidate {
     cycles: f64,
     choice: ContractChoice,
     tiling: Tiling,
-    packed: Packed,
+    ahead: Packed,
 }
 
 impl Candidate {
@@ -134,8 +149,8 @@ impl Candidate {
         kind(&self.choice) == kind(&other.choice)
     }
 
-    fn comes_to(&self, swapped: bool, tiling: &Tiling, packed: Packed) -> bool {
-        self.choice.swapped == swapped && self.tiling == *tiling && self.packed == packed
+    fn comes_to(&self, swapped: bool, tiling: &Tiling, ahead: Packed) -> bool {
+        self.choice.swapped == swapped && self.tiling == *tiling && self.ahead == ahead
     }
 }
 
@@ -157,8 +172,9 @@ pub(super) fn alternatives<T: Real>(
     let current = current.and_then(|block| extents.cut(block, chosen));
     let mut kept: Vec<Candidate> = Vec::new();
     for one in candidates.into_iter().take_while(|one| one.cycles <= HOPELESS * best) {
-        let is_current = current.is_some_and(|(tiling, packed)| one.comes_to(chosen.swapped, &tiling, packed));
-        let again = kept.iter().any(|other| one.comes_to(other.choice.swapped, &other.tiling, other.packed));
+        let is_current =
+            current.is_some_and(|tiling| one.comes_to(chosen.swapped, &tiling, extents.with(chosen.ahead)));
+        let again = kept.iter().any(|other| one.comes_to(other.choice.swapped, &other.tiling, other.ahead));
         let alike = kept.iter().filter(|other| one.is_like(other)).count();
         if !is_current && !again && alike < OF_A_KIND && kept.len() < MOST {
             kept.push(one);
@@ -179,10 +195,9 @@ fn candidates<T: Real>(
     let (swapped, columns) = (block.swapped, shape.nr);
     let sizes = if swapped { (extents.right, extents.left) } else { (extents.left, extents.right) };
     let mut found = Vec::new();
-    for ahead in packings(extents.may_pack) {
-        let packed = extents.with(ahead);
-        let product = extents.product(block, columns, packed);
-        let passes = product.pack_pass(turned(ahead, swapped));
+    for ahead in extents.packings() {
+        let product = extents.product(block, columns, ahead);
+        let passes = passes(&product, ahead, swapped);
         let counts = TILES.iter().flat_map(|&m| TILES.iter().map(move |&n| (m, n)));
         let counts = counts.flat_map(|(m, n)| splits.iter().map(move |&k| [m, n, k]));
         for (tiles, k_block) in counts.flat_map(|tiles| K_BLOCKS.map(|k_block| (tiles, k_block))) {
@@ -190,7 +205,7 @@ fn candidates<T: Real>(
             if order.is_none_or(|order| order == SumOrder::new(table, sizes, block, &tiling)) {
                 let cycles = block.cycles + product.cycles(&tiling) + passes;
                 let choice = ContractChoice { swapped, columns, tiles, k_block, ahead };
-                found.push(Candidate { cycles, choice, tiling, packed });
+                found.push(Candidate { cycles, choice, tiling, ahead });
             }
         }
     }
@@ -201,9 +216,4 @@ fn candidates<T: Real>(
 pub(super) fn is_of<T: Real>(table: &Table<T>, block: &Block, choice: &ContractChoice) -> bool {
     let nr = table.shapes.get(block.shape).map(|shape| shape.nr);
     block.swapped == choice.swapped && nr == Some(choice.columns)
-}
-
-fn packings(may: Packed) -> impl Iterator<Item = Packed> {
-    let all = [false, true].into_iter().flat_map(|left| [false, true].map(|right| Packed { left, right }));
-    all.filter(move |packed| (may.left || !packed.left) && (may.right || !packed.right))
 }

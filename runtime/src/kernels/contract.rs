@@ -5,11 +5,12 @@
 //! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
 
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Table};
-use super::choice::{self, ContractChoice, Extents, SumOrder};
-use super::drive::{VECTOR, contract_reduce, contract_tiles, pack_operand};
+use super::choice::{self, ContractChoice, Extents, SumOrder, turned};
+use super::drive::{VECTOR, contract_begin, contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
 use super::gather::{GatherTables, OutTables, offsets_of};
 use super::half::Half;
+use super::shared::Flags;
 use super::source::Source;
 use super::spec::{Along, ContractError, ContractSpec, Element, Epilogue, Packed, Side};
 use super::tiling::Tiling;
@@ -121,29 +122,29 @@ impl ContractPlan {
         let wanted_block = wanted.and_then(|choice| blocks.iter().find(|block| choice::is_of(table, block, choice)));
         let block = wanted_block.copied().unwrap_or(cheapest);
         let Block { swapped, shape, last, mr, .. } = block;
-        let turned = |[left, right]: [usize; 2]| if swapped { [right, left] } else { [left, right] };
-        let [rows, columns] = turned([0, 1]).map(|side| &work.operands[side]);
-        let [out_rows, out_columns] = turned([0, 1]).map(|side| work.out[side].clone());
-        let (g, m, n, k) = (sizes[0], out_rows.len(), out_columns.len(), steps);
+        let sides = if swapped { [1, 0] } else { [0, 1] };
+        let [rows, columns] = sides.map(|side| &work.operands[side]);
+        let [out_rows, out_columns] = sides.map(|side| &work.out[side]);
+        let (g, m, n, k) = (sizes[0], out_rows.len, out_columns.len, steps);
         let batch_strides = &spec.out_strides[..spec.batch.len()];
 
         let nr = table.shapes[shape].nr;
         let mut tables = Tables {
-            rows: GatherTables::new(&rows.read, &rows.dims, mr)?,
-            columns: GatherTables::new(&columns.read, &columns.dims, nr)?,
-            out: OutTables::new(offsets_of(&spec.batch, batch_strides)?, spec.out_offset, out_rows, &out_columns, nr),
+            rows: GatherTables::new(&rows.read, &rows.dims, mr, rows.native)?,
+            columns: GatherTables::new(&columns.read, &columns.dims, nr, columns.native)?,
+            out: OutTables::new(
+                offsets_of(&spec.batch, batch_strides)?,
+                spec.out_offset,
+                (out_rows, mr),
+                (out_columns, nr),
+            )?,
         };
         let by_operand = |rows: bool, columns: bool| {
             let (left, right) = if swapped { (columns, rows) } else { (rows, columns) };
             Packed { left, right }
         };
-        let may_pack = match spec.packs_ahead {
-            true => {
-                let may = |source: &Source, tables: &GatherTables| {
-                    !spec.packed.side(source.side) && tables.is_dense(&source.read)
-                };
-                by_operand(may(rows, &tables.rows), may(columns, &tables.columns))
-            }
+        let may_pack = match spec.shares_panels {
+            true => by_operand(tables.rows.is_dense(&rows.read), tables.columns.is_dense(&columns.read)),
             false => Packed::default(),
         };
         let (left, right) = if swapped { (n, m) } else { (m, n) };
@@ -156,12 +157,11 @@ impl ContractPlan {
             SumOrder::new(table, if block.swapped { (right, left) } else { (left, right) }, block, tiling)
         };
         let estimated = by_estimate(&cheapest);
-        let of_choice = wanted.filter(|_| wanted_block.is_some()).and_then(|choice| {
-            let (tiling, packed) = extents.cut(&block, choice)?;
-            Some((*choice, tiling, packed))
-        });
+        let of_choice = wanted
+            .filter(|_| wanted_block.is_some())
+            .and_then(|choice| Some((*choice, extents.cut(&block, choice)?, extents.with(choice.ahead))));
         // Of a wish that cannot be had the block is left, and the cost model cuts that.
-        let (choice, tiling, packed) =
+        let (choice, tiling, ahead) =
             of_choice.unwrap_or_else(|| if wanted_block.is_some() { by_estimate(&block) } else { estimated });
         let decision = Decision {
             choice,
@@ -170,8 +170,8 @@ impl ContractPlan {
             extents,
             blocks: blocks.clone(),
         };
-        let (rows_packed, columns_packed) =
-            if swapped { (packed.right, packed.left) } else { (packed.left, packed.right) };
+        let (rows_ahead, columns_shared) = turned(ahead, swapped);
+        let (rows_packed, columns_packed) = (spec.packed.side(rows.side) | rows_ahead, spec.packed.side(columns.side));
         tables.rows.packed = rows_packed;
         tables.columns.packed = columns_packed;
 
@@ -179,12 +179,13 @@ impl ContractPlan {
         let row_block = if rows_packed { 0 } else { tiling.mc.min(m) * tiling.kc };
         let column_block = if columns_packed { 0 } else { nr * tiling.kc };
         let keeps_partial = tiling.k_splits == 1 && tiling.kc < k;
-        let partial = if keeps_partial { tiling.mc.min(m) * tiling.nc } else { 0 };
+        let partial = if keeps_partial { tiling.mc * tiling.nc } else { 0 };
         let scratch_columns = align(row_block);
         let scratch_partial = scratch_columns + align(column_block);
         let scratch_vectors = scratch_partial + align(partial);
         let vectors = if half.is_some() { 4 * VECTOR } else { 0 };
-        let descriptor = Box::new(Descriptor {
+        let sums = if tiling.k_splits == 1 { 0 } else { tiling.k_splits * g * m * n.next_multiple_of(nr) };
+        let mut descriptor = Box::new(Descriptor {
             sums: spec.element,
             half: half.map_or(std::ptr::null(), std::ptr::from_ref),
             swapped,
@@ -206,6 +207,8 @@ impl ContractPlan {
             columns: tables.columns.operand(columns),
             out_batch: tables.out.batch.as_ptr(),
             out_m: tables.out.m.as_ptr(),
+            m_period: tables.out.m_period,
+            n_period: tables.out.n_period,
             out_group_start: tables.out.group_start.as_ptr(),
             out_segments: tables.out.segments.as_ptr(),
             epilogue: epilogue_code(&spec.epilogue, swapped),
@@ -217,13 +220,19 @@ impl ContractPlan {
             scratch_columns,
             scratch_partial,
             scratch_vectors,
+            columns_shared,
+            shared_flags: align(sums) * element_bytes,
+            shared_panels: 0,
+            columns_step: if columns.native { tables.columns.step_of_runs() } else { 0 },
             vectors: table.shapes[shape].vectors,
         });
+        let flags = if columns_shared { descriptor.shared_count(tables.columns.packed_copies()) } else { 0 };
+        descriptor.shared_panels = descriptor.shared_flags + Flags::bytes(flags);
         Ok(Self {
             descriptor,
             tiling,
             kernel: format!("{}-{mr}x{nr}", table.name),
-            packed,
+            packed: by_operand(rows_packed, columns_packed),
             element_bytes,
             out_bytes: spec.output().bytes(),
             terms_per_step: table.terms,
@@ -255,26 +264,32 @@ impl ContractPlan {
         self.scratch_elements * self.element_bytes
     }
 
-    /// Bytes of partial sums shared by all workers; 0 when the sum is not split.
+    /// Bytes that all workers share: partial sums when the sum is split, and column panels that tiles share.
     pub fn partial_bytes(&self) -> usize {
         let d = &self.descriptor;
-        if d.k_splits == 1 {
-            return 0;
-        }
-        d.k_splits * d.g * d.m * d.n.next_multiple_of(d.nr) * self.element_bytes
+        d.shared_panels + if d.columns_shared { self.panel_bytes(false) } else { 0 }
     }
 
-    /// The operands that the caller passes as panels.
+    /// Whether `contract_begin` has to be run before the tiles.
+    pub fn shares_panels(&self) -> bool {
+        self.descriptor.columns_shared
+    }
+
+    /// The operands that the caller passes as panels: those of the spec, and rows that tiles would pack again and again.
     pub fn packed(&self) -> Packed {
         self.packed
     }
 
     /// Bytes of one operand's panels.
     pub fn packed_bytes(&self, side: Side) -> usize {
-        let rows = (side == Side::Left) != self.descriptor.swapped;
-        let tables = self.tables(side);
-        let free = if rows { self.descriptor.m } else { self.descriptor.n.next_multiple_of(self.descriptor.nr) };
-        tables.packed_copies() * free * self.descriptor.k * self.element_bytes
+        self.panel_bytes((side == Side::Left) != self.descriptor.swapped)
+    }
+
+    fn panel_bytes(&self, rows: bool) -> usize {
+        let d = &self.descriptor;
+        let (tables, free) =
+            if rows { (&self.tables.rows, d.m) } else { (&self.tables.columns, d.n.next_multiple_of(d.nr)) };
+        tables.packed_copies() * free * d.k * self.element_bytes
     }
 
     /// Level, element and register block, such as `avx512-f32-13x32`.
@@ -375,6 +390,9 @@ impl ContractPlan {
     pub unsafe fn run(&self, arguments: &Arguments) {
         // SAFETY: passed on to the caller.
         unsafe {
+            if self.shares_panels() {
+                contract_begin(self.descriptor(), arguments, 0, 1);
+            }
             contract_tiles(self.descriptor(), arguments, 0, self.tiles());
             contract_reduce(self.descriptor(), arguments, 0, self.reduce_tiles());
         }
@@ -383,7 +401,7 @@ impl ContractPlan {
     /// Count of independent pieces of work in packing an operand.
     pub fn pack_tiles(&self, side: Side) -> u64 {
         let tables = self.tables(side);
-        tables.free.len().div_ceil(tables.width) as u64
+        tables.free_len.div_ceil(tables.width) as u64
     }
 
     /// Packs pieces `begin..end` of one operand's [`Self::pack_tiles`].
@@ -424,8 +442,10 @@ impl GatherTables {
             batch: self.batch.as_ptr(),
             free: self.free.as_ptr(),
             k: self.k.as_ptr(),
-            free_len: self.free.len(),
-            k_len: self.k.len(),
+            free_len: self.free_len,
+            free_period: self.free_period,
+            k_period: self.k_period,
+            k_len: self.k_len,
             element: source.element,
             native: source.native,
             lanes_along_k: self.lanes_along_k,

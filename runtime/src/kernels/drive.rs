@@ -10,11 +10,21 @@ use std::ptr::null;
 
 use super::abi::{Ahead, Arguments, Descriptor, GROUP, Operand, PackCall, PackFn, Table, TileCall};
 use super::half::Half;
+use super::shared::{Claim, Flags};
 use super::simd::Real;
 use super::spec::Element;
 
 /// Elements that a block takes of a vector of the epilogue, at most.
 pub(super) const VECTOR: usize = 64;
+
+/// Empties the panels that tiles share. One tile, to be run before all others.
+///
+/// # Safety
+/// See the module's documentation, "Contract of the entry points".
+pub unsafe extern "C" fn contract_begin(descriptor: *const Descriptor, arguments: *const Arguments, _: u64, _: u64) {
+    let (d, a) = (&*descriptor, &*arguments);
+    Flags::of(d, a.partials).clear();
+}
 
 /// Computes tiles `begin..end` of the contraction.
 ///
@@ -108,7 +118,7 @@ unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const u8, to: 
             for panel in panels.clone() {
                 let start = panel * op.width;
                 let valid = op.width.min(op.free_len - start);
-                packer(table::<T>(d), op)(&PackCall {
+                PackCall {
                     operand: op,
                     from: advanced(op, from, g),
                     panel,
@@ -117,7 +127,8 @@ unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const u8, to: 
                     k0,
                     k1,
                     to: to.add(k0 * padded + start * (k1 - k0)),
-                });
+                }
+                .within_tables(|part| packer(table::<T>(d), op)(part));
             }
         }
     }
@@ -152,6 +163,9 @@ struct Run<'a, T: Real> {
     scale: *const u8,
     half: Option<&'static Half<T>>,
     partials: *mut T,
+    /// Column panels that tiles share, and which of them are there.
+    shared: *mut T,
+    flags: Flags,
     scratch: *mut T,
 }
 
@@ -169,6 +183,8 @@ impl<'a, T: Real> Run<'a, T> {
             scale: a.scale,
             half: d.half.cast::<Half<T>>().as_ref(),
             partials: a.partials.cast(),
+            shared: a.partials.wrapping_add(d.shared_panels).cast(),
+            flags: Flags::of(d, a.partials),
             scratch: a.scratch.cast(),
         }
     }
@@ -191,44 +207,55 @@ impl<'a, T: Real> Run<'a, T> {
     /// Computes one macro tile; true if it had a single k block, whose row panels are still in scratch.
     unsafe fn tile(&self, g: usize, split: usize, m_tile: usize, n_tile: usize, held: bool) -> bool {
         let d = self.d;
-        let (m0, n0) = (m_tile * d.mc, n_tile * d.nc);
-        let (m1, n1) = (d.m.min(m0 + d.mc), d.n.min(n0 + d.nc));
+        let (rows, columns) = (d.tile_rows(m_tile), d.tile_columns(n_tile));
         let (k_begin, k_end) = (split * d.k_chunk, d.k.min((split + 1) * d.k_chunk));
-        let lanes = 64 / size_of::<T>();
+        let panels = columns.len().div_ceil(d.nr);
+        let first = d.first_panel(m_tile, panels);
+        // Column panels go around, so that the last one is followed by the first of the next k block.
+        let panel = |number: usize| columns.start + (first + number) % panels * d.nr;
         let mut count = 0;
         for k0 in blocks(k_begin, k_end, d) {
             count += 1;
             let k1 = block_end(k0, k_end, d);
-            let rows = self.row_panels(g, m0, m1, k0, k1, held);
-            for n in (n0..n1).step_by(d.nr) {
-                let columns = self.column_panel(g, n, k0, k1);
-                let next_columns = self.columns_after(g, n, (n0, n1), (k0, k1), (k_begin, k_end));
-                let (partial, stride) = if d.k_splits > 1 {
-                    (self.partials.add(self.partial_at(split, g, m0, n)), self.partial_stride())
+            let row_panels = self.row_panels(g, rows.clone(), k0, k1, held);
+            for number in 0..panels {
+                let n = panel(number);
+                let column_panel = self.column_panel(g, n, k0, k1);
+                let next_columns = if number + 1 < panels {
+                    self.columns_ahead(g, panel(number + 1), k0, k1)
+                } else if k1 < k_end {
+                    self.columns_ahead(g, panel(0), k1, block_end(k1, k_end, d))
                 } else {
-                    let stride = d.nc.next_multiple_of(d.nr);
-                    (self.scratch.add(d.scratch_partial + n - n0), stride)
+                    self.columns_ahead(g, columns.end, k_begin, block_end(k_begin, k_end, d))
                 };
-                for m in (m0..m1).step_by(d.mr) {
+                let (partial, stride) = if d.k_splits > 1 {
+                    (self.partials.add(self.partial_at(split, g, rows.start, n)), self.partial_stride())
+                } else {
+                    // Each block by itself: rows as far apart as the tile is wide would meet in few sets of a cache.
+                    let before = (n - columns.start) / d.nr * d.mc;
+                    (self.scratch.add(d.scratch_partial + before * d.nr), d.nr)
+                };
+                for m in rows.clone().step_by(d.mr) {
+                    let at = m - rows.start;
                     let mut call = self.call(g, m, n);
                     call.k = k1 - k0;
-                    call.a = rows.add((m - m0) * (k1 - k0));
-                    call.b = columns;
-                    if d.rows.packed && n == n0 {
+                    call.a = row_panels.add(at * (k1 - k0));
+                    call.b = column_panel;
+                    if d.rows.packed && number == 0 {
                         call.ahead[0] = Ahead { at: call.a.wrapping_add(d.mr * (k1 - k0)), step: d.mr };
                     }
                     // Each of the first row panels asks for one line of each step.
-                    let line = (m - m0) / d.mr * lanes;
+                    let line = at / d.mr * (64 / size_of::<T>());
                     if let Some(next) = next_columns
                         && line < d.nr
                     {
-                        call.ahead[1] = Ahead { at: next.wrapping_add(line), step: d.nr };
+                        call.ahead[1] = Ahead { at: next.at.wrapping_add(line), step: next.step };
                     }
-                    call.partial = partial.wrapping_add((m - m0) * stride);
+                    call.partial = partial.wrapping_add(at * stride);
                     call.partial_stride = stride;
                     call.load = k0 > k_begin;
                     call.last = k1 == k_end && d.k_splits == 1;
-                    self.run(&call, n, m1 - m);
+                    self.run(&call, n, rows.end - m);
                 }
             }
         }
@@ -240,17 +267,18 @@ impl<'a, T: Real> Run<'a, T> {
         (self.table.shapes[shape].rows[rows_left.min(self.d.mr) - 1])(call);
     }
 
-    /// Packs (or finds) row panels `m0..m1` of one k block.
-    unsafe fn row_panels(&self, g: usize, m0: usize, m1: usize, k0: usize, k1: usize, held: bool) -> *const T {
+    /// Packs (or finds) the row panels of one k block.
+    unsafe fn row_panels(&self, g: usize, rows: Range<usize>, k0: usize, k1: usize, held: bool) -> *const T {
         let op = &self.d.rows;
         if op.packed {
             let copy = *op.packed_batch.add(g) as usize;
-            return self.rows.cast::<T>().add(copy * op.free_len * self.d.k + k0 * op.free_len + m0 * (k1 - k0));
+            let rows_of = self.rows.cast::<T>();
+            return rows_of.add(copy * op.free_len * self.d.k + k0 * op.free_len + rows.start * (k1 - k0));
         }
         if !held {
-            for m in (m0..m1).step_by(op.width) {
-                let valid = op.width.min(m1 - m);
-                packer(self.table, op)(&PackCall {
+            for m in rows.clone().step_by(op.width) {
+                let valid = op.width.min(rows.end - m);
+                PackCall {
                     operand: op,
                     from: advanced(op, self.rows, g),
                     panel: m / op.width,
@@ -258,8 +286,9 @@ impl<'a, T: Real> Run<'a, T> {
                     stride: valid,
                     k0,
                     k1,
-                    to: self.scratch.add((m - m0) * (k1 - k0)),
-                });
+                    to: self.scratch.add((m - rows.start) * (k1 - k0)),
+                }
+                .within_tables(|part| packer(self.table, op)(part));
             }
         }
         self.scratch
@@ -267,12 +296,34 @@ impl<'a, T: Real> Run<'a, T> {
 
     /// Packs (or finds) the column panel that starts at `n`.
     unsafe fn column_panel(&self, g: usize, n: usize, k0: usize, k1: usize) -> *const T {
-        let op = &self.d.columns;
-        if let Some(panel) = self.packed_columns(g, n, k0, k1) {
-            return panel;
+        let d = self.d;
+        if d.columns.packed {
+            return self.columns.cast::<T>().wrapping_add(self.panel_at(g, n, k0, k1));
         }
-        let to = self.scratch.add(self.d.scratch_columns);
-        packer(self.table, op)(&PackCall {
+        let own = self.scratch.add(d.scratch_columns);
+        if !d.columns_shared {
+            self.pack_columns(g, n, k0, k1, own);
+            return own;
+        }
+        let shared = self.shared.wrapping_add(self.panel_at(g, n, k0, k1));
+        let number = d.shared_panel(*d.columns.packed_batch.add(g) as usize, n, k0);
+        match self.flags.claim(number) {
+            Claim::Ready => shared,
+            Claim::Mine => {
+                self.pack_columns(g, n, k0, k1, shared);
+                self.flags.publish(number);
+                shared
+            }
+            Claim::Elsewhere => {
+                self.pack_columns(g, n, k0, k1, own);
+                own
+            }
+        }
+    }
+
+    unsafe fn pack_columns(&self, g: usize, n: usize, k0: usize, k1: usize, to: *mut T) {
+        let op = &self.d.columns;
+        PackCall {
             operand: op,
             from: advanced(op, self.columns, g),
             panel: n / op.width,
@@ -281,52 +332,56 @@ impl<'a, T: Real> Run<'a, T> {
             k0,
             k1,
             to,
-        });
-        to
+        }
+        .within_tables(|part| packer(self.table, op)(part));
     }
 
-    /// Where the caller packed the column panel that starts at `n`, which may be past the last one.
-    unsafe fn packed_columns(&self, g: usize, n: usize, k0: usize, k1: usize) -> Option<*const T> {
+    /// Elements before the panel that starts at `n`, where all are packed. It may be past the last one.
+    unsafe fn panel_at(&self, g: usize, n: usize, k0: usize, k1: usize) -> usize {
         let op = &self.d.columns;
         let padded = packed_len(op, false);
-        let copy = *op.packed_batch.add(g) as usize;
-        let columns = self.columns.cast::<T>();
-        op.packed.then(|| columns.wrapping_add(copy * padded * self.d.k + k0 * padded + n * (k1 - k0)))
+        *op.packed_batch.add(g) as usize * padded * self.d.k + k0 * padded + n * (k1 - k0)
     }
 
-    /// Where the caller packed the panel that is multiplied after the one at `n`: of this k block, of the next one, of the
-    /// next tile.
-    unsafe fn columns_after(
-        &self,
-        g: usize,
-        n: usize,
-        (n0, n1): (usize, usize),
-        (k0, k1): (usize, usize),
-        (k_begin, k_end): (usize, usize),
-    ) -> Option<*const T> {
+    /// What the panel that starts at `n` will be read from: itself if it is packed, else its run of the tensor.
+    unsafe fn columns_ahead(&self, g: usize, n: usize, k0: usize, k1: usize) -> Option<Ahead<T>> {
         let d = self.d;
-        if n + d.nr < n1 {
-            self.packed_columns(g, n + d.nr, k0, k1)
-        } else if k1 < k_end {
-            self.packed_columns(g, n0, k1, block_end(k1, k_end, d))
-        } else {
-            self.packed_columns(g, n1, k_begin, block_end(k_begin, k_end, d))
+        let op = &d.columns;
+        if op.packed {
+            let at = self.columns.cast::<T>().wrapping_add(self.panel_at(g, n, k0, k1));
+            return Some(Ahead { at, step: d.nr });
         }
+        if n >= d.n {
+            return None;
+        }
+        if d.columns_shared && self.flags.is_ready(d.shared_panel(*op.packed_batch.add(g) as usize, n, k0)) {
+            return Some(Ahead { at: self.shared.wrapping_add(self.panel_at(g, n, k0, k1)), step: d.nr });
+        }
+        if d.columns_step == 0 {
+            return None;
+        }
+        let ((across, free), (along, k)) = (op.free_period.split(n), op.k_period.split(k0));
+        let run = *op.segments.add(*op.group_start.add(free / op.width * op.groups_per_panel) as usize);
+        let moved = *op.batch.add(g) as isize + across + along;
+        let from = self.columns.cast::<T>().wrapping_offset(moved + *op.k.add(k) as isize + run.start());
+        Some(Ahead { at: from, step: d.columns_step })
     }
 
     /// A call for the block at `(m, n)` with everything but its operands.
     unsafe fn call(&self, g: usize, m: usize, n: usize) -> TileCall<T> {
         let d = self.d;
         let bytes = if self.half.is_some() { size_of::<u16>() } else { size_of::<T>() } as isize;
-        let moved = |tensor: *const u8| {
-            if tensor.is_null() { null() } else { tensor.wrapping_offset(*d.out_batch.add(g) as isize * bytes) }
-        };
         let (rows, columns) = (d.mr.min(d.m - m), d.nr.min(d.n - n));
+        let ((down, row), (across, column)) = (d.m_period.split(m), d.n_period.split(n));
+        let moved = |tensor: *const u8| {
+            let distance = *d.out_batch.add(g) as isize + down + across;
+            if tensor.is_null() { null() } else { tensor.wrapping_offset(distance * bytes) }
+        };
         TileCall {
             last: true,
             out: moved(self.out).cast_mut().cast(),
-            rows: d.out_m.add(m),
-            group_start: d.out_group_start.add(n / d.nr * d.nr.div_ceil(GROUP)),
+            rows: d.out_m.add(row),
+            group_start: d.out_group_start.add(column / d.nr * d.nr.div_ceil(GROUP)),
             segments: d.out_segments,
             columns,
             residual: moved(self.residual).cast(),

@@ -2,8 +2,9 @@
 //! What JITed tile loops call: the arguments of [`super::Arguments`] one by one, as a nest can pass them.
 
 use super::{
-    Arguments, Descriptor, WinogradDescriptor, WinogradGradientDescriptor, contract_reduce, contract_tiles,
-    winograd_gradient_input, winograd_gradient_sum, winograd_gradient_tiles, winograd_input, winograd_tiles,
+    Arguments, Descriptor, WinogradDescriptor, WinogradGradientDescriptor, contract_begin, contract_reduce,
+    contract_tiles, winograd_gradient_input, winograd_gradient_sum, winograd_gradient_tiles, winograd_input,
+    winograd_tiles,
 };
 
 macro_rules! entry {
@@ -36,6 +37,10 @@ macro_rules! entry {
 entry! {
     /// Tiles `begin..end` of a contraction.
     contract_tiles_entry(Descriptor) -> contract_tiles
+}
+entry! {
+    /// Empties the panels that tiles of a contraction share.
+    contract_begin_entry(Descriptor) -> contract_begin
 }
 entry! {
     /// Sums partial results of tiles `begin..end`.

@@ -44,9 +44,10 @@ impl Estimate {
             ideal,
             idle_lanes: filled - ideal,
             latency: blocks - filled,
-            // A tile packs its own rows, and each of its column panels once.
-            packing: packing(rows, d.m, d.n_tiles) + packing(columns, d.n, d.m_tiles),
-            stores: STORE * (d.g * d.m * out.segments.len()) as f64,
+            // A tile packs its own rows, and each of its column panels once, unless tiles share them.
+            packing: packing(rows, d.m, d.n_tiles)
+                + packing(columns, d.n, if d.columns_shared { 1 } else { d.m_tiles }),
+            stores: STORE * (d.g * d.m * out.segments.len()) as f64 * d.n as f64 / out.n_period.len as f64,
             gathers: gathered(rows) || gathered(columns),
         }
     }

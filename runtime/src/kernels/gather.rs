@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::abi::{GROUP, Segment};
+use super::period::{self, Period};
 use super::spec::{AffineRead, ContractError};
 
 /// The loop dimensions an operand sees, and their numbers.
+#[derive(Clone)]
 pub(crate) struct Read {
     pub(crate) batch: Vec<usize>,
     pub(crate) free: Vec<usize>,
@@ -20,6 +22,11 @@ pub(crate) struct GatherTables {
     pub(crate) batch: Vec<i64>,
     pub(crate) free: Vec<i32>,
     pub(crate) k: Vec<i32>,
+    /// Lengths of the two indices, of which the tables have a period each.
+    pub(crate) free_len: usize,
+    pub(crate) k_len: usize,
+    pub(crate) free_period: Period,
+    pub(crate) k_period: Period,
     pub(crate) lanes_along_k: bool,
     pub(crate) checked: bool,
     pub(crate) packed: bool,
@@ -38,6 +45,8 @@ pub(crate) struct GatherTables {
 pub(crate) struct OutTables {
     pub(crate) batch: Vec<i64>,
     pub(crate) m: Vec<i32>,
+    pub(crate) m_period: Period,
+    pub(crate) n_period: Period,
     pub(crate) group_start: Vec<u32>,
     pub(crate) segments: Vec<Segment>,
 }
@@ -61,8 +70,16 @@ impl Check {
 }
 
 impl GatherTables {
-    /// `width` free indices make a panel.
-    pub(crate) fn new(read: &AffineRead, dims: &Read, width: usize) -> Result<Self, ContractError> {
+    /// `width` free indices make a panel. Tables are of one period each if panels are `native`: packers that convert count
+    /// in other elements and steps than panels.
+    pub(crate) fn new(read: &AffineRead, dims: &Read, width: usize, native: bool) -> Result<Self, ContractError> {
+        let [free_len, k_len] = [&dims.free, &dims.k].map(|e| e.iter().product::<usize>());
+        let mut dims = dims.clone();
+        let shortened = |extents: &mut Vec<usize>, first, width| {
+            if native { shorten(read, extents, first, width) } else { 0 }
+        };
+        let free_stride = shortened(&mut dims.free, dims.free_first, width);
+        let k_stride = shortened(&mut dims.k, dims.k_first, GROUP);
         let lengths = [&dims.batch, &dims.free, &dims.k].map(|e| e.iter().product::<usize>());
         let mut batch = vec![0i64; lengths[0]];
         let mut free = vec![0i64; lengths[1]];
@@ -124,6 +141,10 @@ impl GatherTables {
         let mut tables = Self {
             packed_batch: copies(&batch),
             batch,
+            free_len,
+            k_len,
+            free_period: Period { len: lengths[1], stride: free_stride },
+            k_period: Period { len: lengths[2], stride: k_stride },
             free,
             k,
             lanes_along_k,
@@ -180,8 +201,19 @@ impl GatherTables {
     /// element once for each tap.
     pub(crate) fn is_dense(&self, read: &AffineRead) -> bool {
         let elements: usize = read.dims.iter().map(|dim| dim.extent).product();
-        let panels = self.packed_copies() * self.free.len() * self.k.len();
+        let panels = self.packed_copies() * self.free_len * self.k_len;
         !self.checked && panels <= elements + elements / 4
+    }
+
+    /// Elements from step to step where every panel is a run inside the tensor and steps are equally far apart; else 0.
+    pub(crate) fn step_of_runs(&self) -> usize {
+        let one_run = |group: &[u32]| group[1] - group[0] <= 1;
+        let distance = |pair: &[i32]| i64::from(pair[1]) - i64::from(pair[0]);
+        let step = self.k.windows(2).next().map_or(0, distance);
+        let even = self.k.windows(2).all(|pair| distance(pair) == step);
+        let straight = !self.lanes_along_k && !self.checked && self.group_start.windows(2).all(one_run);
+        // A step back wraps around, as the addition of it does.
+        if straight && even { step as usize } else { 0 }
     }
 
     /// Runs in a group of lanes, on average: loads that fill one register.
@@ -203,15 +235,77 @@ impl GatherTables {
 }
 
 impl OutTables {
-    pub(crate) fn new(batch: Vec<i32>, first: i64, m: Vec<i32>, n: &[i32], nr: usize) -> Self {
-        let groups = Groups::new(n, nr, 1);
-        Self {
+    pub(crate) fn new(
+        batch: Vec<i32>,
+        first: i64,
+        (m, mr): (&OutAxis<'_>, usize),
+        (n, nr): (&OutAxis<'_>, usize),
+    ) -> Result<Self, ContractError> {
+        let (m, m_period) = m.table(mr)?;
+        let (n, n_period) = n.table(nr)?;
+        let groups = Groups::new(&n, nr, 1);
+        Ok(Self {
             batch: batch.into_iter().map(|offset| first + i64::from(offset)).collect(),
             m,
+            m_period,
+            n_period,
             group_start: groups.start,
             segments: groups.segments,
-        }
+        })
     }
+}
+
+/// Row or column index of an output: its loop dimensions and their strides.
+pub(crate) struct OutAxis<'a> {
+    extents: &'a [usize],
+    strides: &'a [i64],
+    /// Length of the index.
+    pub(crate) len: usize,
+    /// Neighbours in the index that are none in memory.
+    pub(crate) breaks: usize,
+}
+
+impl<'a> OutAxis<'a> {
+    pub(crate) fn new(extents: &'a [usize], strides: &'a [i64]) -> Result<Self, ContractError> {
+        // All of the tensor must be in reach, not the part in the tables alone.
+        let span = extents
+            .iter()
+            .zip(strides)
+            .try_fold(0i64, |span, (&extent, stride)| span.checked_add(stride.abs().checked_mul(extent as i64 - 1)?));
+        narrow(&[span.ok_or(ContractError::TooLarge)?])?;
+        // Breaks in an inner dimension repeat with each step of the outer ones.
+        let (mut len, mut breaks, mut last) = (1, 0, 0);
+        for (&extent, &stride) in extents.iter().zip(strides).rev() {
+            let between = if stride == last + 1 { 0 } else { extent.saturating_sub(1) };
+            breaks = breaks * extent + between;
+            last += stride * (extent as i64 - 1);
+            len *= extent;
+        }
+        Ok(Self { extents, strides, len, breaks })
+    }
+
+    /// One period of offsets, in whole panels of `width`.
+    fn table(&self, width: usize) -> Result<(Vec<i32>, Period), ContractError> {
+        let mut extents = self.extents.to_vec();
+        let mut stride = 0;
+        if let (Some(outer), Some(&step)) = (extents.first_mut(), self.strides.first()) {
+            *outer = period::steps(self.extents, width);
+            stride = *outer as isize * step as isize;
+        }
+        let offsets = offsets_of(&extents, self.strides)?;
+        let len = offsets.len();
+        Ok((offsets, Period { len, stride }))
+    }
+}
+
+/// Leaves one period of an index: as many steps of its outermost dimension, number `first`, as make whole panels of
+/// `width`. Returns the elements from period to period.
+fn shorten(read: &AffineRead, extents: &mut [usize], first: usize, width: usize) -> isize {
+    let steps = period::steps(extents, width);
+    let Some(outer) = extents.first_mut() else { return 0 };
+    let Some(stride) = period::stride_of(read, first, *outer) else { return 0 };
+    *outer = steps;
+    steps as isize * stride
 }
 
 /// Runs of consecutive offsets, cut into panels of `width` and groups of [`GROUP`].

@@ -178,8 +178,11 @@ unsafe fn spread_runs<const S: usize>(call: &PackCall<'_, f32>, g: usize, group:
         from[s] = call.from.wrapping_offset(segments[s].start() - 2 * segments[s].first as isize);
     }
     // Where the same lanes of the next panel begin: asked for now, they arrive while this panel is used.
-    let next =
-        if (call.panel + 1) * op.width < op.free_len { runs(call, group + op.groups_per_panel).first() } else { None };
+    let next = if (call.panel + 1) * op.width < op.free_period.len {
+        runs(call, group + op.groups_per_panel).first()
+    } else {
+        None
+    };
     let next = next.map_or(from[0], |run| call.from.wrapping_offset(run.start()));
     let store = low_lanes(stride - g * GROUP);
     let mut to = call.to.add(g * GROUP);

@@ -33,8 +33,8 @@ pub struct ContractSpec {
     pub epilogue: Epilogue,
     /// Operands that the caller passes as panels written by `pack_operand`.
     pub packed: Packed,
-    /// Whether the plan may ask for more of them: those that several tiles would pack each for itself.
-    pub packs_ahead: bool,
+    /// Whether tiles may share panels of the operand that several of them would pack, in memory that the plan asks for.
+    pub shares_panels: bool,
 }
 
 /// Element type.

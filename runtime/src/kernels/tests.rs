@@ -6,6 +6,7 @@ mod choice;
 mod contract;
 mod depthwise;
 mod pool;
+mod shared;
 mod strips;
 mod tiling;
 mod types;

@@ -9,9 +9,9 @@ pub struct Tiling {
     pub mr: usize,
     /// Columns of a register block.
     pub nr: usize,
-    /// Rows of a macro tile, a multiple of `mr` or all of them.
+    /// Rows of the largest macro tile, a multiple of `mr`.
     pub mc: usize,
-    /// Columns of a macro tile, a multiple of `nr`.
+    /// Columns of the largest macro tile, a multiple of `nr`.
     pub nc: usize,
     /// Length of a k block: a multiple of 16, or all of K.
     pub kc: usize,
@@ -42,14 +42,28 @@ pub struct Product {
     pub nr: usize,
     /// Whether the rows come as panels, so that no tile packs them.
     pub rows_packed: bool,
-    /// Whether the columns do.
-    pub columns_packed: bool,
+    /// Who packs the columns.
+    pub columns: Columns,
+}
+
+/// Who packs column panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// Each tile those that it needs.
+    ByTile,
+    /// The first tile that needs them.
+    Shared,
+    /// The caller.
+    Packed,
 }
 
 /// Row panels of one k block fit half of a 1 MiB second-level cache.
 const ROW_BLOCK: usize = 96 * 1024;
 /// Longest k block, unless one is asked for.
-pub(super) const LONGEST_K: usize = 384;
+pub(super) const LONGEST_K: usize = 512;
+/// Row panels that make tiles enough by themselves: five tiles of 64 rows kept one of two threads waiting for a fifth of the
+/// time.
+const ENOUGH_PANELS: usize = 16;
 /// Shortest sum that is split.
 const SHORTEST_SPLIT: usize = 256;
 /// Counts that are tried along m, n and k.
@@ -74,7 +88,10 @@ impl Product {
         let mut best = (f64::INFINITY, [1; 3], whole);
         for &k_splits in COUNTS.iter().take_while(|&&count| count <= splits.max(1)) {
             for m_tiles in COUNTS.into_iter().chain([fitting, fitting + fitting / 8 + 1]) {
-                for n_tiles in COUNTS {
+                // Rows are packed again for each part of the columns: where they give tiles enough, there is one part.
+                let enough = self.columns == Columns::Shared && m.div_ceil(mr) >= ENOUGH_PANELS;
+                let most = if enough { 1 } else { usize::MAX };
+                for n_tiles in COUNTS.into_iter().take_while(|&count| count <= most) {
                     let Some(tiling) = product.cut(m_tiles, n_tiles, k_splits) else { continue };
                     let cycles = product.cycles(&tiling);
                     if cycles < best.0 {
@@ -86,27 +103,15 @@ impl Product {
         (best.1, best.2)
     }
 
-    /// Whether it pays that the caller packs one side before the tiles run, instead of each
-    /// tile for itself.
-    pub(crate) fn pays_to_pack(&self, rows: bool) -> bool {
-        let product = self.not_empty();
-        let packed =
-            Product { rows_packed: self.rows_packed | rows, columns_packed: self.columns_packed | !rows, ..product };
-        let cost = packed.cycles(&packed.tiling()) + product.pack_pass((rows, !rows));
-        cost < product.cycles(&product.tiling())
-    }
-
-    /// Estimated cycles of packing rows and columns in passes of their own.
-    pub(super) fn pack_pass(&self, (rows, columns): (bool, bool)) -> f64 {
+    /// Estimated cycles of packing the rows in a pass of its own.
+    pub(super) fn row_pass(&self) -> f64 {
         // Cycles per element, measured on Zen 5: panels that stay in the second-level cache, and those that do not (1024 x
         // 1024: 400 us).
         const NEAR: f64 = 0.5;
         const FAR: f64 = 1.5;
-        let pass = |wanted: bool, elements: usize| {
-            let cycles = if elements <= ROW_BLOCK { NEAR } else { FAR };
-            if wanted { cycles * elements as f64 } else { 0.0 }
-        };
-        pass(rows, self.m * self.k) + pass(columns, self.n * self.k)
+        let elements = self.m * self.k;
+        let cycles = if elements <= ROW_BLOCK { NEAR } else { FAR };
+        cycles * elements as f64
     }
 
     fn not_empty(self) -> Product {
@@ -124,14 +129,16 @@ impl Product {
         let [m_tiles, n_tiles, k_splits] = counts.map(|count| count.max(1));
         let k_splits = k_splits.min(COUNTS[COUNTS.len() - 1]);
         let longest = longest.clamp(16, 4 * LONGEST_K);
-        let mc = m.div_ceil(mr).div_ceil(m_tiles) * mr;
-        let nc = n.div_ceil(nr).div_ceil(n_tiles) * nr;
+        let (row_panels, column_panels) = (m.div_ceil(mr), n.div_ceil(nr));
+        let (m_tiles, n_tiles) = (m_tiles.min(row_panels), n_tiles.min(column_panels));
+        let mc = row_panels.div_ceil(m_tiles) * mr;
+        let nc = column_panels.div_ceil(n_tiles) * nr;
         let chunk = if k_splits == 1 { k } else { k.div_ceil(k_splits).next_multiple_of(16) };
         let blocks = chunk.div_ceil(longest);
         let kc = if blocks == 1 { chunk } else { chunk.div_ceil(blocks).next_multiple_of(16) };
         // Panels packed ahead are cut at multiples of kc: splits begin at such.
         let k_chunk = if k_splits == 1 { k } else { kc * blocks };
-        let [m_tiles, n_tiles, k_splits] = [m.div_ceil(mc), n.div_ceil(nc), k.div_ceil(k_chunk)];
+        let k_splits = k.div_ceil(k_chunk);
         let fits = mc == mr || mc * kc <= ROW_BLOCK;
         fits.then_some(Tiling { mr, nr, mc, nc, kc, k_chunk, m_tiles, n_tiles, k_splits })
     }
@@ -142,21 +149,24 @@ impl Product {
         // arithmetic, storing and adding a partial sum; per tile, its start.
         const PACK: f64 = 0.4;
         const STREAM: f64 = 0.03;
+        // The same of panels that the tiles before have packed, in part on another processor.
+        const STREAM_SHARED: f64 = 0.06;
         const PARTIAL: f64 = 1.5;
         const TILE: f64 = 500.0;
         // How much of the last tile's time several threads wait for it.
         const LAST: f64 = 0.5;
         let Product { g, m, n, k, .. } = *self;
         let (rows, columns) = ((m * k) as f64, (n * k) as f64);
-        let read = |packed: bool| if packed { STREAM } else { PACK };
         let partial = if t.k_splits > 1 { PARTIAL * (m * n * (t.k_splits + 1)) as f64 } else { 0.0 };
         let tiles = t.m_tiles * t.n_tiles * t.k_splits;
         let tile_work = (t.mc * t.nc) as f64 * t.k_chunk as f64 / 32.0;
-        read(self.rows_packed) * rows * t.n_tiles as f64
-            + read(self.columns_packed) * columns * t.m_tiles as f64
-            + partial
-            + TILE * tiles as f64
-            + LAST * tile_work / g as f64
+        let row_reads = if self.rows_packed { STREAM } else { PACK } * t.n_tiles as f64;
+        let column_reads = match self.columns {
+            Columns::ByTile => PACK * t.m_tiles as f64,
+            Columns::Shared => PACK + STREAM_SHARED * t.m_tiles as f64,
+            Columns::Packed => STREAM * t.m_tiles as f64,
+        };
+        row_reads * rows + column_reads * columns + partial + TILE * tiles as f64 + LAST * tile_work / g as f64
     }
 }
 

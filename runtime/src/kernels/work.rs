@@ -1,29 +1,29 @@
 //! A contraction before it is cut: its sizes, operands and output, and what each register block would make of it.
 
 use super::abi::{GROUP, Shape, Table};
-use super::gather::{Read, offsets_of};
+use super::gather::{OutAxis, Read};
 use super::simd::Real;
 use super::source::Source;
 use super::spec::{ContractError, ContractSpec, Side};
 use super::tiling::block_cost;
 
 /// A contraction as the register blocks of one table see it.
-pub(super) struct Work {
+pub(super) struct Work<'a> {
     /// Batches, rows and columns as they were asked for, terms of the sums.
     pub(super) sizes: [usize; 4],
     /// Steps of the sums.
     pub(super) steps: usize,
-    /// Offsets of the output along the free index of each operand, left first.
-    pub(super) out: [Vec<i32>; 2],
+    /// The output along the free index of each operand, left first.
+    pub(super) out: [OutAxis<'a>; 2],
     pub(super) operands: [Source; 2],
     pub(super) blocks: Vec<Block>,
     pub(super) cheapest: Block,
 }
 
-impl Work {
+impl<'a> Work<'a> {
     /// With blocks in both orientations, unless `right_has_rows` says which.
     pub(super) fn new<T: Real>(
-        spec: &ContractSpec,
+        spec: &'a ContractSpec,
         table: &Table<T>,
         right_has_rows: Option<bool>,
     ) -> Result<Self, ContractError> {
@@ -42,8 +42,8 @@ impl Work {
         if sizes[..3].contains(&0) {
             return Err(ContractError::Empty);
         }
-        let out_m = offsets_of(&spec.m, &spec.out_strides[b..b + m])?;
-        let out_n = offsets_of(&spec.n, &spec.out_strides[b + m..])?;
+        let out_m = OutAxis::new(&spec.m, &spec.out_strides[b..b + m])?;
+        let out_n = OutAxis::new(&spec.n, &spec.out_strides[b + m..])?;
         let source = |side, first: usize, extents: &[usize]| {
             let (batch, free, k) = (spec.batch.clone(), extents.to_vec(), spec.k.clone());
             Source::new(spec, side, Read { batch, free, free_first: first, k, k_first: b + m + n }, table.terms)
@@ -51,7 +51,7 @@ impl Work {
         let operands = [source(Side::Left, b, &spec.m), source(Side::Right, b + m, &spec.n)];
         let [left_cost, right_cost] = [0, 1].map(|side: usize| operands[side].pack_cost(spec, table.terms));
         let steps = sizes[3].div_ceil(table.terms);
-        let mut blocks = blocks(table, [(&*out_m, left_cost), (&*out_n, right_cost)], steps);
+        let mut blocks = blocks(table, [(&out_m, left_cost), (&out_n, right_cost)], steps);
         blocks.retain(|block| right_has_rows.is_none_or(|right| block.swapped == right));
         let cheapest = blocks.iter().copied().reduce(|best, next| if next.cycles < best.cycles { next } else { best });
         let cheapest = cheapest.ok_or(ContractError::Empty)?;
@@ -75,7 +75,7 @@ pub(super) struct Block {
 /// and the cycles of packing sixteen lanes of one step.
 fn blocks<T: Real>(
     table: &Table<T>,
-    [(out_m, pack_left), (out_n, pack_right)]: [(&[i32], f64); 2],
+    [(out_m, pack_left), (out_n, pack_right)]: [(&OutAxis<'_>, f64); 2],
     k: usize,
 ) -> Vec<Block> {
     // Measured on Zen 5: storing one run of one row.
@@ -83,11 +83,10 @@ fn blocks<T: Real>(
     // One column of a block that is turned before it is stored.
     const TURN: f64 = 10.0;
     let k = k as f64;
-    let breaks = |offsets: &[i32]| offsets.windows(2).filter(|pair| pair[1] != pair[0].wrapping_add(1)).count();
-    let breaks = [breaks(out_m), breaks(out_n)];
+    let breaks = [out_m.breaks, out_n.breaks];
     let of = |swapped: bool, shape: usize| {
         let candidate = &table.shapes[shape];
-        let (m, n) = if swapped { (out_n.len(), out_m.len()) } else { (out_m.len(), out_n.len()) };
+        let (m, n) = if swapped { (out_n.len, out_m.len) } else { (out_m.len, out_n.len) };
         let [row_breaks, column_breaks] = if swapped { [breaks[1], breaks[0]] } else { breaks };
         let (pack_rows, pack_columns) = if swapped { (pack_right, pack_left) } else { (pack_left, pack_right) };
         let straight = STORE * (column_breaks + n.div_ceil(GROUP)) as f64 * m as f64;

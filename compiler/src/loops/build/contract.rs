@@ -128,7 +128,7 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
         out_offset: 0,
         epilogue: Epilogue::default(),
         packed: Packed::default(),
-        packs_ahead: false,
+        shares_panels: false,
     };
     let mut form = ContractForm { spec, left, right, bias: None, scale: None, residual: None };
     let chain = follow(region, root, |onto, whole| match onto {

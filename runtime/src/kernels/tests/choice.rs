@@ -45,11 +45,11 @@ fn specs() -> Vec<ContractSpec> {
     let mut specs = Vec::new();
     for (m, n, k) in [(1, 300, 900), (3, 5, 1100), (20, 24, 6000), (29, 68, 700), (100, 90, 450), (64, 196, 64)] {
         for (ta, tb) in [(false, false), (true, true)] {
-            specs.push(ContractSpec { epilogue, packs_ahead: true, ..dot(2, m, n, k, ta, tb) });
+            specs.push(ContractSpec { epilogue, shares_panels: true, ..dot(2, m, n, k, ta, tb) });
         }
     }
     let double =
-        ContractSpec { element: Element::F64, epilogue, packs_ahead: true, ..dot(1, 37, 50, 800, true, false) };
+        ContractSpec { element: Element::F64, epilogue, shares_panels: true, ..dot(1, 37, 50, 800, true, false) };
     let conv = Conv {
         batch: 2,
         groups: 1,
@@ -62,7 +62,7 @@ fn specs() -> Vec<ContractSpec> {
         dilation: 1,
     };
     let packed = Packed { left: true, right: false };
-    specs.extend([double, conv.forward(), ContractSpec { packed, packs_ahead: true, ..conv.forward() }]);
+    specs.extend([double, conv.forward(), ContractSpec { packed, shares_panels: true, ..conv.forward() }]);
     specs
 }
 
@@ -105,7 +105,7 @@ fn other_orders_are_told_from_the_usual_one() {
 /// What a forged entry of a cache could say.
 #[test]
 fn a_senseless_choice_is_rounded_to_a_possible_one() {
-    let spec = ContractSpec { packs_ahead: true, ..dot(1, 29, 68, 700, false, false) };
+    let spec = ContractSpec { shares_panels: true, ..dot(1, 29, 68, 700, false, false) };
     let [left, right] = [&spec.left, &spec.right].map(|read| numbers(read_len(read), 1));
     let wild = [0, 1, 7, 1000, usize::MAX];
     for kernels in levels() {

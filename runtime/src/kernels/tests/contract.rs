@@ -318,6 +318,23 @@ fn convolutions_backward_weights() {
     }
 }
 
+/// Batches of which tables hold a part: images that fill panels, and images that do so a few at a time.
+#[test]
+fn tables_of_a_few_images_serve_all() {
+    let batches = [
+        Conv { batch: 8, channels: 2, outputs: 3, size: (32, 32), pad: 1, ..CONV },
+        Conv { batch: 256, channels: 2, outputs: 3, size: (7, 7), pad: 1, ..CONV },
+        Conv { batch: 16, channels: 17, outputs: 2, size: (32, 33), pad: 1, stride: 2, ..CONV },
+    ];
+    for conv in batches {
+        let mut forward = conv.forward();
+        forward.epilogue.residual = true;
+        for spec in [forward, conv.backward_data(), conv.backward_weights()] {
+            check_all(&spec);
+        }
+    }
+}
+
 /// Forward convolution by the textbook loops: pins the test's own specs, which the other tests share.
 #[test]
 fn forward_spec_is_a_convolution() {

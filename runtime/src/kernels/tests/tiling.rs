@@ -1,9 +1,9 @@
-use super::super::{Product, Tiling};
+use super::super::{Columns, Product, Tiling};
 
 const SIZES: [usize; 12] = [1, 3, 10, 16, 27, 64, 100, 288, 1000, 1024, 5408, 28800];
 
 fn plan_tiles(g: usize, m: usize, n: usize, k: usize, mr: usize, nr: usize) -> Tiling {
-    Product { g, m, n, k, mr, nr, rows_packed: false, columns_packed: false }.tiling()
+    Product { g, m, n, k, mr, nr, rows_packed: false, columns: Columns::ByTile }.tiling()
 }
 
 #[test]
@@ -17,8 +17,10 @@ fn blocks_cover_everything_and_align() {
             // Groups of lanes along k begin at multiples of 16.
             assert!(t.kc >= k || t.kc.is_multiple_of(16), "{what}");
             assert!(t.k_splits == 1 || t.k_chunk.is_multiple_of(t.kc), "{what}");
-            assert_eq!(t.m_tiles, m.div_ceil(t.mc), "{what}");
-            assert_eq!(t.n_tiles, n.div_ceil(t.nc), "{what}");
+            // Tiles differ by one panel at most, and none is empty.
+            assert_eq!(t.mc / mr, m.div_ceil(mr).div_ceil(t.m_tiles), "{what}");
+            assert_eq!(t.nc / nr, n.div_ceil(nr).div_ceil(t.n_tiles), "{what}");
+            assert!(t.m_tiles <= m.div_ceil(mr) && t.n_tiles <= n.div_ceil(nr), "{what}");
             assert_eq!(t.k_splits, k.div_ceil(t.k_chunk), "{what}");
         }
     }
