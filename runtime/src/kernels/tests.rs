@@ -6,6 +6,7 @@ mod choice;
 mod contract;
 mod depthwise;
 mod pool;
+mod run;
 mod shared;
 mod strips;
 mod tiling;

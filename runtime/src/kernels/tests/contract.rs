@@ -1,67 +1,12 @@
-use super::super::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use super::super::math::activation_f64;
 use super::super::{
-    Activation, Along, Arguments, ContractError, ContractPlan, ContractSpec, Element, Epilogue, Kernels, Level, Packed,
-    Side,
+    Activation, Along, ContractError, ContractPlan, ContractSpec, Element, Epilogue, Kernels, Level, Packed, Side,
 };
-use super::cases::{Conv, dot, naive, numbers, out_len, read_len};
+use super::cases::{Conv, dot, naive, numbers, out_len};
+use super::run::{Tensors, from_bytes, levels, numbers_of, operands_of, output, run, to_bytes, with_arguments};
 
 /// Bounds that numbers in -1..1 often exceed.
 const CLAMP: Activation = Activation::Clamp { low: -0.25, high: 0.75 };
-
-/// The levels this processor has.
-pub(super) fn levels() -> Vec<&'static Kernels> {
-    let usable = Level::ALL.into_iter().filter(|level| level.available());
-    usable.filter_map(Kernels::for_level).collect()
-}
-
-/// 64-byte aligned bytes.
-pub(super) fn buffer(bytes: usize) -> Vec<[u64; 8]> {
-    // Filled with NaN: nothing may depend on what scratch holds.
-    vec![[u64::MAX; 8]; bytes.div_ceil(64)]
-}
-
-pub(super) fn to_bytes(values: &[f64], element: Element) -> Vec<u8> {
-    match element {
-        Element::F32 => values.iter().flat_map(|x| (*x as f32).to_ne_bytes()).collect(),
-        Element::F64 => values.iter().flat_map(|x| x.to_ne_bytes()).collect(),
-        Element::Bf16 => values.iter().flat_map(|x| f32_to_bf16(*x as f32).to_ne_bytes()).collect(),
-        Element::F16 => values.iter().flat_map(|x| f32_to_f16(*x as f32).to_ne_bytes()).collect(),
-        Element::I8 => values.iter().map(|x| *x as i8 as u8).collect(),
-        Element::U8 => values.iter().map(|x| *x as u8).collect(),
-        Element::I32 => values.iter().flat_map(|x| (*x as i32).to_ne_bytes()).collect(),
-    }
-}
-
-/// Numbers that the type has: fractions of 1 for floats, all bytes for integers.
-pub(super) fn numbers_of(element: Element, len: usize, seed: u64) -> Vec<f64> {
-    let numbers = numbers(len, seed);
-    let exact =
-        |scale: f64, low: f64, high: f64| numbers.iter().map(|x| (x * scale).round().clamp(low, high)).collect();
-    match element {
-        Element::F32 | Element::F64 => numbers,
-        Element::Bf16 | Element::F16 => from_bytes(&to_bytes(&numbers, element), element),
-        Element::I8 => exact(160.0, -128.0, 127.0),
-        Element::U8 => numbers.iter().map(|x| (x.abs() * 300.0).round().min(255.0)).collect(),
-        Element::I32 => exact(1e2, -1e2, 1e2),
-    }
-}
-
-pub(super) fn from_bytes(bytes: &[u8], element: Element) -> Vec<f64> {
-    match element {
-        Element::F32 => bytes.chunks_exact(4).map(|b| f64::from(f32::from_ne_bytes(b.try_into().unwrap()))).collect(),
-        Element::F64 => bytes.chunks_exact(8).map(|b| f64::from_ne_bytes(b.try_into().unwrap())).collect(),
-        Element::Bf16 => halves(bytes).map(|b| f64::from(bf16_to_f32(b))).collect(),
-        Element::F16 => halves(bytes).map(|b| f64::from(f16_to_f32(b))).collect(),
-        Element::I8 => bytes.iter().map(|b| f64::from(*b as i8)).collect(),
-        Element::U8 => bytes.iter().map(|b| f64::from(*b)).collect(),
-        Element::I32 => bytes.chunks_exact(4).map(|b| f64::from(i32::from_ne_bytes(b.try_into().unwrap()))).collect(),
-    }
-}
-
-fn halves(bytes: &[u8]) -> impl Iterator<Item = u16> {
-    bytes.chunks_exact(2).map(|b| u16::from_ne_bytes(b.try_into().unwrap()))
-}
 
 /// Runs `spec` and compares with the loops.
 fn check(spec: &ContractSpec, kernels: &Kernels) {
@@ -70,8 +15,7 @@ fn check(spec: &ContractSpec, kernels: &Kernels) {
 
 /// Runs `parts`, which together compute `spec`, and compares with the loops of `spec`.
 fn check_parts(spec: &ContractSpec, parts: &[ContractSpec], kernels: &Kernels) {
-    let left = numbers_of(spec.operand(Side::Left), read_len(&spec.left), 1);
-    let right = numbers_of(spec.operand(Side::Right), read_len(&spec.right), 2);
+    let [(left, left_type), (right, right_type)] = operands_of(spec);
     let of_output = |len: usize, seed: u64| numbers_of(spec.output(), len, seed);
     let [m, n] = [&spec.m, &spec.n].map(|e| e.iter().product::<usize>());
     let vector = |along: Option<Along>, seed: u64| match along {
@@ -87,36 +31,16 @@ fn check_parts(spec: &ContractSpec, parts: &[ContractSpec], kernels: &Kernels) {
     let untouched = of_output(len, 6);
 
     let bytes = |values: &[f64]| to_bytes(values, spec.output());
-    let left_bytes = to_bytes(&left, spec.operand(Side::Left));
-    let right_bytes = to_bytes(&right, spec.operand(Side::Right));
-    let (bias_bytes, scale_bytes) = (bytes(&bias), bytes(&scale));
-    let residual_bytes = bytes(&residual);
+    let tensors = Tensors {
+        left: to_bytes(&left, left_type),
+        right: to_bytes(&right, right_type),
+        bias: bytes(&bias),
+        scale: bytes(&scale),
+        residual: bytes(&residual),
+    };
     let mut out = bytes(&untouched);
     for part in parts {
-        let plan = ContractPlan::new(part, kernels).unwrap();
-        let mut packed = [Side::Left, Side::Right].map(|side| buffer(plan.packed_bytes(side)));
-        let mut partials = buffer(plan.partial_bytes());
-        let mut scratch = buffer(plan.scratch_bytes());
-        let mut operands = [left_bytes.as_ptr(), right_bytes.as_ptr()];
-        for (i, side) in [Side::Left, Side::Right].into_iter().enumerate() {
-            if [spec.packed.left, spec.packed.right][i] {
-                // SAFETY: the buffer has the plan's size and the operand is the spec's.
-                unsafe { plan.pack(side, operands[i], packed[i].as_mut_ptr().cast(), (0, plan.pack_tiles(side))) };
-                operands[i] = packed[i].as_ptr().cast();
-            }
-        }
-        let arguments = Arguments {
-            left: operands[0],
-            right: operands[1],
-            out: out.as_mut_ptr(),
-            bias: bias_bytes.as_ptr(),
-            scale: scale_bytes.as_ptr(),
-            residual: residual_bytes.as_ptr(),
-            partials: partials.as_mut_ptr().cast(),
-            scratch: scratch.as_mut_ptr().cast(),
-        };
-        // SAFETY: all buffers have the sizes that the spec and the plan state.
-        unsafe { plan.run(&arguments) };
+        run(&ContractPlan::new(part, kernels).unwrap(), &tensors, &mut out);
     }
 
     let actual = from_bytes(&out, spec.output());
@@ -439,21 +363,9 @@ fn relu_and_clamp_keep_nan() {
             let mut spec = dot(1, 1, n, 1, false, false);
             spec.epilogue.activation = activation;
             let plan = ContractPlan::new(&spec, kernels).unwrap();
-            let (left, right) = ([f32::NAN], vec![1.0f32; n]);
-            let mut out = vec![0.0f32; n];
-            let mut scratch = buffer(plan.scratch_bytes());
-            let arguments = Arguments {
-                left: left.as_ptr().cast(),
-                right: right.as_ptr().cast(),
-                out: out.as_mut_ptr().cast(),
-                bias: std::ptr::null(),
-                scale: std::ptr::null(),
-                residual: std::ptr::null(),
-                partials: std::ptr::null_mut(),
-                scratch: scratch.as_mut_ptr().cast(),
-            };
-            // SAFETY: the buffers have the spec's sizes.
-            unsafe { plan.run(&arguments) };
+            let operand = |values: &[f64]| to_bytes(values, Element::F32);
+            let tensors = Tensors { left: operand(&[f64::NAN]), right: operand(&vec![1.0; n]), ..Tensors::default() };
+            let out = from_bytes(&output(&plan, &spec, &tensors), Element::F32);
             assert!(out.iter().all(|x| x.is_nan()), "{} {out:?}", plan.kernel());
         }
     }
@@ -469,30 +381,16 @@ pub(super) fn bits_of_tiles_in_any_order(spec: &ContractSpec) {
     let kernels = Kernels::for_level(super::super::detect()).unwrap();
     let plan = ContractPlan::new(spec, kernels).unwrap();
     assert!(plan.tiles() > 1);
-    let [left, right] = [(Side::Left, &spec.left), (Side::Right, &spec.right)].map(|(side, read)| {
-        let element = spec.operand(side);
-        to_bytes(&numbers_of(element, read_len(read), 1 + side.code()), element)
-    });
+    let tensors = Tensors::new(spec);
     let run = |backwards: bool| {
         let mut out = vec![0u8; out_len(spec) * spec.output().bytes()];
-        let mut scratch = buffer(plan.scratch_bytes());
-        let arguments = Arguments {
-            left: left.as_ptr(),
-            right: right.as_ptr(),
-            out: out.as_mut_ptr(),
-            bias: std::ptr::null(),
-            scale: std::ptr::null(),
-            residual: std::ptr::null(),
-            partials: std::ptr::null_mut(),
-            scratch: scratch.as_mut_ptr().cast(),
-        };
         let order: Vec<u64> = if backwards { (0..plan.tiles()).rev().collect() } else { (0..plan.tiles()).collect() };
-        for tile in order {
-            // SAFETY: the buffers have the spec's sizes.
-            unsafe {
-                super::super::contract_tiles(plan.descriptor(), &arguments, tile, tile + 1);
+        with_arguments(&plan, &tensors, &mut out, |arguments| {
+            for tile in order {
+                // SAFETY: tensors and output are the spec's, and the workspaces have the plan's sizes.
+                unsafe { super::super::contract_tiles(plan.descriptor(), arguments, tile, tile + 1) };
             }
-        }
+        });
         out
     };
     assert_eq!(run(false), run(true));

@@ -7,7 +7,7 @@ use super::super::window::{
 };
 use super::super::{Activation, Kernels};
 use super::cases::numbers;
-use super::contract::levels;
+use super::run::levels;
 
 fn spec(planes: usize, size: [usize; 2], kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> DepthwiseSpec {
     let axis = |d: usize| Axis {

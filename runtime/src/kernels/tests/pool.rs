@@ -5,7 +5,7 @@ use super::super::window::{
 };
 use super::super::{Activation, Kernels};
 use super::cases::numbers;
-use super::contract::levels;
+use super::run::levels;
 
 fn axis(input: usize, kernel: usize, stride: usize, padding: usize) -> Axis {
     Axis { input, output: (input + 2 * padding - kernel) / stride + 1, kernel, stride, offset: -(padding as i64) }

@@ -3,14 +3,16 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::{
-    Arguments, ContractChoice, ContractPlan, ContractSpec, Kernels, Packed, contract_begin, contract_tiles,
+    Arguments, ContractChoice, ContractPlan, ContractSpec, Element, Kernels, Packed, contract_begin, contract_tiles,
 };
-use super::cases::{dot, naive, numbers, out_len, read_len};
-use super::contract::levels;
+use super::cases::{dot, naive, out_len};
+use super::run::{Tensors, buffer, from_bytes, levels, operands_of, with_arguments};
+use super::types::with_types;
 
 /// Products whose columns several tiles need: storage orders, a batch with panels of its own, one shared by the batch, cut
-/// last panels, several k blocks.
+/// last panels, several k blocks; and element types that are converted, joined, or read as words.
 fn cases() -> Vec<ContractSpec> {
+    use Element::{Bf16, F16, F32, F64, I8, I32, U8};
     let mut one_right = dot(2, 300, 200, 300, false, false);
     one_right.right.dims.remove(0);
     let mut cases = vec![
@@ -20,6 +22,20 @@ fn cases() -> Vec<ContractSpec> {
         dot(2, 300, 90, 300, false, false),
         one_right,
     ];
+    let types = [
+        (Bf16, Bf16, F32, F32),
+        (F16, F16, F32, F32),
+        (F32, Bf16, F32, F32),
+        (F64, F64, F64, F64),
+        (I8, I8, I32, I32),
+        (U8, I8, I32, I32),
+        (I32, I32, I32, I32),
+    ];
+    for types in types {
+        for (transposed, k) in [(false, 1100), (true, 2300)] {
+            cases.push(with_types(&dot(1, 75, 70, k, transposed, transposed), types));
+        }
+    }
     for case in &mut cases {
         case.shares_panels = true;
     }
@@ -35,42 +51,36 @@ fn sharing(spec: &ContractSpec, kernels: &Kernels) -> ContractPlan {
     plan
 }
 
+/// Arguments of several threads.
+struct Common(Arguments);
+
+// SAFETY: the threads share what the contract of the entry points lets them share.
+unsafe impl Sync for Common {}
+
 /// Runs `plan` on `threads` threads, with flags and panels full of ones at first.
-fn run(plan: &ContractPlan, spec: &ContractSpec, threads: usize) -> Vec<f32> {
-    let floats = |read, seed| numbers(read_len(read), seed).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
-    let (left, right) = (floats(&spec.left, 1), floats(&spec.right, 2));
-    let mut out = vec![0.0f32; out_len(spec)];
-    let lines = |bytes: usize| vec![[u64::MAX; 8]; bytes.div_ceil(64)];
-    let mut partials = lines(plan.partial_bytes());
-    let mut scratches: Vec<_> = (0..threads).map(|_| lines(plan.scratch_bytes())).collect();
-    let (out_at, partials_at) = (out.as_mut_ptr() as usize, partials.as_mut_ptr() as usize);
-    let arguments = |scratch: &mut Vec<[u64; 8]>| Arguments {
-        left: left.as_ptr().cast(),
-        right: right.as_ptr().cast(),
-        out: out_at as *mut u8,
-        bias: std::ptr::null(),
-        scale: std::ptr::null(),
-        residual: std::ptr::null(),
-        partials: partials_at as *mut u8,
-        scratch: scratch.as_mut_ptr().cast(),
-    };
-    // SAFETY: the buffers have the sizes that spec and plan state.
-    unsafe { contract_begin(plan.descriptor(), &arguments(&mut scratches[0]), 0, 1) };
+fn run(plan: &ContractPlan, spec: &ContractSpec, tensors: &Tensors, threads: usize) -> Vec<u8> {
+    let mut out = vec![0; out_len(spec) * spec.output().bytes()];
     let (next, descriptor) = (AtomicU64::new(0), plan.descriptor() as usize);
-    std::thread::scope(|scope| {
-        for scratch in &mut scratches {
-            let (next, arguments) = (&next, &arguments);
-            scope.spawn(move || {
-                loop {
-                    let tile = next.fetch_add(1, Ordering::Relaxed);
-                    if tile >= plan.tiles() {
-                        return;
+    with_arguments(plan, tensors, &mut out, |arguments| {
+        // SAFETY: the buffers have the sizes that spec and plan state.
+        unsafe { contract_begin(plan.descriptor(), arguments, 0, 1) };
+        let common = &Common(*arguments);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let mut scratch = buffer(plan.scratch_bytes());
+                    let own = Arguments { scratch: scratch.as_mut_ptr().cast(), ..{ common }.0 };
+                    loop {
+                        let tile = next.fetch_add(1, Ordering::Relaxed);
+                        if tile >= plan.tiles() {
+                            return;
+                        }
+                        // SAFETY: likewise, with a scratch for each thread and each tile once.
+                        unsafe { contract_tiles(descriptor as *const _, &own, tile, tile + 1) };
                     }
-                    // SAFETY: likewise, with a scratch for each thread and each tile once.
-                    unsafe { contract_tiles(descriptor as *const _, &arguments(scratch), tile, tile + 1) };
-                }
-            });
-        }
+                });
+            }
+        });
     });
     out
 }
@@ -78,19 +88,26 @@ fn run(plan: &ContractPlan, spec: &ContractSpec, threads: usize) -> Vec<f32> {
 #[test]
 fn sums_are_right_and_bits_do_not_depend_on_who_packs() {
     for spec in cases() {
-        let expected = naive(&spec, &numbers(read_len(&spec.left), 1), &numbers(read_len(&spec.right), 2));
+        let tensors = Tensors::new(&spec);
+        let [(left, _), (right, _)] = operands_of(&spec);
+        let expected = naive(&spec, &left, &right);
+        let epsilon = match spec.element {
+            Element::F64 => f64::EPSILON,
+            Element::I32 => 0.0,
+            _ => f64::from(f32::EPSILON),
+        };
         for kernels in levels() {
             let plan = sharing(&spec, kernels);
             let what = format!("{} {spec:?}", kernels.level);
             assert!(plan.shares_panels() && plan.reduce_tiles() == 0, "{what}");
-            let out = run(&plan, &spec, 1);
+            let bits = run(&plan, &spec, &tensors, 1);
+            let out = from_bytes(&bits, spec.output());
             for sum in &expected {
-                let bound = f64::from(f32::EPSILON) * (16.0 + 4.0 * sum.size);
-                assert!((f64::from(out[sum.at]) - sum.value).abs() <= bound, "{what}");
+                let bound = epsilon * (16.0 + 4.0 * sum.size);
+                assert!((out[sum.at] - sum.value).abs() <= bound, "{what}");
             }
             for threads in [2, 3, 7] {
-                let bits = |out: &[f32]| out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
-                assert_eq!(bits(&run(&plan, &spec, threads)), bits(&out), "{what}");
+                assert!(run(&plan, &spec, &tensors, threads) == bits, "{what}");
             }
         }
     }

@@ -1,15 +1,14 @@
 //! Element types of operands and output, at every level.
 
-use super::super::{
-    Activation, Along, Arguments, ContractError, ContractPlan, ContractSpec, Element, Packed, Side, Stored,
-};
-use super::cases::{Conv, dot, out_len, read_len};
-use super::contract::{CONV, bits_of_tiles_in_any_order, buffer, check_all, from_bytes, levels, numbers_of, to_bytes};
+use super::super::{Activation, Along, ContractError, ContractPlan, ContractSpec, Element, Packed, Side, Stored};
+use super::cases::{Conv, dot, read_len};
+use super::contract::{CONV, bits_of_tiles_in_any_order, check_all};
+use super::run::{Tensors, from_bytes, levels, numbers_of, output, to_bytes};
 
 /// Left, right, sums, output.
-type Types = (Element, Element, Element, Element);
+pub(super) type Types = (Element, Element, Element, Element);
 
-const TYPES: [Types; 11] = {
+pub(super) const TYPES: [Types; 11] = {
     use Element::{Bf16, F16, F32, I8, I32, U8};
     [
         (Bf16, Bf16, F32, F32),
@@ -26,7 +25,7 @@ const TYPES: [Types; 11] = {
     ]
 };
 
-fn with_types(spec: &ContractSpec, (left, right, element, out): Types) -> ContractSpec {
+pub(super) fn with_types(spec: &ContractSpec, (left, right, element, out): Types) -> ContractSpec {
     let stored = Stored { left: Some(left), right: Some(right), out: Some(out) };
     ContractSpec { element, stored, ..spec.clone() }
 }
@@ -78,6 +77,21 @@ fn types_of_convolutions() {
     }
 }
 
+/// Tables hold some images of a batch, of terms too where panels hold what memory does.
+#[test]
+fn types_of_batches_longer_than_their_tables() {
+    let plain = (Element::F32, Element::F32, Element::F32, Element::F32);
+    for types in TYPES.into_iter().chain([plain]) {
+        // 6 x 1024 outputs and terms in tables of 4096 or all; an uneven batch beside it.
+        for (batch, size) in [(8, (32, 32)), (6, (40, 33))] {
+            let conv = Conv { batch, channels: 3, outputs: 4, size, pad: 1, ..CONV };
+            check_all(&with_types(&conv.forward(), types));
+            check_all(&with_types(&conv.backward_weights(), types));
+        }
+        check_all(&with_types(&dot(1, 5, 9000, 8, false, true), types));
+    }
+}
+
 /// Operands that `bf16` holds are not changed by rounding to it; others are off by half a unit in its last place.
 #[test]
 fn operands_may_be_rounded_to_bf16() {
@@ -95,20 +109,7 @@ fn operands_may_be_rounded_to_bf16() {
                         let left = to_bytes(&left.iter().map(nudged).collect::<Vec<_>>(), F32);
                         let right = to_bytes(&right, spec.operand(Side::Right));
                         let plan = ContractPlan::new(spec, kernels).unwrap();
-                        let mut out = to_bytes(&vec![0.0; out_len(spec)], F32);
-                        let (mut scratch, mut partials) = (buffer(plan.scratch_bytes()), buffer(plan.partial_bytes()));
-                        let arguments = Arguments {
-                            left: left.as_ptr(),
-                            right: right.as_ptr(),
-                            out: out.as_mut_ptr(),
-                            bias: std::ptr::null(),
-                            scale: std::ptr::null(),
-                            residual: std::ptr::null(),
-                            partials: partials.as_mut_ptr().cast(),
-                            scratch: scratch.as_mut_ptr().cast(),
-                        };
-                        // SAFETY: the buffers have the spec's sizes.
-                        unsafe { plan.run(&arguments) };
+                        let out = output(&plan, spec, &Tensors { left, right, ..Tensors::default() });
                         (from_bytes(&out, F32), plan.terms_per_step())
                     };
                     let (exact, _) = sums(&spec, 0.0);
@@ -140,23 +141,11 @@ fn extreme_bytes_are_exact() {
                 let spec = with_types(&dot(1, 2, 3, k, false, true), (left, right, I32, I32));
                 let plan = ContractPlan::new(&spec, kernels).unwrap();
                 let operand = |element, at, len| to_bytes(&vec![extremes(element, at); len], element);
-                let (left_bytes, right_bytes) = (operand(left, a, 2 * k), operand(right, b, 3 * k));
-                let mut out = vec![0i32; 6];
-                let (mut scratch, mut partials) = (buffer(plan.scratch_bytes()), buffer(plan.partial_bytes()));
-                let arguments = Arguments {
-                    left: left_bytes.as_ptr(),
-                    right: right_bytes.as_ptr(),
-                    out: out.as_mut_ptr().cast(),
-                    bias: std::ptr::null(),
-                    scale: std::ptr::null(),
-                    residual: std::ptr::null(),
-                    partials: partials.as_mut_ptr().cast(),
-                    scratch: scratch.as_mut_ptr().cast(),
-                };
-                // SAFETY: the buffers have the spec's sizes.
-                unsafe { plan.run(&arguments) };
+                let tensors =
+                    Tensors { left: operand(left, a, 2 * k), right: operand(right, b, 3 * k), ..Tensors::default() };
+                let out = output(&plan, &spec, &tensors);
                 let exact = extremes(left, a) as i64 * extremes(right, b) as i64 * k as i64;
-                assert_eq!(out, [exact as i32; 6], "{} {left:?} {right:?}", plan.kernel());
+                assert_eq!(out, to_bytes(&[f64::from(exact as i32); 6], I32), "{} {left:?} {right:?}", plan.kernel());
             }
         }
     }

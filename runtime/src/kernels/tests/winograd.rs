@@ -4,7 +4,7 @@ use super::super::{
     WinogradTile,
 };
 use super::cases::{Conv, naive, numbers, out_len, read_len};
-use super::contract::levels;
+use super::run::levels;
 
 pub(super) const TILES: [WinogradTile; 2] = [WinogradTile::Two, WinogradTile::Four];
 
@@ -77,7 +77,10 @@ impl Data {
     }
 
     fn winograd(&self, spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) -> Vec<f32> {
-        let plan = WinogradPlan::new(spec, tile, kernels).unwrap();
+        self.planned(spec, &WinogradPlan::new(spec, tile, kernels).unwrap())
+    }
+
+    pub(super) fn planned(&self, spec: &ContractSpec, plan: &WinogradPlan) -> Vec<f32> {
         self.run(spec, |arguments| {
             let mut partials = Aligned::new(plan.partial_bytes());
             let mut scratch = Aligned::new(plan.scratch_bytes());

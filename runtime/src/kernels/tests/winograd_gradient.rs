@@ -3,7 +3,7 @@ use super::super::{
     winograd_gradient_input, winograd_gradient_sum, winograd_gradient_tiles,
 };
 use super::cases::Conv;
-use super::contract::levels;
+use super::run::levels;
 use super::winograd::{Aligned, Data, INDIVISIBLE, TILES, conv, error};
 
 fn gradient(data: &Data, spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) -> Vec<f32> {
