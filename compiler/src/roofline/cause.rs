@@ -100,7 +100,11 @@ fn micro_kernel(source: LaunchSource<'_>) -> Option<Cause> {
             let text = format!("adds {} partial sums of each of {} results", plan.tiling().k_splits, plan.outputs());
             Some(Cause { code: "split_sums", text })
         }
-        (CONTRACT_BEGIN | PACK_OPERAND | WINOGRAD_PACK | WINOGRAD_INPUT | WINOGRAD_GRADIENT_INPUT, _) => {
+        (CONTRACT_BEGIN, _) => {
+            let text = "clears the flags of column panels that tiles share: all of it is the launch".to_owned();
+            Some(Cause { code: "launch_overhead", text })
+        }
+        (PACK_OPERAND | WINOGRAD_PACK | WINOGRAD_INPUT | WINOGRAD_GRADIENT_INPUT, _) => {
             let text = "writes panels of an operand that changes from run to run".to_owned();
             Some(Cause { code: "packing", text })
         }

@@ -10,20 +10,12 @@ use std::arch::x86_64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::convert::{I8Pair, Quad, U8Pair, pack_joined, pack_words_of};
+use super::dot_avx512::{PAIRS, SIGNED, UNSIGNED, WORDS};
 use super::math;
 use super::pack_avx2;
 use super::simd::Simd;
 use super::spec::Element;
 use super::tile::{tile, transpose};
-
-/// Lanes are one `i32`.
-const WORDS: u8 = 0;
-/// Lanes are two `i16`.
-const PAIRS: u8 = 1;
-/// Lanes are four bytes, those of the rows without sign.
-const UNSIGNED: u8 = 2;
-/// Lanes are four bytes with sign.
-const SIGNED: u8 = 3;
 
 /// Sums of `i32`; operands are as `KIND` says.
 #[derive(Clone, Copy)]

@@ -86,14 +86,14 @@ impl Simd for Bf16x32 {
     }
 }
 
-/// Lanes are one `i32`.
-const WORDS: u8 = 3;
-/// Lanes are two `i16`.
-const PAIRS: u8 = 0;
-/// Lanes are four bytes, those of the rows without sign.
-const UNSIGNED: u8 = 1;
-/// Lanes are four bytes with sign.
-const SIGNED: u8 = 2;
+/// What lanes of integers hold: one `i32`.
+pub(super) const WORDS: u8 = 0;
+/// Two `i16`.
+pub(super) const PAIRS: u8 = 1;
+/// Four bytes, those of the rows without sign.
+pub(super) const UNSIGNED: u8 = 2;
+/// Four bytes with sign.
+pub(super) const SIGNED: u8 = 3;
 
 /// Sums of `i32`; operands are as `KIND` says.
 #[derive(Clone, Copy)]
