@@ -108,7 +108,8 @@ impl From<i32> for Padding {
 }
 
 impl Attribute for Padding {
-    const KIND: &'static str = "valid, same, an integer, or a list of [before, after] per spatial dimension";
+    const KIND: &'static str =
+        "valid, same, an integer, or one list with before and after of each spatial dimension, [0, 0, 1, 1]";
     fn to_value(&self) -> AttrValue {
         match self {
             Padding::Valid => AttrValue::Word("valid".into()),
