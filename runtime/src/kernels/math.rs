@@ -42,10 +42,7 @@ pub(crate) unsafe fn exp<S: SimdMath>(x: S) -> S {
     let r = n.mul_add(S::splat(-0.693_359_4), x);
     let r = n.mul_add(S::splat(2.121_944_4e-4), r);
     let p = polynomial(r, [1.989_198_1e-4, 1.393_454_2e-3, 8.333_310e-3, 4.166_645_7e-2, 1.666_666_7e-1, 0.5]);
-    let p = p.mul_add(r.mul(r), r).add(S::splat(1.0));
-    // Two steps, because 2^n itself leaves the range where exp(x) is subnormal or just finite.
-    let half = n.mul(S::splat(0.5)).round();
-    p.mul(half.power_of_two()).mul(n.sub(half).power_of_two())
+    p.mul_add(r.mul(r), r).add(S::splat(1.0)).scale(n)
 }
 
 #[inline(always)]

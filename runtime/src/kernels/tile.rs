@@ -314,12 +314,13 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
         0 => {}
         // The others need registers of their own.
         _ => {
-            let mut block = [S::Elem::ZERO; MAX_BLOCK];
-            spill::<S, R, V>(acc, block.as_mut_ptr());
-            (call.activate)(call.activation, call.alpha, block.as_mut_ptr(), R * V * S::LANES);
+            let mut block = MaybeUninit::<[S::Elem; MAX_BLOCK]>::uninit();
+            let block = block.as_mut_ptr().cast::<S::Elem>();
+            spill::<S, R, V>(acc, block);
+            (call.activate)(call.activation, call.alpha, block, R * V * S::LANES);
             for r in 0..R {
                 for v in 0..V {
-                    acc[r][v] = S::load(block.as_ptr().add((r * V + v) * S::LANES));
+                    acc[r][v] = S::load(block.add((r * V + v) * S::LANES));
                 }
             }
         }
