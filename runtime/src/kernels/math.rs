@@ -22,6 +22,8 @@ pub(crate) const GELU_ERF: u32 = 5;
 pub(crate) const SILU: u32 = 6;
 pub(crate) const SIGMOID: u32 = 7;
 pub(crate) const TANH: u32 = 8;
+pub(crate) const HARD_SIGMOID: u32 = 9;
+pub(crate) const HARD_SWISH: u32 = 10;
 
 /// `C0 x^(n-1) + ... + C(n-1)`
 #[inline(always)]
@@ -133,6 +135,12 @@ unsafe fn silu<S: SimdMath>(x: S) -> S {
     x.mul(sigmoid(x))
 }
 
+/// `min(max(x + 3, 0), 6) / 6`, in the operations of compiled loops.
+#[inline(always)]
+unsafe fn hard_sigmoid<S: SimdMath>(x: S) -> S {
+    clamp(x.add(S::splat(3.0)), S::splat(0.0), S::splat(6.0)).mul(S::splat(1.0 / 6.0))
+}
+
 /// A rational approximation: half the operations of [`tanh`] and [`erf`], and an error of up to 6 units in the last place,
 /// which does not count where 1 is added to the result.
 #[inline(always)]
@@ -208,6 +216,8 @@ pub(crate) unsafe fn activate<S: SimdMath>(code: u32, alpha: [f32; 2], data: *mu
         SILU => map!(S, data, data, len, x => silu(x)),
         SIGMOID => map!(S, data, data, len, x => sigmoid(x)),
         TANH => map!(S, data, data, len, x => tanh(x)),
+        HARD_SIGMOID => map!(S, data, data, len, x => hard_sigmoid(x)),
+        HARD_SWISH => map!(S, data, data, len, x => x.mul(hard_sigmoid(x))),
         _ => {}
     }
 }
@@ -237,6 +247,8 @@ pub(crate) fn activation_f64(code: u32, alpha: [f64; 2], x: f64) -> f64 {
         SILU => x / (1.0 + (-x).exp()),
         SIGMOID => 1.0 / (1.0 + (-x).exp()),
         TANH => x.tanh(),
+        HARD_SIGMOID => (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        HARD_SWISH => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
         _ => x,
     }
 }

@@ -199,6 +199,8 @@ fn epilogues() {
         Activation::GeluTanh,
         Activation::Silu,
         Activation::Tanh,
+        Activation::HardSigmoid,
+        Activation::HardSwish,
     ];
     for activation in activations {
         let mut spec = conv(2, 3, 5, (6, 11), 1).forward();
