@@ -110,7 +110,7 @@ unsafe fn store_turned<S: Simd, const R: usize, const V: usize>(block: *const S:
     let turned = turned.as_mut_ptr().cast::<S::Elem>();
     (call.transpose)(R, V * S::LANES, block, turned);
     let exist = ((1u32 << R) - 1) as u16;
-    let (zero, low, high) = (S::splat(S::Elem::ZERO), S::splat(call.alpha[0]), S::splat(call.alpha[1]));
+    let (zero, alpha) = (S::splat(S::Elem::ZERO), [S::splat(call.alpha[0]), S::splat(call.alpha[1])]);
     let row = *call.rows as isize;
     for column in 0..call.columns {
         let run = call.segments.add((*call.group_start) as usize + column);
@@ -121,8 +121,8 @@ unsafe fn store_turned<S: Simd, const R: usize, const V: usize>(block: *const S:
         }
         x = match call.activation {
             RELU => zero.max_or_other(x),
-            LEAKY_RELU => x.leaky(low),
-            CLAMP => clamp(x, low, high),
+            LEAKY_RELU => x.leaky(alpha[0]),
+            CLAMP => clamp(x, alpha[0], alpha[1]),
             _ => x,
         };
         x.store_mask(call.out.wrapping_offset(at), exist);
@@ -304,6 +304,7 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
             }
         }
         CLAMP => {
+            // No closure: a call would spill the block.
             let (low, high) = (S::splat(call.alpha[0]), S::splat(call.alpha[1]));
             for r in 0..R {
                 for v in 0..V {
