@@ -1,14 +1,18 @@
 //! Where the pixels of sixteen tiles lie.
 //!
 //! Tiles are numbered through images, rows and columns. A group is sixteen neighbours in this order: the lanes of a
-//! vector. A row of pixels of a group (`M` columns of each tile) is `M` vectors, the *parts*; within a part, tiles of
-//! the same row of an image are a *run* that one masked load fetches.
+//! vector. A row of output pixels of a group (`m` columns of each tile) is `m` vectors, the *parts*; within a part, tiles of
+//! the same row of an image are a *run* that one masked load or store covers. A row of input pixels is as many vectors,
+//! shifted by 0, `m`, `2 m`, ... columns until they have covered the `m + r - 1` columns of each tile.
 
 use super::super::abi::GROUP;
+use super::algorithm::Algorithm;
 use super::shape::Shape;
 
 /// Most tiles of a part: 8 for tiles of 2 x 2, 4 for those of 4 x 4.
 const MOST_RUNS: usize = 8;
+/// Most shifts: 3 for F(2, 5), 2 for the others.
+const MOST_SHIFTS: usize = 3;
 
 /// Offsets and masks of one part.
 #[derive(Clone, Copy)]
@@ -17,10 +21,8 @@ pub(super) struct Part {
     /// Where lane 0 would be in the first row if the run began there.
     pub(super) from: [isize; MOST_RUNS],
     pub(super) to: [isize; MOST_RUNS],
-    /// For each row, lanes inside the image: of the first `M` columns, and of the two after them (at lanes 0 and 1 of
-    /// each tile).
-    pub(super) low: [[u16; MOST_RUNS]; 6],
-    pub(super) high: [[u16; MOST_RUNS]; 6],
+    /// For each shift and row, lanes inside the tile and the image.
+    pub(super) inside: [[[u16; MOST_RUNS]; 6]; MOST_SHIFTS],
     /// Lanes inside the output.
     pub(super) out: [[u16; MOST_RUNS]; 4],
 }
@@ -37,15 +39,15 @@ impl Geometry {
             runs: 0,
             from: [0; MOST_RUNS],
             to: [0; MOST_RUNS],
-            low: [[0; MOST_RUNS]; 6],
-            high: [[0; MOST_RUNS]; 6],
+            inside: [[[0; MOST_RUNS]; 6]; MOST_SHIFTS],
             out: [[0; MOST_RUNS]; 4],
         }; 4],
     };
 
-    /// Tiles `first..first + 16` for output tiles of `m x m`; those from `tiles` on do not exist.
-    pub(super) fn new(shape: &Shape, m: usize, first: usize) -> Geometry {
+    /// Tiles `first..first + 16`, as far as they exist.
+    pub(super) fn new(shape: &Shape, algorithm: Algorithm, first: usize) -> Geometry {
         let mut geometry = Geometry::EMPTY;
+        let m = algorithm.outputs();
         let per_part = GROUP / m;
         let (rows, columns) = (shape.out_size.0.div_ceil(m), shape.out_size.1.div_ceil(m));
         let tiles = shape.images * rows * columns;
@@ -59,7 +61,7 @@ impl Geometry {
                 if i == 0 || at.2 == 0 {
                     part.runs += 1;
                 }
-                part.add(shape, m, i, at, part.runs - 1, i == 0 || at.2 == 0);
+                part.add(shape, algorithm, i, at, part.runs - 1, i == 0 || at.2 == 0);
             }
         }
         geometry
@@ -70,12 +72,13 @@ impl Part {
     fn add(
         &mut self,
         shape: &Shape,
-        m: usize,
+        algorithm: Algorithm,
         i: usize,
         (image, row, column): (usize, usize, usize),
         run: usize,
         begins: bool,
     ) {
+        let (m, inputs) = (algorithm.outputs(), algorithm.inputs());
         let (y, x) = ((row * m) as isize, (column * m) as isize);
         let (in_y, in_x) = (y + shape.origin.0, x + shape.origin.1);
         let lane = i * m;
@@ -90,15 +93,15 @@ impl Part {
         let columns = |from: isize, count: usize, len: usize| {
             (0..count).filter(|&j| inside(from + j as isize, len)).map(|j| 1u16 << (lane + j)).sum::<u16>()
         };
-        let low = columns(in_x, m, shape.size.1);
-        let high = columns(in_x + m as isize, 2, shape.size.1);
-        let out = columns(x, m, shape.out_size.1);
-        for r in 0..m + 2 {
-            if inside(in_y + r as isize, shape.size.0) {
-                self.low[r][run] |= low;
-                self.high[r][run] |= high;
+        for (shift, rows) in (0..inputs).step_by(m).zip(&mut self.inside) {
+            let lanes = columns(in_x + shift as isize, m.min(inputs - shift), shape.size.1);
+            for (r, row) in rows.iter_mut().enumerate().take(inputs) {
+                if inside(in_y + r as isize, shape.size.0) {
+                    row[run] |= lanes;
+                }
             }
         }
+        let out = columns(x, m, shape.out_size.1);
         for r in 0..m {
             if inside(y + r as isize, shape.out_size.0) {
                 self.out[r][run] |= out;
