@@ -122,7 +122,7 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
     );
 }
 
-/// Layers of VGG-16, ResNet-18 and ResNet-50, then of 5 x 5 taps, of AlexNet, Inception and small networks: GFLOP/s of the
+/// Layers of VGG-16, ResNet-18 and ResNet-50, of the small CNN, then of 5 x 5 taps, of AlexNet, Inception and small networks: GFLOP/s of the
 /// direct sum in the time of each algorithm, with weights packed ahead and without.
 fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
     let square = [
@@ -139,6 +139,7 @@ fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
         (1, 512, 14),
     ];
     let square = square.map(|(b, c, size)| Conv { b, c, o: c, size, taps: 3, pad: 1, stride: 1 });
+    let cnn = [1, 32, 128].map(|b| Conv { b, c: 32, o: 64, size: 15, taps: 3, pad: 0, stride: 1 });
     let wide = [
         (1, 64, 192, 27, 2),
         (16, 64, 192, 27, 2),
@@ -150,7 +151,7 @@ fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
         (128, 32, 64, 14, 2),
     ];
     let wide = wide.map(|(b, c, o, size, pad)| Conv { b, c, o, size, taps: 5, pad, stride: 1 });
-    for conv in square.into_iter().chain(wide) {
+    for conv in square.into_iter().chain(cnn).chain(wide) {
         let Conv { b, c, o, size, taps, .. } = conv;
         let name = format!("layer {b}x{c}x{o}x{size} k{taps}");
         if !name.contains(filter) {
