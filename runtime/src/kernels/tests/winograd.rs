@@ -190,6 +190,19 @@ fn sizes_that_divide_nothing() {
     }
 }
 
+/// Sizes that nobody has chosen.
+#[test]
+fn random_sizes() {
+    let mut random = numbers(8 * 24, 9).into_iter();
+    let mut below = |end: usize| (random.next().unwrap() * 1e6).abs() as usize % end;
+    for _ in 0..24 {
+        let size = (3 + below(14), 3 + below(40));
+        let conv = conv(1 + below(3), 1 + below(36), 1 + below(50), size, below(3));
+        check(conv, Conv::forward);
+        check(conv, Conv::backward_data);
+    }
+}
+
 #[test]
 fn many_channels_and_launches_of_their_own() {
     // One block of tiles: the input is transformed once for several parts of the outputs.

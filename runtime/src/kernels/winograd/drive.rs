@@ -122,7 +122,7 @@ impl Run<'_> {
         let first = block * b.groups;
         let count = b.groups.min(b.all_groups - first);
         for (i, group) in groups.iter_mut().take(count).enumerate() {
-            *group = Geometry::new(&self.d.shape, b.algorithm, (first + i) * GROUP);
+            group.set(&self.d.shape, b.algorithm, (first + i) * GROUP);
         }
         &groups[..count]
     }

@@ -7,7 +7,7 @@
 
 use super::super::abi::GROUP;
 use super::algorithm::Algorithm;
-use super::shape::Shape;
+use super::shape::{Shape, Strides};
 
 /// Most tiles of a part: 8 for tiles of 2 x 2, 4 for those of 4 x 4.
 const MOST_RUNS: usize = 8;
@@ -44,68 +44,68 @@ impl Geometry {
         }; 4],
     };
 
-    /// Tiles `first..first + 16`, as far as they exist.
-    pub(super) fn new(shape: &Shape, algorithm: Algorithm, first: usize) -> Geometry {
-        let mut geometry = Geometry::EMPTY;
+    /// Tiles `first..first + 16`, as far as they exist, in place of [`Self::EMPTY`].
+    pub(super) fn set(&mut self, shape: &Shape, algorithm: Algorithm, first: usize) {
         let m = algorithm.outputs();
-        let per_part = GROUP / m;
         let (rows, columns) = (shape.out_size.0.div_ceil(m), shape.out_size.1.div_ceil(m));
-        let tiles = shape.images * rows * columns;
-        for (p, part) in geometry.parts.iter_mut().take(m).enumerate() {
-            for i in 0..per_part {
-                let tile = first + p * per_part + i;
-                if tile >= tiles {
-                    break;
-                }
-                let at = (tile / columns / rows, tile / columns % rows, tile % columns);
-                if i == 0 || at.2 == 0 {
-                    part.runs += 1;
-                }
-                part.add(shape, algorithm, i, at, part.runs - 1, i == 0 || at.2 == 0);
+        let (per_part, tiles) = (GROUP / m, shape.images * rows * columns);
+        for (p, part) in self.parts.iter_mut().take(m).enumerate() {
+            let first = first + p * per_part;
+            let count = per_part.min(tiles.saturating_sub(first));
+            let (mut line, mut column, mut i) = (first / columns, first % columns, 0);
+            while i < count {
+                let run =
+                    Run { image: line / rows, row: line % rows, column, at: i, len: (columns - column).min(count - i) };
+                part.add(shape, algorithm, &run);
+                (line, column, i) = (line + 1, 0, i + run.len);
             }
         }
-        geometry
     }
 }
 
+/// Neighbouring tiles of a row of tiles of an image, `len` from `at` on in a part.
+struct Run {
+    image: usize,
+    row: usize,
+    column: usize,
+    at: usize,
+    len: usize,
+}
+
 impl Part {
-    fn add(
-        &mut self,
-        shape: &Shape,
-        algorithm: Algorithm,
-        i: usize,
-        (image, row, column): (usize, usize, usize),
-        run: usize,
-        begins: bool,
-    ) {
+    fn add(&mut self, shape: &Shape, algorithm: Algorithm, tiles: &Run) {
         let (m, inputs) = (algorithm.outputs(), algorithm.inputs());
-        let (y, x) = ((row * m) as isize, (column * m) as isize);
+        let (first, end) = ((tiles.at * m) as isize, ((tiles.at + tiles.len) * m) as isize);
+        let (y, x) = ((tiles.row * m) as isize, (tiles.column * m) as isize);
         let (in_y, in_x) = (y + shape.origin.0, x + shape.origin.1);
-        let lane = i * m;
-        if begins {
-            let offset = |s: &super::shape::Strides, y: isize, x: isize| {
-                s.base + image as isize * s.image + y * s.row + x - lane as isize
-            };
-            self.from[run] = offset(&shape.image, in_y, in_x);
-            self.to[run] = offset(&shape.out, y, x);
-        }
+        let offset = |s: &Strides, y: isize, x: isize| s.base + tiles.image as isize * s.image + y * s.row + x - first;
+        let run = self.runs;
+        self.runs += 1;
+        self.from[run] = offset(&shape.image, in_y, in_x);
+        self.to[run] = offset(&shape.out, y, x);
+        // Columns of neighbouring tiles are neighbours: lanes whose columns, `x` being the first, lie in a plane.
+        let lanes = |x: isize, width: usize| bits(first + (-x).max(0), end.min(first + width as isize - x));
         let inside = |at: isize, len: usize| at >= 0 && at < len as isize;
-        let columns = |from: isize, count: usize, len: usize| {
-            (0..count).filter(|&j| inside(from + j as isize, len)).map(|j| 1u16 << (lane + j)).sum::<u16>()
-        };
         for (shift, rows) in (0..inputs).step_by(m).zip(&mut self.inside) {
-            let lanes = columns(in_x + shift as isize, m.min(inputs - shift), shape.size.1);
+            let lanes = lanes(in_x + shift as isize, shape.size.1) & columns(m, inputs - shift);
             for (r, row) in rows.iter_mut().enumerate().take(inputs) {
-                if inside(in_y + r as isize, shape.size.0) {
-                    row[run] |= lanes;
-                }
+                row[run] = if inside(in_y + r as isize, shape.size.0) { lanes } else { 0 };
             }
         }
-        let out = columns(x, m, shape.out_size.1);
-        for r in 0..m {
-            if inside(y + r as isize, shape.out_size.0) {
-                self.out[r][run] |= out;
-            }
+        let lanes = lanes(x, shape.out_size.1);
+        for (r, row) in self.out.iter_mut().enumerate().take(m) {
+            row[run] = if inside(y + r as isize, shape.out_size.0) { lanes } else { 0 };
         }
     }
+}
+
+/// Bits `from..to`, of sixteen.
+fn bits(from: isize, to: isize) -> u16 {
+    if from < to { ((1u32 << to) - (1u32 << from)) as u16 } else { 0 }
+}
+
+/// The first `count` lanes of every `m`.
+fn columns(m: usize, count: usize) -> u16 {
+    let (all, some) = ((1u16 << m) - 1, (1u16 << count.min(m)) - 1);
+    u16::MAX / all * some
 }

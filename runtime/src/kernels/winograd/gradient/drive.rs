@@ -80,7 +80,7 @@ pub unsafe extern "C" fn winograd_gradient_sum(
     let (shape, cut) = (&run.d.shape, &run.d.cut);
     for group in begin as usize..end as usize {
         let first = group * GROUP;
-        (run.d.transforms.sum)(&SumCall {
+        (run.d.transforms.sum[cut.algorithm as usize])(&SumCall {
             from: run.partial(0, first),
             splits: cut.splits,
             partial: cut.partial_len(),
@@ -114,7 +114,7 @@ impl Run<'_> {
         let (shape, strides) = (&self.d.shape, self.d.shape.dw);
         let at = strides.base + output as isize * strides.output + channel as isize * strides.channel;
         let to = self.a.out.cast::<f32>().wrapping_offset(at);
-        Weights { to, strides, channels: shape.channels - channel, taps: shape.taps, transpose: self.d.table.transpose }
+        Weights { to, strides, channels: shape.channels - channel, transpose: self.d.table.transpose }
     }
 
     /// Scratch of a worker: pixels as lanes, then operands, then sums.

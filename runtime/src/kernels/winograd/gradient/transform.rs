@@ -244,8 +244,6 @@ pub(super) struct Weights {
     pub(super) to: *mut f32,
     pub(super) strides: WeightStrides,
     pub(super) channels: usize,
-    /// Taps of a row of the kernel.
-    pub(super) taps: usize,
     pub(super) transpose: TransposeFn<f32>,
 }
 
@@ -281,7 +279,7 @@ pub(in super::super) unsafe fn taps<S: Channels, F: Filter>(call: &TapsCall) {
                 }
             }
             if let Taps::Weights(weights) = &call.to {
-                store_taps(weights, o, group, block.as_ptr());
+                store_taps::<F>(weights, o, group, block.as_ptr());
             }
         }
     }
@@ -303,8 +301,8 @@ pub(in super::super) struct SumCall {
 /// # Safety
 /// The processor has the instructions of `S`; `from` holds the partial gradients, `to` takes `outputs` of them.
 #[inline(always)]
-pub(in super::super) unsafe fn sum<S: Channels>(call: &SumCall) {
-    let len = call.to.taps * call.to.taps * GROUP;
+pub(in super::super) unsafe fn sum<S: Channels, F: Filter>(call: &SumCall) {
+    let len = F::R * F::R * GROUP;
     for o in 0..call.outputs {
         for group in 0..call.groups {
             let mut block = [0.0f32; TAPS * TAPS * GROUP];
@@ -316,16 +314,16 @@ pub(in super::super) unsafe fn sum<S: Channels>(call: &SumCall) {
                 }
                 total.store(block.as_mut_ptr().add(at));
             }
-            store_taps(&call.to, o, group, block.as_ptr());
+            store_taps::<F>(&call.to, o, group, block.as_ptr());
         }
     }
 }
 
 /// Stores `[tap][lane]` of one output and group.
 #[inline(always)]
-unsafe fn store_taps(weights: &Weights, output: usize, group: usize, block: *const f32) {
-    let (s, taps) = (&weights.strides, weights.taps * weights.taps);
-    let dense = (s.y, s.x) == (weights.taps as isize, 1);
+unsafe fn store_taps<F: Filter>(weights: &Weights, output: usize, group: usize, block: *const f32) {
+    let (s, taps) = (&weights.strides, F::R * F::R);
+    let dense = (s.y, s.x) == (F::R as isize, 1);
     let first = weights.to.wrapping_offset(output as isize * s.output + (group * GROUP) as isize * s.channel);
     for tap in (0..taps).step_by(GROUP) {
         let mut turned = [0.0f32; GROUP * GROUP];
@@ -338,7 +336,7 @@ unsafe fn store_taps(weights: &Weights, output: usize, group: usize, block: *con
                 copy_short(from, to.wrapping_add(tap), count);
             } else {
                 for i in 0..count {
-                    let (y, x) = ((tap + i) / weights.taps, (tap + i) % weights.taps);
+                    let (y, x) = ((tap + i) / F::R, (tap + i) % F::R);
                     *to.wrapping_offset(y as isize * s.y + x as isize * s.x) = *from.add(i);
                 }
             }
@@ -353,7 +351,7 @@ pub(crate) struct GradientTransforms {
     pub(in super::super) image: [unsafe fn(&StripsCall); 3],
     pub(in super::super) gradient: [unsafe fn(&StripsCall); 3],
     pub(in super::super) taps: [unsafe fn(&TapsCall); 3],
-    pub(in super::super) sum: unsafe fn(&SumCall),
+    pub(in super::super) sum: [unsafe fn(&SumCall); 3],
 }
 
 /// Instantiates the transforms for a vector type.
@@ -374,15 +372,15 @@ macro_rules! gradient_transforms {
                 transform::taps::<$vector, F>(call);
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn sum(call: &SumCall) {
-                transform::sum::<$vector>(call);
+            unsafe fn sum<F: Filter>(call: &SumCall) {
+                transform::sum::<$vector, F>(call);
             }
             pub(crate) static GRADIENT: GradientTransforms = GradientTransforms {
                 rows: <$vector as Channels>::ROWS,
                 image: [strips::<F23, Image>, strips::<F43, Image>, strips::<F25, Image>],
                 gradient: [strips::<F23, Gradient>, strips::<F43, Gradient>, strips::<F25, Gradient>],
                 taps: [taps::<F23>, taps::<F43>, taps::<F25>],
-                sum,
+                sum: [sum::<F23>, sum::<F43>, sum::<F25>],
             };
         }
         pub(crate) use gradients::GRADIENT;
