@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::ptr::null;
 
-use super::abi::{Ahead, Arguments, Descriptor, GROUP, Operand, PackCall, PackFn, Table, TileCall};
+use super::abi::{Ahead, Arguments, Descriptor, GROUP, Operand, PackCall, PackFn, Panel, Table, TileCall};
 use super::half::Half;
 use super::shared::{Claim, Flags};
 use super::simd::Real;
@@ -295,8 +295,36 @@ impl<'a, T: Real> Run<'a, T> {
         self.scratch
     }
 
-    /// Packs (or finds) the column panel that starts at `n`.
-    unsafe fn column_panel(&self, g: usize, n: usize, k0: usize, k1: usize) -> *const T {
+    /// Finds the column panel that starts at `n`, or packs it.
+    unsafe fn column_panel(&self, g: usize, n: usize, k0: usize, k1: usize) -> Panel<T> {
+        if self.d.columns_in_place
+            && let Some(at) = self.columns_in_place(g, n, k0)
+        {
+            return Panel { at, step: self.d.columns_step };
+        }
+        Panel { at: self.packed_columns(g, n, k0, k1), step: self.d.panel_shape(n).1 }
+    }
+
+    /// Where the column panel that starts at `n` lies in the tensor, if all of it is one run.
+    unsafe fn columns_in_place(&self, g: usize, n: usize, k0: usize) -> Option<*const T> {
+        let op = &self.d.columns;
+        let width = self.d.panel_shape(n).1;
+        let ((across, free), (along, k)) = (op.free_period.split(n), op.k_period.split(k0));
+        let groups = op.group_start.add(free / op.width * op.groups_per_panel);
+        let first = op.segments.wrapping_add(*groups as usize);
+        let one_each = (0..width.div_ceil(GROUP)).all(|group| *groups.add(group + 1) == *groups + group as u32 + 1);
+        let is_run = one_each
+            && (0..width.div_ceil(GROUP)).all(|group| {
+                let run = *first.add(group);
+                let follows = run.offset == (*first).offset + (group * GROUP) as i32;
+                follows && run.step == 1 && run.len as usize == GROUP.min(width - group * GROUP)
+            });
+        let moved = *op.batch.add(g) as isize + across + along + *op.k.add(k) as isize;
+        is_run.then(|| self.columns.cast::<T>().wrapping_offset(moved + (*first).start()))
+    }
+
+    /// Packs (or finds) the packed column panel that starts at `n`.
+    unsafe fn packed_columns(&self, g: usize, n: usize, k0: usize, k1: usize) -> *const T {
         let d = self.d;
         if d.columns.packed {
             return self.columns.cast::<T>().wrapping_add(self.panel_at(g, n, k0, k1));

@@ -8,7 +8,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::abi::{GROUP, Segment, TileCall};
+use super::abi::{GROUP, Panel, Segment, TileCall};
 use super::half::Half;
 use super::math::clamp;
 use super::simd::{Lane, Real, Simd, prefetch, prefetch_write};
@@ -32,7 +32,7 @@ fn lane_mask(columns: usize, v: usize, lanes: usize) -> u16 {
 /// Runs one call with `R` rows and `V` vectors of columns.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; `a` and `b` hold `k` rows of `R` and `V * LANES` elements; `partial`
+/// The processor has the instructions of `S`; `a` and `b` hold `k` steps of `R` and `V * LANES` elements; `partial`
 /// holds `R` rows (when `load` or not `last`); the output, residual and epilogue pointers are good for `R` rows and
 /// `columns` columns (when `last`).
 #[inline(always)]
@@ -171,7 +171,7 @@ unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
     call: &TileCall<S::Elem>,
     lines: usize,
 ) {
-    let (mut a, mut b, mut ahead) = (call.a, call.b, call.ahead);
+    let (mut a, Panel { at: mut b, step: columns_step }, mut ahead) = (call.a, call.b, call.ahead);
     // The first chain continues `acc`, the others begin at zero and are added at the end.
     let mut others = [[[S::splat(S::Elem::ZERO); V]; R]; UNROLL - 1];
     let mut offsets = [S::splat(S::Elem::ZERO); V];
@@ -190,15 +190,15 @@ unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
                 0 => &mut *acc,
                 chain => &mut others[chain - 1],
             };
-            step::<S, R, V>(sums, &mut offsets, a.add(u * R), b.add(u * V * S::LANES));
+            step::<S, R, V>(sums, &mut offsets, a.add(u * R), b);
+            b = b.wrapping_add(columns_step);
         }
         a = a.add(UNROLL * R);
-        b = b.add(UNROLL * V * S::LANES);
     }
     for _ in 0..call.k % UNROLL {
         step::<S, R, V>(acc, &mut offsets, a, b);
         a = a.add(R);
-        b = b.add(V * S::LANES);
+        b = b.wrapping_add(columns_step);
     }
     for chain in 1..chains(R, V) {
         for r in 0..R {
