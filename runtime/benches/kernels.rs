@@ -34,6 +34,7 @@ fn main() {
         ("log", kernels.strips.log),
         ("tanh", kernels.strips.tanh),
         ("erf", kernels.strips.erf),
+        ("sigmoid", kernels.strips.sigmoid),
     ] {
         if name.contains(&filter) {
             let mut data = vec![0.5f32; 4096];
@@ -122,10 +123,10 @@ fn measure(name: &str, spec: &ContractSpec, kernels: &Kernels, peak: f64) {
     );
 }
 
-/// Layers of VGG-16, ResNet-18 and ResNet-50: GFLOP/s of the direct sum in the time of each algorithm, with weights
-/// packed ahead and without.
+/// Layers of VGG-16, ResNet-18 and ResNet-50, of the small CNN, then of 5 x 5 taps, of AlexNet, Inception and small networks: GFLOP/s of the
+/// direct sum in the time of each algorithm, with weights packed ahead and without.
 fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
-    let shapes = [
+    let square = [
         (1, 64, 224),
         (1, 64, 56),
         (1, 128, 28),
@@ -138,14 +139,27 @@ fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
         (1, 512, 28),
         (1, 512, 14),
     ];
-    for (b, c, size) in shapes {
-        let name = format!("layer {b}x{c}x{size}x{size}");
+    let square = square.map(|(b, c, size)| Conv { b, c, o: c, size, taps: 3, pad: 1, stride: 1 });
+    let cnn = [1, 32, 128].map(|b| Conv { b, c: 32, o: 64, size: 15, taps: 3, pad: 0, stride: 1 });
+    let wide = [
+        (1, 64, 192, 27, 2),
+        (16, 64, 192, 27, 2),
+        (1, 16, 32, 28, 2),
+        (1, 32, 96, 28, 2),
+        (1, 48, 64, 35, 2),
+        (1, 48, 128, 14, 2),
+        (32, 6, 16, 14, 0),
+        (128, 32, 64, 14, 2),
+    ];
+    let wide = wide.map(|(b, c, o, size, pad)| Conv { b, c, o, size, taps: 5, pad, stride: 1 });
+    for conv in square.into_iter().chain(cnn).chain(wide) {
+        let Conv { b, c, o, size, taps, .. } = conv;
+        let name = format!("layer {b}x{c}x{o}x{size} k{taps}");
         if !name.contains(filter) {
             continue;
         }
-        let mut row = format!("{name:22}");
+        let mut row = format!("{name:24}");
         for (ahead, data) in [(true, false), (false, false), (false, true)] {
-            let conv = Conv { b, c, o: c, size, pad: 1, stride: 1 };
             let mut spec = if data { conv.backward_data() } else { conv.forward() };
             spec.packed.left = ahead;
             row += if data {
@@ -155,9 +169,11 @@ fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
             } else {
                 " | in step"
             };
-            for tile in [None, Some(WinogradTile::Two), Some(WinogradTile::Four)] {
-                let gflops = layer(&spec, tile, kernels);
-                row += &format!(" {gflops:6.1}");
+            row += &format!(" {:6.1}", layer(&spec, None, kernels));
+            for tile in WinogradTile::ALL {
+                if let Ok(plan) = WinogradPlan::new(&spec, tile, kernels) {
+                    row += &format!(" {:6.1}", layer(&spec, Some(plan), kernels));
+                }
             }
         }
         println!("{row}  (direct F2 F4; peak {peak:.0})");
@@ -168,26 +184,30 @@ fn winograd(filter: &str, kernels: &Kernels, peak: f64) {
 /// operands, products and partial sums, and GFLOP/s of the direct sum in the time of the whole.
 fn gradients(filter: &str, kernels: &Kernels, peak: f64) {
     let shapes = [
-        (16, 64, 64, 32, 1),
-        (16, 128, 128, 16, 1),
-        (16, 256, 256, 8, 1),
-        (16, 512, 512, 4, 1),
-        (128, 32, 64, 15, 0),
-        (32, 32, 64, 15, 0),
-        (16, 64, 64, 56, 1),
-        (16, 512, 512, 7, 1),
-        (4, 256, 256, 56, 1),
+        (16, 64, 64, 32, 3, 1),
+        (16, 128, 128, 16, 3, 1),
+        (16, 256, 256, 8, 3, 1),
+        (16, 512, 512, 4, 3, 1),
+        (128, 32, 64, 15, 3, 0),
+        (32, 32, 64, 15, 3, 0),
+        (16, 64, 64, 56, 3, 1),
+        (16, 512, 512, 7, 3, 1),
+        (4, 256, 256, 56, 3, 1),
+        (16, 64, 192, 27, 5, 2),
+        (16, 32, 96, 28, 5, 2),
+        (32, 6, 16, 14, 5, 0),
+        (128, 32, 64, 14, 5, 2),
     ];
-    for (b, c, o, size, pad) in shapes {
-        let name = format!("gradient {b}x{c}x{o}x{size} p{pad}");
+    for (b, c, o, size, taps, pad) in shapes {
+        let name = format!("gradient {b}x{c}x{o}x{size} k{taps} p{pad}");
         if !name.contains(filter) {
             continue;
         }
-        let mut spec = Conv { b, c, o, size, pad, stride: 1 }.backward_weights();
+        let mut spec = Conv { b, c, o, size, taps, pad, stride: 1 }.backward_weights();
         spec.epilogue = Epilogue::default();
-        let mut row = format!("{name:26}");
-        for tile in [WinogradTile::Two, WinogradTile::Four] {
-            let plan = WinogradGradientPlan::new(&spec, tile, kernels).unwrap();
+        let mut row = format!("{name:29} direct {:6.1}", layer(&spec, None, kernels));
+        for tile in WinogradTile::ALL {
+            let Ok(plan) = WinogradGradientPlan::new(&spec, tile, kernels) else { continue };
             let stages = gradient(&spec, &plan);
             let gflops = 2e-9 * plan.multiply_adds() as f64 / stages.iter().sum::<f64>();
             let [input, tiles, sum] = stages.map(|seconds| 1e6 * seconds);
@@ -232,9 +252,8 @@ fn gradient(spec: &ContractSpec, plan: &WinogradGradientPlan) -> [f64; 3] {
 }
 
 /// Effective GFLOP/s of one algorithm.
-fn layer(spec: &ContractSpec, tile: Option<WinogradTile>, kernels: &Kernels) -> f64 {
+fn layer(spec: &ContractSpec, winograd: Option<WinogradPlan>, kernels: &Kernels) -> f64 {
     let direct = ContractPlan::new(spec, kernels).unwrap();
-    let winograd = tile.map(|tile| WinogradPlan::new(spec, tile, kernels).unwrap());
     let (scratch, partial, packed) = match &winograd {
         None => (direct.scratch_bytes(), direct.partial_bytes(), direct.packed_bytes(Side::Left)),
         Some(plan) => (plan.scratch_bytes(), plan.partial_bytes(), plan.packed_bytes()),
@@ -325,9 +344,22 @@ fn cases() -> Vec<(String, ContractSpec)> {
         spec.epilogue.activation = Activation::Clamp { low: 0.0, high: 6.0 };
         cases.push((format!("1x1 {c}x{size}->{o}"), spec));
     }
+    // What activations add to a short sum.
+    for (name, activation) in [
+        ("none", Activation::None),
+        ("silu", Activation::Silu),
+        ("sigmoid", Activation::Sigmoid),
+        ("tanh", Activation::Tanh),
+        ("gelu", Activation::GeluErf),
+    ] {
+        let mut spec = dot(96, 112 * 112, 16, false);
+        spec.packed.left = true;
+        spec.epilogue.activation = activation;
+        cases.push((format!("1x1 16x112->96 {name}"), spec));
+    }
     // First layers of MobileNetV2 and of a network on small images.
     for (size, stride) in [(224, 2), (32, 1)] {
-        let mut spec = Conv { b: 1, c: 3, o: 32, size, pad: 1, stride }.forward();
+        let mut spec = Conv { b: 1, c: 3, o: 32, size, taps: 3, pad: 1, stride }.forward();
         spec.packed.left = true;
         cases.push((format!("first 3x{size}->32 s{stride}"), spec));
     }
@@ -339,7 +371,7 @@ fn cases() -> Vec<(String, ContractSpec)> {
         (64, 13, 64, 1, 1),
         (64, 28, 128, 1, 2),
     ] {
-        let conv = Conv { b: 32, c, o, size, pad, stride };
+        let conv = Conv { b: 32, c, o, size, taps: 3, pad, stride };
         let name = |d: &str| format!("conv {c}x{size}->{o} p{pad} s{stride} {d}");
         cases.push((name("fwd"), conv.forward()));
         cases.push((name("data"), conv.backward_data()));
@@ -379,27 +411,29 @@ fn dot(m: usize, n: usize, k: usize, transposed: bool) -> ContractSpec {
     )
 }
 
-/// 3 x 3 convolution of square images.
+/// Convolution of square images.
 struct Conv {
     b: usize,
     c: usize,
     o: usize,
     size: usize,
+    taps: usize,
     pad: usize,
     stride: usize,
 }
 
 impl Conv {
     fn out(&self) -> usize {
-        (self.size + 2 * self.pad - 3) / self.stride + 1
+        (self.size + 2 * self.pad - self.taps) / self.stride + 1
     }
 
     fn weights(&self, o: usize, c: usize, i: usize) -> Vec<AffineDim> {
+        let taps = self.taps;
         vec![
-            dim(&[(o, 1)], 0, self.o, self.c * 9),
-            dim(&[(c, 1)], 0, self.c, 9),
-            dim(&[(i, 1)], 0, 3, 3),
-            dim(&[(i + 1, 1)], 0, 3, 1),
+            dim(&[(o, 1)], 0, self.o, self.c * taps * taps),
+            dim(&[(c, 1)], 0, self.c, taps * taps),
+            dim(&[(i, 1)], 0, taps, taps),
+            dim(&[(i + 1, 1)], 0, taps, 1),
         ]
     }
 
@@ -419,7 +453,7 @@ impl Conv {
         let out = self.out();
         let plane = (out * out) as i64;
         spec(
-            [vec![self.o], vec![self.b, out, out], vec![self.c, 3, 3]],
+            [vec![self.o], vec![self.b, out, out], vec![self.c, self.taps, self.taps]],
             self.weights(0, 4, 5),
             self.image(1, 4, 2, 5),
             vec![plane, self.o as i64 * plane, out as i64, 1],
@@ -438,7 +472,7 @@ impl Conv {
         dy[2].divisor = self.stride as i64;
         dy[3].divisor = self.stride as i64;
         spec(
-            [vec![self.c], vec![self.b, size, size], vec![self.o, 3, 3]],
+            [vec![self.c], vec![self.b, size, size], vec![self.o, self.taps, self.taps]],
             self.weights(4, 0, 5),
             dy,
             vec![plane, self.c as i64 * plane, size as i64, 1],
@@ -446,7 +480,7 @@ impl Conv {
     }
 
     fn backward_weights(&self) -> ContractSpec {
-        let out = self.out();
+        let (out, taps) = (self.out(), self.taps as i64);
         let dy = vec![
             dim(&[(4, 1)], 0, self.b, self.o * out * out),
             dim(&[(0, 1)], 0, self.o, out * out),
@@ -454,10 +488,10 @@ impl Conv {
             dim(&[(6, 1)], 0, out, 1),
         ];
         spec(
-            [vec![self.o], vec![self.c, 3, 3], vec![self.b, out, out]],
+            [vec![self.o], vec![self.c, self.taps, self.taps], vec![self.b, out, out]],
             dy,
             self.image(4, 1, 5, 2),
-            vec![self.c as i64 * 9, 9, 3, 1],
+            vec![self.c as i64 * taps * taps, taps * taps, taps, 1],
         )
     }
 }

@@ -455,7 +455,7 @@ class Ops:
 def ops():
     """Ops in odd configurations, in float64 on numbers that float32 holds."""
     for name, families in [("windows.json", [convolutions, pools, transposed]),
-                           ("ops.json", [normalisations, losses, pointwise, movement, attention, small])]:
+                           ("ops.json", [normalisations, losses, pointwise, movement, attention, small, hard])]:
         o = Ops()
         for family in families:
             family(o)
@@ -671,6 +671,13 @@ def small(o):
     scaled = "%small = bce_with_logits %x, %target\n  %y = mul %small, %scale"
     function = lambda x, target, scale: F.binary_cross_entropy_with_logits(x, target) * scale
     o.add("bce_with_logits_small", inputs, scaled, function, gradient=False)
+
+
+def hard(o):
+    """Piecewise functions, at their bends too."""
+    x = np.array([-60.0, -3.125, -3.0, -2.875, -1.0, -0.0, 0.0, 0.5, 2.875, 3.0, 3.125, 60.0])
+    o.add("hard_sigmoid", {"x": x}, "%y = hard_sigmoid %x", F.hardsigmoid)
+    o.add("hard_swish", {"x": x}, "%y = hard_swish %x", F.hardswish)
 
 
 if __name__ == "__main__":

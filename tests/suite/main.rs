@@ -19,3 +19,4 @@ mod spec;
 mod steady;
 mod tidy;
 mod tuning;
+mod winograd;

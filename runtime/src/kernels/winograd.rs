@@ -1,20 +1,29 @@
 #![allow(unsafe_code, reason = "`run` and `pack_weights` call entry points")]
-//! 3 x 3 convolutions of stride 1 by minimal filtering: a tile of `M x M` outputs costs `(M + 2)^2` products instead of
-//! `9 M^2`, 2.25 times less for M = 2 and 4 times less for M = 4 (Lavin and Gray, Fast Algorithms for Convolutional
-//! Neural Networks, CVPR 2016).
+//! Convolutions of stride 1 by minimal filtering (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR
+//! 2016). F(m x m, r x r) makes tiles of `m x m` outputs of a kernel of `r x r` taps by `(m + r - 1)^2` products instead
+//! of `m^2 r^2`:
+//!
+//! | algorithm | products of an output | times fewer |
+//! |---|---|---|
+//! | F(2 x 2, 3 x 3) | 16 / 4 | 2.25 |
+//! | F(4 x 4, 3 x 3) | 36 / 16 | 4 |
+//! | F(2 x 2, 5 x 5) | 36 / 4 | 2.8 |
 //!
 //! ```text
 //! U = G w G^T       for each output and input channel      winograd_pack
 //! V = B^T x B       for each input channel and tile        winograd_input, or within winograd_tiles
-//! Y = A^T (U V) A   (M + 2)^2 products of matrices         winograd_tiles
+//! Y = A^T (U V) A   (m + r - 1)^2 products of matrices     winograd_tiles
 //! ```
 //!
+//! The matrices are those of `filter.rs`, one dimension of each algorithm; everything else only counts with `m` and `r`.
 //! Tiles lie in the lanes: sixteen neighbours are a group, up to eight groups a block, which is transformed, multiplied
 //! and transformed back while it is in the second-level cache. Images stay row-major.
 
+mod algorithm;
 mod blocks;
 mod cost;
 mod drive;
+mod filter;
 mod geometry;
 mod gradient;
 mod levels;
@@ -33,6 +42,7 @@ pub use gradient::{
 use super::abi::Arguments;
 use super::spec::{ContractSpec, Side};
 use super::{Kernels, Level};
+use algorithm::Algorithm;
 use blocks::Blocks;
 pub use cost::WinogradEstimate;
 use shape::shape_of;
@@ -46,8 +56,8 @@ pub enum WinogradError {
     /// More than one group.
     #[error("winograd.K2: a convolution in groups")]
     Groups,
-    /// Another kernel than 3 x 3.
-    #[error("winograd.K3: the kernel is not 3 x 3")]
+    /// Another kernel than 3 x 3 or 5 x 5, or one of 5 x 5 with another tile than 2 x 2.
+    #[error("winograd.K3: no algorithm for tiles of kernels of this size")]
     Taps,
     /// Another stride or dilation than 1.
     #[error("winograd.K4: stride or dilation is not 1")]
@@ -66,14 +76,18 @@ pub enum WinogradError {
 /// Size of the output tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WinogradTile {
-    /// F(2 x 2, 3 x 3)
+    /// 2 x 2, for kernels of 3 x 3 and 5 x 5.
     Two,
-    /// F(4 x 4, 3 x 3)
+    /// 4 x 4, for kernels of 3 x 3.
     Four,
 }
 
 impl WinogradTile {
-    fn size(self) -> usize {
+    /// All of them.
+    pub const ALL: [WinogradTile; 2] = [WinogradTile::Two, WinogradTile::Four];
+
+    /// Rows and columns.
+    pub fn size(self) -> usize {
         match self {
             Self::Two => 2,
             Self::Four => 4,
@@ -95,7 +109,7 @@ pub struct WinogradChoice {
 /// In which order a plan adds: plans of one convolution that have equal orders compute equal bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WinogradOrder {
-    tile: usize,
+    tile: WinogradTile,
     chained: Option<usize>,
 }
 
@@ -132,7 +146,8 @@ impl WinogradPlan {
         kernels: &Kernels,
     ) -> Result<Self, WinogradError> {
         let shape = shape_of(spec)?;
-        let blocks = Blocks::new(&shape, tile.size(), kernels.f32, wish);
+        let algorithm = Algorithm::of(tile, shape.taps).ok_or(WinogradError::Taps)?;
+        let blocks = Blocks::new(&shape, algorithm, kernels.f32, wish);
         let descriptor = WinogradDescriptor {
             shape,
             blocks,
@@ -140,7 +155,7 @@ impl WinogradPlan {
             transforms: transforms(kernels.level),
             activation: shape.activation.code(),
         };
-        let kernel = format!("winograd{}-{}-{}x{}", tile.size(), kernels.f32.name, blocks.mr, blocks.nr);
+        let kernel = format!("winograd-{algorithm}-{}-{}x{}", kernels.f32.name, blocks.mr, blocks.nr);
         let multiply_adds = [&spec.batch, &spec.m, &spec.n, &spec.k].into_iter().flatten().map(|&e| e as u64).product();
         Ok(Self { descriptor: Box::new(descriptor), kernel, multiply_adds })
     }
@@ -148,14 +163,13 @@ impl WinogradPlan {
     /// How it is computed.
     pub fn choice(&self) -> WinogradChoice {
         let b = &self.descriptor.blocks;
-        let tile = if b.m == 2 { WinogradTile::Two } else { WinogradTile::Four };
-        WinogradChoice { tile, groups: b.groups, parts: b.output_parts }
+        WinogradChoice { tile: b.algorithm.tile(), groups: b.groups, parts: b.output_parts }
     }
 
     /// In which order it adds.
     pub fn order(&self) -> WinogradOrder {
         let (b, shape) = (&self.descriptor.blocks, &self.descriptor.shape);
-        WinogradOrder { tile: b.m, chained: b.chained(shape.outputs, self.descriptor.table) }
+        WinogradOrder { tile: b.algorithm.tile(), chained: b.chained(shape.outputs, self.descriptor.table) }
     }
 
     /// Other ways that add in the same order, and that differ.
@@ -164,7 +178,7 @@ impl WinogradPlan {
         let mut found = Vec::new();
         for groups in [1, 2, 3, 4, 6, 8] {
             for parts in [1, 2, 3, 4, 6, 8] {
-                let other = Blocks::new(&self.descriptor.shape, b.m, table, Some((groups, parts)));
+                let other = Blocks::new(&self.descriptor.shape, b.algorithm, table, Some((groups, parts)));
                 let order = other.chained(self.descriptor.shape.outputs, table) == self.order().chained;
                 if order && other != *b && found.iter().all(|(_, blocks)| *blocks != other) {
                     found.push((WinogradChoice { groups, parts, ..self.choice() }, other));
@@ -185,7 +199,7 @@ impl WinogradPlan {
         self.multiply_adds
     }
 
-    /// The faster tile, if either is faster than summing directly.
+    /// The fastest tile, if any is faster than summing directly.
     ///
     /// # Errors
     /// [`WinogradError`], or the estimates if the direct sum is faster.
@@ -240,7 +254,7 @@ impl WinogradPlan {
         4 * self.descriptor.blocks.weights_len
     }
 
-    /// Algorithm, level, element and register block, such as `winograd4-avx512-f32-13x32`.
+    /// Algorithm, level, element and register block, such as `winograd-f4x3-avx512-f32-13x32`.
     pub fn kernel(&self) -> &str {
         &self.kernel
     }
@@ -254,7 +268,7 @@ impl WinogradPlan {
             b.all_groups,
             b.groups,
             b.output_part.min(self.descriptor.shape.outputs),
-            m = b.m
+            m = b.algorithm.outputs()
         )
     }
 

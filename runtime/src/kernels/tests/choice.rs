@@ -2,12 +2,12 @@
 
 use super::super::{
     Activation, Along, ContractChoice, ContractPlan, ContractSpec, Element, Epilogue, Kernels, Packed, WinogradChoice,
-    WinogradPlan, WinogradTile,
+    WinogradPlan,
 };
 use super::cases::{Conv, dot, naive};
 use super::run::{Tensors, from_bytes, levels, operands_of, output};
 use super::types::{TYPES, with_types};
-use super::winograd::Data;
+use super::winograd::{ALGORITHMS, Data, conv};
 
 /// Dots and convolutions: long and short sums, few rows, splits, all element types, every epilogue's place.
 fn specs() -> Vec<ContractSpec> {
@@ -109,19 +109,9 @@ fn a_senseless_choice_is_rounded_to_a_possible_one() {
 
 #[test]
 fn blocks_of_winograd_keep_every_bit() {
-    let conv = |channels, outputs, size| Conv {
-        batch: 3,
-        groups: 1,
-        channels,
-        outputs,
-        size: (size, size),
-        kernel: (3, 3),
-        stride: 1,
-        pad: 1,
-        dilation: 1,
-    };
-    let of = |spec: &ContractSpec, kernels: &Kernels| {
-        for tile in [WinogradTile::Two, WinogradTile::Four] {
+    let of = |conv: Conv, kernels: &Kernels| {
+        for (taps, tile) in ALGORITHMS {
+            let spec = &conv.with_kernel(taps).forward();
             let usual = WinogradPlan::new(spec, tile, kernels).unwrap();
             let data = Data::new(spec);
             let bits = |plan: &WinogradPlan| data.planned(spec, plan).iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -142,7 +132,7 @@ fn blocks_of_winograd_keep_every_bit() {
     };
     for kernels in levels() {
         for (channels, outputs, size) in [(20, 40, 17), (5, 3, 30), (33, 64, 8)] {
-            of(&conv(channels, outputs, size).forward(), kernels);
+            of(conv(3, channels, outputs, (size, size), 1), kernels);
         }
     }
 }

@@ -6,10 +6,20 @@ use super::super::{
 use super::cases::{Conv, naive, numbers, out_len, read_len};
 use super::run::levels;
 
-pub(super) const TILES: [WinogradTile; 2] = [WinogradTile::Two, WinogradTile::Four];
+/// Rows of the kernel, size of the tiles.
+pub(super) const ALGORITHMS: [(usize, WinogradTile); 3] =
+    [(3, WinogradTile::Two), (3, WinogradTile::Four), (5, WinogradTile::Two)];
 
+/// Of a 3 x 3 kernel.
 pub(super) fn conv(batch: usize, channels: usize, outputs: usize, size: (usize, usize), pad: usize) -> Conv {
     Conv { batch, groups: 1, channels, outputs, size, kernel: (3, 3), stride: 1, pad, dilation: 1 }
+}
+
+impl Conv {
+    /// Another kernel, and as many outputs.
+    pub(super) fn with_kernel(self, taps: usize) -> Conv {
+        Conv { kernel: (taps, taps), pad: self.pad + taps / 2 - self.kernel.0 / 2, ..self }
+    }
 }
 
 /// Memory that starts at a cache line, filled with NaN: nothing may depend on what was in it.
@@ -141,12 +151,14 @@ pub(super) fn error(actual: &[f32], exact: &[f64]) -> f64 {
     }) / most
 }
 
-fn check(spec: &ContractSpec) {
-    let data = Data::new(spec);
-    let exact = data.exact(spec);
-    for kernels in levels() {
-        for tile in TILES {
-            let found = error(&data.winograd(spec, tile, kernels), &exact);
+/// All levels and algorithms, for a convolution or its gradient by the input.
+fn check(conv: Conv, of: impl Fn(&Conv) -> ContractSpec) {
+    for (taps, tile) in ALGORITHMS {
+        let spec = of(&conv.with_kernel(taps));
+        let data = Data::new(&spec);
+        let exact = data.exact(&spec);
+        for kernels in levels() {
+            let found = error(&data.winograd(&spec, tile, kernels), &exact);
             assert!(found < 2e-5, "{} {tile:?} {spec:?}: error {found}", kernels.level);
         }
     }
@@ -173,21 +185,37 @@ pub(super) const INDIVISIBLE: [Sizes; 10] = [
 fn sizes_that_divide_nothing() {
     for (batch, channels, outputs, size, pad) in INDIVISIBLE {
         let conv = conv(batch, channels, outputs, size, pad);
-        check(&conv.forward());
-        check(&conv.backward_data());
+        check(conv, Conv::forward);
+        check(conv, Conv::backward_data);
+    }
+}
+
+/// Sizes that nobody has chosen.
+#[test]
+fn random_sizes() {
+    let mut random = numbers(8 * 24, 9).into_iter();
+    let mut below = |end: usize| (random.next().unwrap() * 1e6).abs() as usize % end;
+    for _ in 0..24 {
+        let size = (3 + below(14), 3 + below(40));
+        let conv = conv(1 + below(3), 1 + below(36), 1 + below(50), size, below(3));
+        check(conv, Conv::forward);
+        check(conv, Conv::backward_data);
     }
 }
 
 #[test]
 fn many_channels_and_launches_of_their_own() {
     // One block of tiles: the input is transformed once for several parts of the outputs.
-    let spec = conv(1, 40, 200, (8, 8), 1).forward();
-    for kernels in levels() {
-        let plan = WinogradPlan::new(&spec, WinogradTile::Four, kernels).unwrap();
-        assert!(plan.input_tiles() > 1 && plan.tiles() > 1);
+    let small = conv(1, 40, 200, (8, 8), 1);
+    for (taps, tile) in ALGORITHMS {
+        let spec = small.with_kernel(taps).forward();
+        for kernels in levels() {
+            let plan = WinogradPlan::new(&spec, tile, kernels).unwrap();
+            assert!(plan.input_tiles() > 1 && plan.tiles() > 1);
+        }
     }
-    check(&spec);
-    check(&conv(2, 40, 200, (16, 16), 1).backward_data());
+    check(small, Conv::forward);
+    check(conv(2, 40, 200, (16, 16), 1), Conv::backward_data);
 }
 
 #[test]
@@ -199,20 +227,26 @@ fn epilogues() {
         Activation::GeluTanh,
         Activation::Silu,
         Activation::Tanh,
+        Activation::HardSigmoid,
+        Activation::HardSwish,
     ];
     for activation in activations {
-        let mut spec = conv(2, 3, 5, (6, 11), 1).forward();
-        spec.epilogue = Epilogue { bias: Some(Along::M), scale: Some(Along::M), residual: true, activation };
-        check(&spec);
-        spec.epilogue.residual = false;
-        spec.epilogue.scale = None;
-        check(&spec);
+        let conv = conv(2, 3, 5, (6, 11), 1);
+        let all = Epilogue { bias: Some(Along::M), scale: Some(Along::M), residual: true, activation };
+        check(conv, |conv| ContractSpec { epilogue: all, ..conv.forward() });
+        let few = Epilogue { scale: None, residual: false, ..all };
+        check(conv, |conv| ContractSpec { epilogue: few, ..conv.forward() });
     }
 }
 
 #[test]
 fn weights_on_the_right() {
-    let mut spec = conv(2, 7, 9, (6, 5), 1).forward();
+    check(conv(2, 7, 9, (6, 5), 1), exchanged);
+}
+
+/// A convolution with its operands exchanged and a bias.
+fn exchanged(conv: &Conv) -> ContractSpec {
+    let mut spec = conv.forward();
     // Swaps the roles: dimension 1 (outputs) goes behind 2, 3, 4.
     std::mem::swap(&mut spec.m, &mut spec.n);
     std::mem::swap(&mut spec.left, &mut spec.right);
@@ -230,55 +264,65 @@ fn weights_on_the_right() {
         dim.terms.iter_mut().filter(|t| t.0 > 0).for_each(|t| t.0 = moved(t.0));
     }
     spec.epilogue.bias = Some(Along::N);
-    check(&spec);
+    spec
 }
 
 #[test]
 fn tiles_in_any_split_give_the_same_bits() {
-    let spec = conv(3, 20, 130, (14, 14), 1).forward();
-    let data = Data::new(&spec);
-    for kernels in levels() {
-        let whole = data.winograd(&spec, WinogradTile::Four, kernels);
-        let plan = WinogradPlan::new(&spec, WinogradTile::Four, kernels).unwrap();
-        let split = data.run(&spec, |arguments| {
-            let mut partials = Aligned::new(plan.partial_bytes());
-            let mut scratch = [Aligned::new(plan.scratch_bytes()), Aligned::new(plan.scratch_bytes())];
-            let mut worker = |i: usize| Arguments { partials: partials.at(), scratch: scratch[i].at(), ..*arguments };
-            let mut weights = Aligned::new(plan.packed_bytes());
-            for panel in (0..plan.pack_tiles()).rev() {
-                // SAFETY: the buffer has the plan's size and the operand is the spec's.
-                unsafe {
-                    super::super::winograd_pack(plan.descriptor(), 0, arguments.left, weights.at(), panel, panel + 1);
-                }
-            }
-            let workers = [0, 1].map(|i| Arguments { left: weights.at(), ..worker(i) });
-            let stages = [
-                (super::super::winograd_input as unsafe extern "C" fn(_, _, _, _), plan.input_tiles()),
-                (super::super::winograd_tiles, plan.tiles()),
-            ];
-            for (stage, tiles) in stages {
-                for tile in (0..tiles).rev() {
-                    // SAFETY: all buffers have the sizes that the spec and the plan state.
-                    unsafe { stage(plan.descriptor(), &raw const workers[tile as usize % 2], tile, tile + 1) };
-                }
-            }
-        });
-        assert_eq!(whole, split, "{}", kernels.level);
+    for (taps, tile) in ALGORITHMS {
+        let spec = conv(3, 20, 130, (14, 14), 1).with_kernel(taps).forward();
+        for kernels in levels() {
+            split_and_whole(&spec, tile, kernels);
+        }
     }
+}
+
+fn split_and_whole(spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) {
+    let data = Data::new(spec);
+    let whole = data.winograd(spec, tile, kernels);
+    let plan = WinogradPlan::new(spec, tile, kernels).unwrap();
+    let split = data.run(spec, |arguments| {
+        let mut partials = Aligned::new(plan.partial_bytes());
+        let mut scratch = [Aligned::new(plan.scratch_bytes()), Aligned::new(plan.scratch_bytes())];
+        let mut worker = |i: usize| Arguments { partials: partials.at(), scratch: scratch[i].at(), ..*arguments };
+        let mut weights = Aligned::new(plan.packed_bytes());
+        for panel in (0..plan.pack_tiles()).rev() {
+            // SAFETY: the buffer has the plan's size and the operand is the spec's.
+            unsafe {
+                super::super::winograd_pack(plan.descriptor(), 0, arguments.left, weights.at(), panel, panel + 1);
+            }
+        }
+        let workers = [0, 1].map(|i| Arguments { left: weights.at(), ..worker(i) });
+        let stages = [
+            (super::super::winograd_input as unsafe extern "C" fn(_, _, _, _), plan.input_tiles()),
+            (super::super::winograd_tiles, plan.tiles()),
+        ];
+        for (stage, tiles) in stages {
+            for tile in (0..tiles).rev() {
+                // SAFETY: all buffers have the sizes that the spec and the plan state.
+                unsafe { stage(plan.descriptor(), &raw const workers[tile as usize % 2], tile, tile + 1) };
+            }
+        }
+    });
+    assert_eq!(whole, split, "{}", kernels.level);
 }
 
 /// The bound of the documentation: error against f64, relative to the largest output.
 #[test]
 fn the_documented_error_holds() {
-    for (channels, two, four) in [(16, 3e-7, 1.5e-6), (128, 1e-6, 3e-6), (512, 1.5e-6, 5e-6)] {
-        let spec = conv(1, channels, 6, (12, 12), 1).forward();
-        let data = Data::new(&spec);
-        let exact = data.exact(&spec);
-        for kernels in levels() {
-            let direct = error(&data.direct(&spec, kernels), &exact);
-            let found = TILES.map(|tile| error(&data.winograd(&spec, tile, kernels), &exact));
-            println!("{channels} {} direct {direct:.2e} F2 {:.2e} F4 {:.2e}", kernels.level, found[0], found[1]);
-            assert!(found[0] < two && found[1] < four, "{} {channels}: {found:?}, direct {direct}", kernels.level);
+    let bounds = [(16, [3e-7, 1.5e-6, 1.5e-6]), (128, [1e-6, 3e-6, 3e-6]), (512, [1.5e-6, 5e-6, 5e-6])];
+    for (channels, bounds) in bounds {
+        for ((taps, tile), bound) in ALGORITHMS.into_iter().zip(bounds) {
+            let spec = conv(1, channels, 6, (12, 12), 1).with_kernel(taps).forward();
+            let data = Data::new(&spec);
+            let exact = data.exact(&spec);
+            for kernels in levels() {
+                let direct = error(&data.direct(&spec, kernels), &exact);
+                let found = error(&data.winograd(&spec, tile, kernels), &exact);
+                let case = format!("{channels} channels, {taps} x {taps}, {tile:?}, {}", kernels.level);
+                println!("{case}: {found:.2e}, direct {direct:.2e}");
+                assert!(found < bound, "{case}: {found:.2e}");
+            }
         }
     }
 }
@@ -291,7 +335,11 @@ fn what_does_not_fit_says_why() {
     assert_eq!(reason(&Conv { stride: 2, ..fits }.forward()), WinogradError::Stride);
     assert_eq!(reason(&Conv { dilation: 2, ..fits }.forward()), WinogradError::Stride);
     assert_eq!(reason(&Conv { groups: 2, ..fits }.forward()), WinogradError::Groups);
-    assert_eq!(reason(&Conv { kernel: (5, 5), ..fits }.forward()), WinogradError::Taps);
+    for kernel in [(1, 1), (2, 2), (3, 5), (4, 4), (7, 7)] {
+        assert_eq!(reason(&Conv { kernel, pad: 3, ..fits }.forward()), WinogradError::Taps);
+    }
+    // There is an algorithm for this kernel, but none with these tiles.
+    assert_eq!(reason(&fits.with_kernel(5).forward()), WinogradError::Taps);
     assert_eq!(reason(&fits.backward_weights()), WinogradError::Taps);
     let double = ContractSpec { element: super::super::Element::F64, ..fits.forward() };
     assert_eq!(reason(&double), WinogradError::Element);

@@ -16,18 +16,17 @@ use super::super::avx512::F32x16;
 use super::super::pack_avx512::transpose;
 use super::super::simd::Simd;
 use super::super::tile::{LEAKY_RELU, RELU};
+use super::filter::{Filter, INPUTS, OUTPUTS};
 use super::geometry::{Geometry, Part};
 use super::gradient::transform::{Channels, gradient_transforms};
-use super::transform::{
-    F2, F4, InputCall, Lanes, OutputCall, Plane, Stage, Transforms, Variant, WeightsCall, transforms,
-};
+use super::transform::{InputCall, Lanes, OutputCall, Plane, Stage, Transforms, WeightsCall, transforms};
 
 impl Lanes for F32x16 {
     #[inline(always)]
-    unsafe fn fetch<F: Variant>(_geometry: &Geometry, _at: *const f32, _row: isize, _stage: &mut Stage) {}
+    unsafe fn fetch<F: Filter>(_geometry: &Geometry, _at: *const f32, _row: isize, _stage: &mut Stage) {}
 
     #[inline(always)]
-    unsafe fn announce<F: Variant>(geometry: &Geometry, at: *const f32, row: isize) {
+    unsafe fn announce<F: Filter>(geometry: &Geometry, at: *const f32, row: isize) {
         for p in 0..F::M {
             let at = at.wrapping_offset(geometry.parts[p].from[0]);
             for r in 0..F::A {
@@ -37,43 +36,44 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn columns<F: Variant>(
+    unsafe fn columns<F: Filter>(
         geometry: &Geometry,
         at: *const f32,
         row: isize,
         _stage: &Stage,
         (r, _v): (usize, usize),
-    ) -> [F32x16; 6] {
+    ) -> [F32x16; INPUTS] {
         let at = at.wrapping_offset(r as isize * row);
-        let (mut low, mut high) = ([_mm512_setzero_ps(); 4], [_mm512_setzero_ps(); 4]);
-        for p in 0..F::M {
-            let part = &geometry.parts[p];
-            low[p] = load(part, &part.low[r], at);
-            high[p] = load(part, &part.high[r], at.wrapping_add(F::M));
+        let mut columns = [F32x16(_mm512_setzero_ps()); INPUTS];
+        for (i, shift) in (0..F::A).step_by(F::M).enumerate() {
+            let mut parts = [_mm512_setzero_ps(); OUTPUTS];
+            for p in 0..F::M {
+                let part = &geometry.parts[p];
+                parts[p] = load(part, &part.inside[i][r], at.wrapping_add(shift));
+            }
+            if F::M == 2 {
+                columns[shift] = F32x16(_mm512_permutex2var_ps(parts[0], strided::<0>(), parts[1]));
+                columns[shift + 1] = F32x16(_mm512_permutex2var_ps(parts[0], strided::<1>(), parts[1]));
+            } else {
+                let [a, b, c, d] = parts;
+                let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                let (x0, x1) = interleave_pairs(ab, cd);
+                (columns[shift], columns[shift + 1]) = (F32x16(x0), F32x16(x1));
+                if shift + 2 < F::A {
+                    let (ab, cd) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                    let (x2, x3) = interleave_pairs(ab, cd);
+                    (columns[shift + 2], columns[shift + 3]) = (F32x16(x2), F32x16(x3));
+                }
+            }
         }
-        if F::M == 2 {
-            let (even, odd) = (strided::<0>(), strided::<1>());
-            let x0 = _mm512_permutex2var_ps(low[0], even, low[1]);
-            let x1 = _mm512_permutex2var_ps(low[0], odd, low[1]);
-            let x2 = _mm512_permutex2var_ps(high[0], even, high[1]);
-            let x3 = _mm512_permutex2var_ps(high[0], odd, high[1]);
-            [F32x16(x0), F32x16(x1), F32x16(x2), F32x16(x3), F32x16(x3), F32x16(x3)]
-        } else {
-            let (ab, cd) = (_mm512_unpacklo_ps(low[0], low[1]), _mm512_unpacklo_ps(low[2], low[3]));
-            let (x0, x1) = interleave_pairs(ab, cd);
-            let (ab, cd) = (_mm512_unpackhi_ps(low[0], low[1]), _mm512_unpackhi_ps(low[2], low[3]));
-            let (x2, x3) = interleave_pairs(ab, cd);
-            let (ab, cd) = (_mm512_unpacklo_ps(high[0], high[1]), _mm512_unpacklo_ps(high[2], high[3]));
-            let (x4, x5) = interleave_pairs(ab, cd);
-            [F32x16(x0), F32x16(x1), F32x16(x2), F32x16(x3), F32x16(x4), F32x16(x5)]
-        }
+        columns
     }
 
     #[inline(always)]
-    unsafe fn put<F: Variant>(
+    unsafe fn put<F: Filter>(
         geometry: &Geometry,
         to: &Plane,
-        y: [F32x16; 4],
+        y: [F32x16; OUTPUTS],
         _stage: &mut Stage,
         (r, _v): (usize, usize),
     ) {
@@ -94,7 +94,7 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn flush<F: Variant>(_geometry: &Geometry, _to: &Plane, _stage: &mut Stage) {}
+    unsafe fn flush<F: Filter>(_geometry: &Geometry, _to: &Plane, _stage: &mut Stage) {}
 }
 
 /// Low 64 bit of each 128-bit lane of both, and the high ones.

@@ -2,6 +2,7 @@
 
 use super::super::abi::{GROUP, Table};
 use super::super::tile::chains;
+use super::algorithm::Algorithm;
 use super::shape::Shape;
 
 /// Most groups of a block: bounds the geometry on the stack.
@@ -10,8 +11,7 @@ pub(super) const MOST_GROUPS: usize = 8;
 /// How a Winograd convolution is cut. Lengths and distances in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Blocks {
-    /// Outputs of a tile's row: 2 or 4.
-    pub(super) m: usize,
+    pub(super) algorithm: Algorithm,
     /// Groups of sixteen tiles, in all and in a block.
     pub(super) all_groups: usize,
     pub(super) groups: usize,
@@ -53,13 +53,13 @@ const OUTPUT_BLOCK: usize = 64;
 
 impl Blocks {
     /// The blocks of a shape; `wish` are groups of a block and parts of the outputs, in place of those that follow from it.
-    pub(super) fn new(shape: &Shape, m: usize, table: &Table<f32>, wish: Option<(usize, usize)>) -> Blocks {
+    pub(super) fn new(shape: &Shape, algorithm: Algorithm, table: &Table<f32>, wish: Option<(usize, usize)>) -> Blocks {
         let wide = 0;
         let nr = table.shapes[wide].nr;
         let narrow = table.shapes.iter().position(|s| s.nr == GROUP).unwrap_or(wide);
+        let (m, positions) = (algorithm.outputs(), algorithm.positions());
         let tiles = shape.images * shape.out_size.0.div_ceil(m) * shape.out_size.1.div_ceil(m);
         let all_groups = tiles.div_ceil(GROUP);
-        let positions = (m + 2) * (m + 2);
         // Positions an odd number of cache lines apart do not meet in one set.
         let apart = |len: usize| (len.div_ceil(16) | 1) * 16;
         let weights_position = apart(shape.outputs * shape.channels);
@@ -92,7 +92,7 @@ impl Blocks {
         let input_position = apart(shape.channels * groups * GROUP);
         let sums_position = apart(output_block.min(shape.outputs) * groups * GROUP);
         Blocks {
-            m,
+            algorithm,
             all_groups,
             groups,
             blocks,
@@ -127,16 +127,6 @@ impl Blocks {
     /// Whether the transformed weights come from memory each time.
     pub(super) fn weights_are_far(&self) -> bool {
         far(self.weights_len)
-    }
-
-    /// Which of a level's transforms.
-    pub(super) fn variant(&self) -> usize {
-        usize::from(self.m == 4)
-    }
-
-    /// Positions of a transformed tile.
-    pub(super) fn positions(&self) -> usize {
-        (self.m + 2) * (self.m + 2)
     }
 }
 

@@ -1,12 +1,13 @@
-//! Estimated cycles of a convolution: summed directly, and by each Winograd tile.
+//! Estimated cycles of a convolution: summed directly, and by each algorithm.
 
 use std::fmt;
 
 use super::super::abi::GROUP;
 use super::super::spec::ContractSpec;
 use super::super::{Kernels, Level};
+use super::algorithm::Algorithm;
 use super::blocks::Blocks;
-use super::gradient::{Cut, cuts};
+use super::gradient::{Cut, cut, gradient_shape};
 use super::shape::{Shape, shape_of};
 use super::{WinogradError, WinogradTile};
 
@@ -15,29 +16,27 @@ use super::{WinogradError, WinogradTile};
 pub struct WinogradEstimate {
     /// The direct sum.
     pub direct: f64,
-    /// F(2 x 2, 3 x 3).
-    pub two: f64,
-    /// F(4 x 4, 3 x 3).
-    pub four: f64,
+    /// By each of [`WinogradTile::ALL`], where there is an algorithm for the kernel.
+    pub tiles: [Option<f64>; 2],
 }
 
-/// What a level does in a cycle, and in how many cycles it does something. Measured for AVX-512, as README.md
-/// records; guessed for the other levels.
+/// What a level does in a cycle, and in how many cycles it does something, for each of [`Algorithm::ALL`]. Measured for
+/// AVX-512, as README.md records; guessed for the other levels.
 struct Rates {
     /// Multiply-adds of a cycle.
     products: f64,
     /// Cycles of packing one step of sixteen pixels for the direct sum.
     pack: f64,
-    /// Cycles of one channel of a group, for both tiles.
-    input: [f64; 2],
-    output: [f64; 2],
+    /// Cycles of one channel of a group.
+    input: [f64; 3],
+    output: [f64; 3],
     /// Cycles of one pair of channels.
-    weights: [f64; 2],
+    weights: [f64; 3],
     /// Of the gradient by the weights: cycles of sixteen channels of a tile of `x` and of `dy`, and of sixteen weights'
     /// sums.
-    image: [f64; 2],
-    gradient: [f64; 2],
-    taps: [f64; 2],
+    image: [f64; 3],
+    gradient: [f64; 3],
+    taps: [f64; 3],
 }
 
 /// Bytes that a core gets from memory, and from the third-level cache, in a cycle.
@@ -52,32 +51,32 @@ impl Rates {
             Level::Avx512 => Rates {
                 products: 32.0,
                 pack: 5.0,
-                input: [150.0, 300.0],
-                output: [110.0, 200.0],
-                weights: [22.0, 35.0],
-                image: [90.0, 180.0],
-                gradient: [60.0, 120.0],
-                taps: [160.0, 220.0],
+                input: [150.0, 300.0, 330.0],
+                output: [110.0, 200.0, 190.0],
+                weights: [22.0, 35.0, 67.0],
+                image: [90.0, 180.0, 190.0],
+                gradient: [60.0, 120.0, 90.0],
+                taps: [160.0, 220.0, 350.0],
             },
             Level::Avx2 => Rates {
                 products: 16.0,
                 pack: 8.0,
-                input: [800.0, 1500.0],
-                output: [500.0, 1000.0],
-                weights: [25.0, 45.0],
-                image: [180.0, 360.0],
-                gradient: [120.0, 240.0],
-                taps: [300.0, 440.0],
+                input: [800.0, 1500.0, 1500.0],
+                output: [500.0, 1000.0, 600.0],
+                weights: [25.0, 45.0, 80.0],
+                image: [180.0, 360.0, 360.0],
+                gradient: [120.0, 240.0, 180.0],
+                taps: [300.0, 440.0, 700.0],
             },
             _ => Rates {
                 products: 5.0,
                 pack: 12.0,
-                input: [1000.0, 2000.0],
-                output: [700.0, 1400.0],
-                weights: [40.0, 90.0],
-                image: [900.0, 1800.0],
-                gradient: [600.0, 1200.0],
-                taps: [800.0, 1500.0],
+                input: [1000.0, 2000.0, 2000.0],
+                output: [700.0, 1400.0, 1000.0],
+                weights: [40.0, 90.0, 150.0],
+                image: [900.0, 1800.0, 1800.0],
+                gradient: [600.0, 1200.0, 900.0],
+                taps: [800.0, 1500.0, 2400.0],
             },
         }
     }
@@ -92,11 +91,11 @@ impl WinogradEstimate {
         let shape = shape_of(spec)?;
         let ahead = if shape.weights_left { spec.packed.left } else { spec.packed.right };
         let rates = Rates::of(kernels.level);
-        let tile = |tile: WinogradTile| {
-            let blocks = Blocks::new(&shape, tile.size(), kernels.f32, None);
+        let estimate = |algorithm: Algorithm| {
+            let blocks = Blocks::new(&shape, algorithm, kernels.f32, None);
             winograd(&shape, &blocks, &rates, ahead)
         };
-        Ok(Self { direct: direct(&shape, &rates), two: tile(WinogradTile::Two), four: tile(WinogradTile::Four) })
+        Ok(Self { direct: direct(&shape, &rates), tiles: each_tile(shape.taps, estimate) })
     }
 
     /// Estimates a contraction that is the gradient by the weights of a convolution.
@@ -104,20 +103,22 @@ impl WinogradEstimate {
     /// # Errors
     /// [`WinogradError`] says what the spec is not.
     pub(super) fn of_gradient(spec: &ContractSpec, kernels: &Kernels) -> Result<Self, WinogradError> {
-        let (shape, [two, four]) = cuts(spec, kernels)?;
+        let shape = gradient_shape(spec)?;
         let rates = Rates::of(kernels.level);
         let pixels = shape.images * shape.out_size.0 * shape.out_size.1;
         let pairs = (shape.outputs * shape.channels) as f64;
-        let products = 9.0 * pairs * pixels as f64 / rates.products * 1.08;
-        let packing = rates.pack * (pixels * (9 * shape.channels + shape.outputs).div_ceil(GROUP)) as f64;
-        let tile = |cut: &Cut| gradient(cut, &rates);
-        Ok(Self { direct: products + packing, two: tile(&two), four: tile(&four) })
+        let taps = shape.taps * shape.taps;
+        let products = taps as f64 * pairs * pixels as f64 / rates.products * 1.08;
+        let packing = rates.pack * (pixels * (taps * shape.channels + shape.outputs).div_ceil(GROUP)) as f64;
+        let estimate = |algorithm: Algorithm| gradient(&cut(&shape, algorithm, kernels), &rates);
+        Ok(Self { direct: products + packing, tiles: each_tile(shape.taps, estimate) })
     }
 
     /// The tile to use, if any.
     pub fn best(&self) -> Option<WinogradTile> {
-        let (least, tile) =
-            if self.two < self.four { (self.two, WinogradTile::Two) } else { (self.four, WinogradTile::Four) };
+        let estimates = WinogradTile::ALL.into_iter().zip(self.tiles);
+        let known = estimates.filter_map(|(tile, cycles)| Some((tile, cycles?)));
+        let (tile, least) = known.min_by(|a, b| a.1.total_cmp(&b.1))?;
         (least < MARGIN * self.direct).then_some(tile)
     }
 }
@@ -125,9 +126,19 @@ impl WinogradEstimate {
 impl fmt::Display for WinogradEstimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kilo = |cycles: f64| (cycles / 1e3).ceil();
-        let (direct, two, four) = (kilo(self.direct), kilo(self.two), kilo(self.four));
-        write!(f, "thousand cycles: direct {direct}, Winograd 2 x 2 {two}, Winograd 4 x 4 {four}")
+        write!(f, "thousand cycles: direct {}", kilo(self.direct))?;
+        for (tile, cycles) in WinogradTile::ALL.into_iter().zip(self.tiles) {
+            if let Some(cycles) = cycles {
+                write!(f, ", Winograd {m} x {m} {}", kilo(cycles), m = tile.size())?;
+            }
+        }
+        Ok(())
     }
+}
+
+/// The estimate of each tile, where there is an algorithm for kernels of `taps x taps`.
+fn each_tile(taps: usize, estimate: impl Fn(Algorithm) -> f64) -> [Option<f64>; 2] {
+    WinogradTile::ALL.map(|tile| Algorithm::of(tile, taps).map(&estimate))
 }
 
 /// Arithmetic and memory overlap in part.
@@ -138,26 +149,27 @@ fn overlap(a: f64, b: f64) -> f64 {
 fn direct(shape: &Shape, rates: &Rates) -> f64 {
     let pixels = shape.images * shape.out_size.0 * shape.out_size.1;
     let pairs = (shape.outputs * shape.channels) as f64;
-    let products = 9.0 * pairs * pixels as f64 / rates.products * 1.08;
-    let packing = rates.pack * 9.0 * (shape.channels * pixels.div_ceil(GROUP)) as f64;
-    overlap(products + packing, 36.0 * pairs / MEMORY)
+    let taps = (shape.taps * shape.taps) as f64;
+    let products = taps * pairs * pixels as f64 / rates.products * 1.08;
+    let packing = rates.pack * taps * (shape.channels * pixels.div_ceil(GROUP)) as f64;
+    overlap(products + packing, 4.0 * taps * pairs / MEMORY)
 }
 
 fn gradient(cut: &Cut, rates: &Rates) -> f64 {
-    let (variant, positions) = (usize::from(cut.m == 4), cut.positions() as f64);
+    let (algorithm, positions) = (cut.algorithm as usize, cut.algorithm.positions() as f64);
     let (outputs, channels) = (cut.output_groups as f64, cut.channel_groups as f64);
     let group = GROUP as f64;
     let sums = group * outputs * channels;
     let products = positions * sums * group * cut.tiles() as f64 / rates.products * 1.15;
     // Tiles that transform for themselves repeat what their neighbours do.
     let (output_parts, channel_parts) = if cut.shared { (1, 1) } else { cut.parts() };
-    let operands = outputs * rates.gradient[variant] * channel_parts as f64
-        + channels * rates.image[variant] * output_parts as f64;
-    products + cut.tiles() as f64 * operands + sums * cut.splits as f64 * rates.taps[variant]
+    let operands = outputs * rates.gradient[algorithm] * channel_parts as f64
+        + channels * rates.image[algorithm] * output_parts as f64;
+    products + cut.tiles() as f64 * operands + sums * cut.splits as f64 * rates.taps[algorithm]
 }
 
 fn winograd(shape: &Shape, blocks: &Blocks, rates: &Rates, ahead: bool) -> f64 {
-    let (variant, positions) = (blocks.variant(), blocks.positions() as f64);
+    let (algorithm, positions) = (blocks.algorithm as usize, blocks.algorithm.positions() as f64);
     let pairs = (shape.outputs * shape.channels) as f64;
     let groups = blocks.all_groups as f64;
     let products = positions * pairs * groups * GROUP as f64 / rates.products * 1.1;
@@ -165,7 +177,7 @@ fn winograd(shape: &Shape, blocks: &Blocks, rates: &Rates, ahead: bool) -> f64 {
     let again = if blocks.weights_are_far() { MEMORY } else { CACHE };
     let traffic = bytes / MEMORY + bytes * (blocks.blocks - 1) as f64 / again;
     let transforms =
-        groups * (shape.channels as f64 * rates.input[variant] + shape.outputs as f64 * rates.output[variant]);
-    let weights = if ahead { 0.0 } else { pairs * rates.weights[variant] };
+        groups * (shape.channels as f64 * rates.input[algorithm] + shape.outputs as f64 * rates.output[algorithm]);
+    let weights = if ahead { 0.0 } else { pairs * rates.weights[algorithm] };
     overlap(products, traffic) + transforms + weights
 }

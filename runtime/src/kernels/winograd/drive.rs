@@ -47,7 +47,7 @@ pub unsafe extern "C" fn winograd_pack(
     for panel in begin as usize..end as usize {
         let first = panel * b.mr;
         let from = from.cast::<f32>().wrapping_offset(s.weights.base + first as isize * s.weights.output);
-        (d.transforms.weights[b.variant()])(&WeightsCall {
+        (d.transforms.weights[b.algorithm as usize])(&WeightsCall {
             from,
             strides: s.weights,
             rows: b.mr.min(s.outputs - first),
@@ -122,14 +122,14 @@ impl Run<'_> {
         let first = block * b.groups;
         let count = b.groups.min(b.all_groups - first);
         for (i, group) in groups.iter_mut().take(count).enumerate() {
-            *group = Geometry::new(&self.d.shape, b.m, (first + i) * GROUP);
+            group.set(&self.d.shape, b.algorithm, (first + i) * GROUP);
         }
         &groups[..count]
     }
 
     unsafe fn input(&self, groups: &[Geometry], begin: usize, end: usize, to: *mut f32) {
         let (s, b) = (&self.d.shape, &self.d.blocks);
-        (self.d.transforms.input[b.variant()])(&InputCall {
+        (self.d.transforms.input[b.algorithm as usize])(&InputCall {
             from: self.image(),
             channel: s.image.channel,
             row: s.image.row,
@@ -169,7 +169,7 @@ impl Run<'_> {
         let (s, b) = (&self.d.shape, &self.d.blocks);
         let weights = self.weights();
         let mut call = TileCall::sums(s.channels, lanes, self.d.table);
-        for position in 0..b.positions() {
+        for position in 0..b.algorithm.positions() {
             for lane in (0..lanes).step_by(b.nr) {
                 let shape = if lanes - lane < b.nr { b.narrow } else { b.wide };
                 let kernels = self.d.table.shapes[shape].rows;
@@ -200,7 +200,7 @@ impl Run<'_> {
             if has { at.cast::<f32>().wrapping_add(first) } else { null() }
         };
         let residual: *const f32 = self.a.residual.cast();
-        (self.d.transforms.output[b.variant()])(&OutputCall {
+        (self.d.transforms.output[b.algorithm as usize])(&OutputCall {
             from: sums,
             position: b.sums_position,
             rows: last - first,

@@ -1,14 +1,18 @@
 //! Where the pixels of sixteen tiles lie.
 //!
 //! Tiles are numbered through images, rows and columns. A group is sixteen neighbours in this order: the lanes of a
-//! vector. A row of pixels of a group (`M` columns of each tile) is `M` vectors, the *parts*; within a part, tiles of
-//! the same row of an image are a *run* that one masked load fetches.
+//! vector. A row of output pixels of a group (`m` columns of each tile) is `m` vectors, the *parts*; within a part, tiles of
+//! the same row of an image are a *run* that one masked load or store covers. A row of input pixels is as many vectors,
+//! shifted by 0, `m`, `2 m`, ... columns until they have covered the `m + r - 1` columns of each tile.
 
 use super::super::abi::GROUP;
-use super::shape::Shape;
+use super::algorithm::Algorithm;
+use super::shape::{Shape, Strides};
 
 /// Most tiles of a part: 8 for tiles of 2 x 2, 4 for those of 4 x 4.
 const MOST_RUNS: usize = 8;
+/// Most shifts: 3 for F(2, 5), 2 for the others.
+const MOST_SHIFTS: usize = 3;
 
 /// Offsets and masks of one part.
 #[derive(Clone, Copy)]
@@ -17,10 +21,8 @@ pub(super) struct Part {
     /// Where lane 0 would be in the first row if the run began there.
     pub(super) from: [isize; MOST_RUNS],
     pub(super) to: [isize; MOST_RUNS],
-    /// For each row, lanes inside the image: of the first `M` columns, and of the two after them (at lanes 0 and 1 of
-    /// each tile).
-    pub(super) low: [[u16; MOST_RUNS]; 6],
-    pub(super) high: [[u16; MOST_RUNS]; 6],
+    /// For each shift and row, lanes inside the tile and the image.
+    pub(super) inside: [[[u16; MOST_RUNS]; 6]; MOST_SHIFTS],
     /// Lanes inside the output.
     pub(super) out: [[u16; MOST_RUNS]; 4],
 }
@@ -37,72 +39,73 @@ impl Geometry {
             runs: 0,
             from: [0; MOST_RUNS],
             to: [0; MOST_RUNS],
-            low: [[0; MOST_RUNS]; 6],
-            high: [[0; MOST_RUNS]; 6],
+            inside: [[[0; MOST_RUNS]; 6]; MOST_SHIFTS],
             out: [[0; MOST_RUNS]; 4],
         }; 4],
     };
 
-    /// Tiles `first..first + 16` for output tiles of `m x m`; those from `tiles` on do not exist.
-    pub(super) fn new(shape: &Shape, m: usize, first: usize) -> Geometry {
-        let mut geometry = Geometry::EMPTY;
-        let per_part = GROUP / m;
+    /// Tiles `first..first + 16`, as far as they exist, in place of [`Self::EMPTY`].
+    pub(super) fn set(&mut self, shape: &Shape, algorithm: Algorithm, first: usize) {
+        let m = algorithm.outputs();
         let (rows, columns) = (shape.out_size.0.div_ceil(m), shape.out_size.1.div_ceil(m));
-        let tiles = shape.images * rows * columns;
-        for (p, part) in geometry.parts.iter_mut().take(m).enumerate() {
-            for i in 0..per_part {
-                let tile = first + p * per_part + i;
-                if tile >= tiles {
-                    break;
-                }
-                let at = (tile / columns / rows, tile / columns % rows, tile % columns);
-                if i == 0 || at.2 == 0 {
-                    part.runs += 1;
-                }
-                part.add(shape, m, i, at, part.runs - 1, i == 0 || at.2 == 0);
+        let (per_part, tiles) = (GROUP / m, shape.images * rows * columns);
+        for (p, part) in self.parts.iter_mut().take(m).enumerate() {
+            let first = first + p * per_part;
+            let count = per_part.min(tiles.saturating_sub(first));
+            let (mut line, mut column, mut i) = (first / columns, first % columns, 0);
+            while i < count {
+                let run =
+                    Run { image: line / rows, row: line % rows, column, at: i, len: (columns - column).min(count - i) };
+                part.add(shape, algorithm, &run);
+                (line, column, i) = (line + 1, 0, i + run.len);
             }
         }
-        geometry
     }
 }
 
+/// Neighbouring tiles of a row of tiles of an image, `len` from `at` on in a part.
+struct Run {
+    image: usize,
+    row: usize,
+    column: usize,
+    at: usize,
+    len: usize,
+}
+
 impl Part {
-    fn add(
-        &mut self,
-        shape: &Shape,
-        m: usize,
-        i: usize,
-        (image, row, column): (usize, usize, usize),
-        run: usize,
-        begins: bool,
-    ) {
-        let (y, x) = ((row * m) as isize, (column * m) as isize);
+    fn add(&mut self, shape: &Shape, algorithm: Algorithm, tiles: &Run) {
+        let (m, inputs) = (algorithm.outputs(), algorithm.inputs());
+        let (first, end) = ((tiles.at * m) as isize, ((tiles.at + tiles.len) * m) as isize);
+        let (y, x) = ((tiles.row * m) as isize, (tiles.column * m) as isize);
         let (in_y, in_x) = (y + shape.origin.0, x + shape.origin.1);
-        let lane = i * m;
-        if begins {
-            let offset = |s: &super::shape::Strides, y: isize, x: isize| {
-                s.base + image as isize * s.image + y * s.row + x - lane as isize
-            };
-            self.from[run] = offset(&shape.image, in_y, in_x);
-            self.to[run] = offset(&shape.out, y, x);
-        }
+        let offset = |s: &Strides, y: isize, x: isize| s.base + tiles.image as isize * s.image + y * s.row + x - first;
+        let run = self.runs;
+        self.runs += 1;
+        self.from[run] = offset(&shape.image, in_y, in_x);
+        self.to[run] = offset(&shape.out, y, x);
+        // Columns of neighbouring tiles are neighbours: lanes whose columns, `x` being the first, lie in a plane.
+        let lanes = |x: isize, width: usize| bits(first + (-x).max(0), end.min(first + width as isize - x));
         let inside = |at: isize, len: usize| at >= 0 && at < len as isize;
-        let columns = |from: isize, count: usize, len: usize| {
-            (0..count).filter(|&j| inside(from + j as isize, len)).map(|j| 1u16 << (lane + j)).sum::<u16>()
-        };
-        let low = columns(in_x, m, shape.size.1);
-        let high = columns(in_x + m as isize, 2, shape.size.1);
-        let out = columns(x, m, shape.out_size.1);
-        for r in 0..m + 2 {
-            if inside(in_y + r as isize, shape.size.0) {
-                self.low[r][run] |= low;
-                self.high[r][run] |= high;
+        for (shift, rows) in (0..inputs).step_by(m).zip(&mut self.inside) {
+            let lanes = lanes(in_x + shift as isize, shape.size.1) & columns(m, inputs - shift);
+            for (r, row) in rows.iter_mut().enumerate().take(inputs) {
+                row[run] = if inside(in_y + r as isize, shape.size.0) { lanes } else { 0 };
             }
         }
-        for r in 0..m {
-            if inside(y + r as isize, shape.out_size.0) {
-                self.out[r][run] |= out;
-            }
+        let lanes = lanes(x, shape.out_size.1);
+        for (r, row) in self.out.iter_mut().enumerate().take(m) {
+            row[run] = if inside(y + r as isize, shape.out_size.0) { lanes } else { 0 };
         }
     }
+}
+
+/// Bits `from..to`, of sixteen.
+fn bits(from: isize, to: isize) -> u16 {
+    if from < to { ((1u32 << to) - (1u32 << from)) as u16 } else { 0 }
+}
+
+/// The first `count` lanes of every `m`.
+fn columns(m: usize, count: usize) -> u16 {
+    let (all, some) = ((1u16 << m) - 1, (1u16 << count.min(m)) - 1);
+    u16::MAX / all * some
 }

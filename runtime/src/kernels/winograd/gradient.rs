@@ -1,5 +1,5 @@
 #![allow(unsafe_code, reason = "`run` calls entry points")]
-//! The gradient by the weights of a 3 x 3 convolution, by the transposed algorithm: where the convolution is
+//! The gradient by the weights of a convolution, by the transposed algorithm: where the convolution is
 //! `y = A^T ((G w G^T) (B^T x B)) A` for each tile, its derivative by `w` is
 //!
 //! ```text
@@ -8,7 +8,7 @@
 //! dw = G^T (sum over tiles of W V) G                       winograd_gradient_tiles
 //! ```
 //!
-//! and costs as few products: `(M + 2)^2` instead of `9 M^2` for a tile of `M x M` elements of `dy`. The products sum
+//! and costs as few products: `(m + r - 1)^2` instead of `m^2 r^2` for a tile of `m x m` elements of `dy`. The products sum
 //! over tiles, so channels lie in the lanes. Long sums are split at fixed tiles; partial gradients are added in the order
 //! of their numbers (`winograd_gradient_sum`).
 
@@ -22,10 +22,11 @@ pub use drive::{WinogradGradientDescriptor, winograd_gradient_input, winograd_gr
 use super::super::abi::Arguments;
 use super::super::spec::ContractSpec;
 use super::super::{Kernels, Level};
+use super::algorithm::Algorithm;
 use super::{WinogradError, WinogradEstimate, WinogradTile};
 pub(super) use cut::Cut;
-pub(super) use shape::GradientShape;
-use shape::gradient_shape;
+use shape::GradientShape;
+pub(super) use shape::gradient_shape;
 use transform::GradientTransforms;
 
 /// A compiled gradient by the weights: descriptor, and the sizes its caller must provide.
@@ -36,12 +37,9 @@ pub struct WinogradGradientPlan {
     multiply_adds: u64,
 }
 
-/// What a contraction is, and how each tile would cut it.
-pub(super) fn cuts(spec: &ContractSpec, kernels: &Kernels) -> Result<(GradientShape, [Cut; 2]), WinogradError> {
-    let shape = gradient_shape(spec)?;
-    let rows = transforms(kernels.level).rows;
-    let cut = |tile: WinogradTile| Cut::new(&shape, tile.size(), kernels.f32, rows);
-    Ok((shape, [cut(WinogradTile::Two), cut(WinogradTile::Four)]))
+/// How an algorithm cuts a gradient.
+pub(super) fn cut(shape: &GradientShape, algorithm: Algorithm, kernels: &Kernels) -> Cut {
+    Cut::new(shape, algorithm, kernels.f32, transforms(kernels.level).rows)
 }
 
 impl WinogradGradientPlan {
@@ -50,9 +48,10 @@ impl WinogradGradientPlan {
     /// # Errors
     /// [`WinogradError`] says what the spec is not.
     pub fn new(spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) -> Result<Self, WinogradError> {
-        let (shape, [two, four]) = cuts(spec, kernels)?;
-        let cut = if tile == WinogradTile::Two { two } else { four };
-        let kernel = format!("winograd{}-grad-{}-{}x{}", tile.size(), kernels.f32.name, cut.mr, cut.nr);
+        let shape = gradient_shape(spec)?;
+        let algorithm = Algorithm::of(tile, shape.taps).ok_or(WinogradError::Taps)?;
+        let cut = cut(&shape, algorithm, kernels);
+        let kernel = format!("winograd-{algorithm}-grad-{}-{}x{}", kernels.f32.name, cut.mr, cut.nr);
         let transforms = transforms(kernels.level);
         let descriptor = Box::new(WinogradGradientDescriptor { shape, cut, table: kernels.f32, transforms });
         let multiply_adds = [&spec.batch, &spec.m, &spec.n, &spec.k].into_iter().flatten().map(|&e| e as u64).product();
@@ -85,13 +84,13 @@ impl WinogradGradientPlan {
 
     /// Size of its tiles.
     pub fn tile(&self) -> WinogradTile {
-        if self.descriptor.cut.m == 2 { WinogradTile::Two } else { WinogradTile::Four }
+        self.descriptor.cut.algorithm.tile()
     }
 
     /// What decides the bits: tile, strips of a chunk, chunks of a partial sum, rows and columns of the register block.
     pub fn order(&self) -> [usize; 5] {
         let cut = &self.descriptor.cut;
-        [cut.m, cut.chunk, cut.split_chunks, cut.mr, cut.nr]
+        [cut.algorithm.outputs(), cut.chunk, cut.split_chunks, cut.mr, cut.nr]
     }
 
     /// Multiply-adds of the sums that it replaces.
@@ -134,10 +133,10 @@ impl WinogradGradientPlan {
     pub fn scratch_bytes(&self) -> usize {
         let cut = &self.descriptor.cut;
         let own = if cut.shared { 0 } else { cut.chunk_len() };
-        4 * (cut.stage_len + own + cut.positions() * cut.sums_position)
+        4 * (cut.stage_len + own + cut.algorithm.positions() * cut.sums_position)
     }
 
-    /// Algorithm, level, element and register block, such as `winograd4-grad-avx512-f32-8x32`.
+    /// Algorithm, level, element and register block, such as `winograd-f4x3-grad-avx512-f32-8x32`.
     pub fn kernel(&self) -> &str {
         &self.kernel
     }
@@ -154,7 +153,7 @@ impl WinogradGradientPlan {
             cut.splits,
             16 * cut.output_part,
             16 * cut.channel_part,
-            m = cut.m
+            m = cut.algorithm.outputs()
         )
     }
 

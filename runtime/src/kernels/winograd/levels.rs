@@ -8,7 +8,7 @@
 pub(crate) mod portable {
     use super::super::super::portable::Array;
     use super::super::gradient::transform::{Channels, gradient_transforms};
-    use super::super::transform::{F2, F4, InputCall, Lanes, OutputCall, Transforms, WeightsCall, transforms};
+    use super::super::transform::{InputCall, Lanes, OutputCall, Transforms, WeightsCall, transforms};
 
     impl Lanes for Array<f32> {}
     transforms!(Array<f32>);
@@ -28,7 +28,7 @@ pub(crate) mod avx2 {
     use super::super::super::pack_avx2::transpose;
     use super::super::super::simd::Simd;
     use super::super::gradient::transform::{Channels, gradient_transforms};
-    use super::super::transform::{F2, F4, InputCall, Lanes, OutputCall, Transforms, WeightsCall, transforms};
+    use super::super::transform::{InputCall, Lanes, OutputCall, Transforms, WeightsCall, transforms};
 
     impl Lanes for F32x8 {}
     transforms!(F32x8, "avx2,fma");
@@ -67,7 +67,7 @@ pub(crate) mod avx2 {
 pub(crate) mod neon {
     use super::super::super::neon::F32x4;
     use super::super::gradient::transform::{Channels, gradient_transforms};
-    use super::super::transform::{F2, F4, InputCall, Lanes, OutputCall, Transforms, WeightsCall, transforms};
+    use super::super::transform::{InputCall, Lanes, OutputCall, Transforms, WeightsCall, transforms};
 
     impl Lanes for F32x4 {}
     transforms!(F32x4);

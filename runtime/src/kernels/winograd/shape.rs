@@ -1,7 +1,8 @@
-//! Which contractions are 3 x 3 convolutions of stride 1, and where their elements lie.
+//! Which contractions are convolutions of stride 1 with an algorithm, and where their elements lie.
 
 use super::super::spec::{Activation, AffineRead, Along, ContractSpec, Element, Stored};
 use super::WinogradError;
+use super::algorithm::Algorithm;
 
 /// A convolution `y[n, o, i, j] = sum over c, r, s of w[o, c, r, s] * x[n, c, i + r + top, j + s + left]`, rows of
 /// images dense. Strides in elements; those of the weights may be negative (backward-data turns the taps).
@@ -10,6 +11,8 @@ pub(super) struct Shape {
     pub(super) images: usize,
     pub(super) channels: usize,
     pub(super) outputs: usize,
+    /// Rows and columns of the kernel.
+    pub(super) taps: usize,
     pub(super) size: (usize, usize),
     pub(super) out_size: (usize, usize),
     /// Input coordinates of the first tap of output 0: minus the padding.
@@ -72,7 +75,7 @@ pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
         (3, 1) => false,
         _ => return Err(WinogradError::Form),
     };
-    let &[channels, 3, 3] = spec.k.as_slice() else { return Err(WinogradError::Taps) };
+    let (channels, taps) = channels_and_taps(&spec.k)?;
     if spec.out_strides.len() != b + m + n {
         return Err(WinogradError::Form);
     }
@@ -85,19 +88,9 @@ pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
         return Err(WinogradError::Form);
     }
     let (weights, image) = if weights_left { (&spec.left, &spec.right) } else { (&spec.right, &spec.left) };
-    let mut weights = weight_strides(weights, loops, [outputs, channels])?;
+    let mut weights = weight_strides(weights, loops, [outputs, channels, taps, taps])?;
     let read = image_read(image, loops, [images, channels])?;
-    let (mut top, mut left) = (read.y.offset, read.x.offset);
-    if read.y.turned {
-        weights.base += 2 * weights.y;
-        weights.y = -weights.y;
-        top -= 2;
-    }
-    if read.x.turned {
-        weights.base += 2 * weights.x;
-        weights.x = -weights.x;
-        left -= 2;
-    }
+    let origin = first_tap(&read, &mut weights, taps);
     let out_stride = |d: usize| spec.out_strides[d] as isize;
     let epilogue = &spec.epilogue;
     let along_outputs = if weights_left { Along::M } else { Along::N };
@@ -110,9 +103,10 @@ pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
         images,
         channels,
         outputs,
+        taps,
         size: (read.y.extent, read.x.extent),
         out_size,
-        origin: (top as isize, left as isize),
+        origin,
         image: Strides { image: read.image, channel: read.channel, row: read.y.stride, base: 0 },
         out: Strides {
             image: out_stride(loops.image),
@@ -129,24 +123,46 @@ pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
     })
 }
 
-/// Weights are read at every loop point, inside.
-fn weight_strides(read: &AffineRead, loops: Loops, extents: [usize; 2]) -> Result<WeightStrides, WinogradError> {
+/// The reduction of a convolution: channels, and the taps of a row of a square kernel.
+pub(super) fn channels_and_taps(extents: &[usize]) -> Result<(usize, usize), WinogradError> {
+    match *extents {
+        [channels, taps, across] if taps == across && Algorithm::knows(taps) => Ok((channels, taps)),
+        _ => Err(WinogradError::Taps),
+    }
+}
+
+/// Input coordinates of the first tap of output 0. Taps that run the other way are turned.
+pub(super) fn first_tap(read: &ImageRead, weights: &mut WeightStrides, taps: usize) -> (isize, isize) {
+    let last = taps as isize - 1;
+    let (mut top, mut left) = (read.y.offset as isize, read.x.offset as isize);
+    if read.y.turned {
+        weights.base += last * weights.y;
+        weights.y = -weights.y;
+        top -= last;
+    }
+    if read.x.turned {
+        weights.base += last * weights.x;
+        weights.x = -weights.x;
+        left -= last;
+    }
+    (top, left)
+}
+
+/// Weights are read at every loop point, inside; `extents` are the outputs, channels, rows and columns.
+fn weight_strides(read: &AffineRead, loops: Loops, extents: [usize; 4]) -> Result<WeightStrides, WinogradError> {
     let mut base = 0;
     let mut strides = [0isize; 4];
     for dim in &read.dims {
         let (mut least, mut most) = (dim.offset, dim.offset);
         for &(d, coefficient) in &dim.terms {
-            let (slot, extent) = match d {
-                _ if d == loops.output => (0, extents[0]),
-                _ if d == loops.channel => (1, extents[1]),
-                _ if d == loops.tap_y => (2, 3),
-                _ if d == loops.tap_x => (3, 3),
-                // A batch dimension of extent 1 moves nothing.
-                _ if d < loops.batch => continue,
-                _ => return Err(WinogradError::Form),
-            };
+            // A batch dimension of extent 1 moves nothing.
+            if d < loops.batch {
+                continue;
+            }
+            let own = [loops.output, loops.channel, loops.tap_y, loops.tap_x].iter().position(|&l| l == d);
+            let Some(slot) = own else { return Err(WinogradError::Form) };
             strides[slot] += (coefficient * dim.stride) as isize;
-            let reach = coefficient * (extent as i64 - 1);
+            let reach = coefficient * (extents[slot] as i64 - 1);
             least += reach.min(0);
             most += reach.max(0);
         }

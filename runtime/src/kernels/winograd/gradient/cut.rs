@@ -2,14 +2,14 @@
 //! same everywhere.
 
 use super::super::super::abi::{GROUP, Table};
+use super::super::algorithm::Algorithm;
 use super::shape::GradientShape;
 
 /// Lengths and distances in elements. A *strip* is a row of tiles of one image, a *chunk* some strips whose tiles are
 /// transformed and multiplied together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Cut {
-    /// Rows and columns of a tile of `dy`: 2 or 4.
-    pub(in super::super) m: usize,
+    pub(in super::super) algorithm: Algorithm,
     /// Tiles of a strip, and strips of an image.
     pub(super) columns: usize,
     pub(super) rows: usize,
@@ -57,12 +57,12 @@ const SHARED_CHUNK: usize = 256;
 const STAGE: usize = 8 << 10;
 
 impl Cut {
-    pub(super) fn new(shape: &GradientShape, m: usize, table: &Table<f32>, mr: usize) -> Cut {
+    pub(super) fn new(shape: &GradientShape, algorithm: Algorithm, table: &Table<f32>, mr: usize) -> Cut {
+        let (m, positions) = (algorithm.outputs(), algorithm.positions());
         let (wide, nr) = (0, table.shapes[0].nr);
         let narrow = table.shapes.iter().position(|s| s.nr == GROUP).unwrap_or(wide);
         let (rows, columns) = (shape.out_size.0.div_ceil(m), shape.out_size.1.div_ceil(m));
         let strips = shape.images * rows;
-        let positions = (m + 2) * (m + 2);
         let (output_groups, channel_groups) = (shape.outputs.div_ceil(GROUP), shape.channels.div_ceil(GROUP));
         let lanes = (output_groups + channel_groups) * GROUP;
         let shared = positions * lanes * strips * columns <= SHARED;
@@ -84,7 +84,7 @@ impl Cut {
         let splits = wanted.min(chunks);
         let split_chunks = chunks.div_ceil(splits);
 
-        let halo = 2;
+        let halo = algorithm.taps() - 1;
         let row = (columns * m + halo) * GROUP;
         let band = ((STAGE / row).saturating_sub(halo) / m).clamp(1, chunk.min(rows));
         // Positions an odd number of cache lines apart do not meet in one set.
@@ -94,7 +94,7 @@ impl Cut {
             apart(groups * GROUP * chunk * columns)
         };
         Cut {
-            m,
+            algorithm,
             columns,
             rows,
             strips,
@@ -119,16 +119,6 @@ impl Cut {
         }
     }
 
-    /// Which of a level's transforms.
-    pub(super) fn variant(&self) -> usize {
-        usize::from(self.m == 4)
-    }
-
-    /// Positions of a transformed tile.
-    pub(in super::super) fn positions(&self) -> usize {
-        (self.m + 2) * (self.m + 2)
-    }
-
     /// All tiles of `dy`.
     pub(in super::super) fn tiles(&self) -> usize {
         self.strips * self.columns
@@ -146,11 +136,11 @@ impl Cut {
 
     /// Elements of a chunk's transformed `dy`, and of both operands.
     pub(super) fn dy_len(&self) -> usize {
-        self.positions() * self.dy_position
+        self.algorithm.positions() * self.dy_position
     }
 
     pub(super) fn chunk_len(&self) -> usize {
-        self.dy_len() + self.positions() * self.x_position
+        self.dy_len() + self.algorithm.positions() * self.x_position
     }
 
     /// Elements of all operands that are transformed ahead.
@@ -160,6 +150,11 @@ impl Cut {
 
     /// Elements of one partial gradient, `[output][group][tap][lane]`.
     pub(super) fn partial_len(&self) -> usize {
-        self.output_groups * GROUP * self.channel_groups * 9 * GROUP
+        self.output_groups * GROUP * self.channel_groups * self.taps_len()
+    }
+
+    /// Elements of a partial gradient's output and group.
+    pub(super) fn taps_len(&self) -> usize {
+        self.algorithm.taps() * self.algorithm.taps() * GROUP
     }
 }

@@ -80,7 +80,7 @@ pub unsafe extern "C" fn winograd_gradient_sum(
     let (shape, cut) = (&run.d.shape, &run.d.cut);
     for group in begin as usize..end as usize {
         let first = group * GROUP;
-        (run.d.transforms.sum)(&SumCall {
+        (run.d.transforms.sum[cut.algorithm as usize])(&SumCall {
             from: run.partial(0, first),
             splits: cut.splits,
             partial: cut.partial_len(),
@@ -105,7 +105,7 @@ impl Run<'_> {
     /// A partial gradient from an output on.
     fn partial(&self, split: usize, output: usize) -> *mut f32 {
         let cut = &self.d.cut;
-        let at = cut.shared_len() + split * cut.partial_len() + output * cut.channel_groups * 9 * GROUP;
+        let at = cut.shared_len() + split * cut.partial_len() + output * cut.channel_groups * cut.taps_len();
         self.a.partials.cast::<f32>().wrapping_add(at)
     }
 
@@ -127,7 +127,7 @@ impl Run<'_> {
         let (shape, cut) = (&self.d.shape, &self.d.cut);
         let tiles = (strips.1 - strips.0) * cut.columns;
         let from: *const f32 = if shape.x_left { self.a.right.cast() } else { self.a.left.cast() };
-        (self.d.transforms.gradient[cut.variant()])(&StripsCall {
+        (self.d.transforms.gradient[cut.algorithm as usize])(&StripsCall {
             from: from.wrapping_offset((group * GROUP) as isize * shape.dy.channel),
             strides: shape.dy,
             size: shape.out_size,
@@ -156,7 +156,7 @@ impl Run<'_> {
         let panel = lane / cut.nr * cut.nr;
         let width = cut.nr.min(groups * GROUP - panel);
         let vector = if width < GROUP { tiles * width } else { self.d.lanes() };
-        (self.d.transforms.image[cut.variant()])(&StripsCall {
+        (self.d.transforms.image[cut.algorithm as usize])(&StripsCall {
             from: from.wrapping_offset((group * GROUP) as isize * shape.x.channel),
             strides: shape.x,
             size: shape.size,
@@ -204,12 +204,12 @@ impl Run<'_> {
         }
         let (output, channel) = (outputs.first * GROUP, channels.first * GROUP);
         let to = if cut.splits > 1 {
-            let at = self.partial(split, output).wrapping_add(channels.first * 9 * GROUP);
-            Taps::Partial(at, cut.channel_groups * 9 * GROUP)
+            let at = self.partial(split, output).wrapping_add(channels.first * cut.taps_len());
+            Taps::Partial(at, cut.channel_groups * cut.taps_len())
         } else {
             Taps::Weights(self.weights(output, channel))
         };
-        (self.d.transforms.taps[cut.variant()])(&TapsCall {
+        (self.d.transforms.taps[cut.algorithm as usize])(&TapsCall {
             from: sums,
             position: cut.sums_position,
             lanes: channels.count * GROUP,
@@ -230,7 +230,7 @@ impl Run<'_> {
         let cut = &self.d.cut;
         let mut call = TileCall::sums(tiles, lanes, self.d.table);
         call.load = continues;
-        for position in 0..cut.positions() {
+        for position in 0..cut.algorithm.positions() {
             for lane in (0..lanes).step_by(cut.nr) {
                 let shape = if lanes - lane < cut.nr { cut.narrow } else { cut.wide };
                 let kernel = self.d.table.shapes[shape].rows[cut.mr - 1];

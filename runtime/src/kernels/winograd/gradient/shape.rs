@@ -1,8 +1,9 @@
-//! Which contractions are gradients by the weights of 3 x 3 convolutions of stride 1, and where their elements lie.
+//! Which contractions are gradients by the weights of convolutions of stride 1 with an algorithm, and where their
+//! elements lie.
 
 use super::super::super::spec::{AffineRead, ContractSpec, Element, Epilogue, Stored};
 use super::super::WinogradError;
-use super::super::shape::{Loops, Strides, WeightStrides, image_read};
+use super::super::shape::{Loops, Strides, WeightStrides, channels_and_taps, first_tap, image_read};
 
 /// `dw[o, c, r, s] = sum over n, i, j of dy[n, o, i, j] * x[n, c, i + r + top, j + s + left]`, rows of images dense.
 /// Strides in elements; those of the taps may be negative.
@@ -11,6 +12,8 @@ pub(in super::super) struct GradientShape {
     pub(in super::super) images: usize,
     pub(in super::super) channels: usize,
     pub(in super::super) outputs: usize,
+    /// Rows and columns of the kernel.
+    pub(in super::super) taps: usize,
     /// Of `x`.
     pub(in super::super) size: (usize, usize),
     /// Of `dy`.
@@ -25,7 +28,7 @@ pub(in super::super) struct GradientShape {
 }
 
 /// Takes a contraction apart.
-pub(super) fn gradient_shape(spec: &ContractSpec) -> Result<GradientShape, WinogradError> {
+pub(in super::super) fn gradient_shape(spec: &ContractSpec) -> Result<GradientShape, WinogradError> {
     if spec.element != Element::F32 || spec.stored != Stored::default() {
         return Err(WinogradError::Element);
     }
@@ -39,7 +42,7 @@ pub(super) fn gradient_shape(spec: &ContractSpec) -> Result<GradientShape, Winog
         _ => return Err(WinogradError::Form),
     };
     let (plain, taps) = if x_left { (&spec.n, &spec.m) } else { (&spec.m, &spec.n) };
-    let &[channels, 3, 3] = taps.as_slice() else { return Err(WinogradError::Taps) };
+    let (channels, taps) = channels_and_taps(taps)?;
     let &[images, height, width] = spec.k.as_slice() else { return Err(WinogradError::Form) };
     let outputs = plain[0];
     let dense = spec.out_strides.len() == b + m + n && spec.epilogue == Epilogue::default();
@@ -61,17 +64,7 @@ pub(super) fn gradient_shape(spec: &ContractSpec) -> Result<GradientShape, Winog
         x: stride(loops.tap_x),
         base: spec.out_offset as isize,
     };
-    let (mut top, mut left) = (read.y.offset, read.x.offset);
-    if read.y.turned {
-        dw.base += 2 * dw.y;
-        dw.y = -dw.y;
-        top -= 2;
-    }
-    if read.x.turned {
-        dw.base += 2 * dw.x;
-        dw.x = -dw.x;
-        left -= 2;
-    }
+    let origin = first_tap(&read, &mut dw, taps);
     if read.x.stride != 1 {
         return Err(WinogradError::Form);
     }
@@ -79,9 +72,10 @@ pub(super) fn gradient_shape(spec: &ContractSpec) -> Result<GradientShape, Winog
         images,
         channels,
         outputs,
+        taps,
         size: (read.y.extent, read.x.extent),
         out_size: (height, width),
-        origin: (top as isize, left as isize),
+        origin,
         x: Strides { image: read.image, channel: read.channel, row: read.y.stride, base: 0 },
         dy,
         dw,

@@ -12,8 +12,9 @@
 use super::super::super::abi::{GROUP, TransposeFn};
 use super::super::super::simd::{SimdMath, prefetch_near};
 use super::super::super::tile::copy_short;
+use super::super::filter::{Filter, INPUTS, OUTPUTS, TAPS};
 use super::super::shape::{Strides, WeightStrides};
-use super::super::transform::Variant;
+use super::super::transform::column;
 
 /// How a level turns pixels into lanes, and stores the rows of register blocks.
 pub(in super::super) trait Channels: SimdMath {
@@ -87,13 +88,13 @@ pub(in super::super) struct StripsCall {
 /// What becomes of a tile's pixels. A trait and no closure, which would not inherit target features.
 pub(in super::super) trait Operand {
     /// Columns and rows of a tile beyond `M`.
-    const HALO: usize;
+    fn halo<F: Filter>() -> usize;
 
     /// Transforms the tile whose pixels begin at `pixels`, rows `row` apart.
     ///
     /// # Safety
     /// The processor has the instructions of `S`; the pixels are there; `to` is good for all positions.
-    unsafe fn tile<S: Channels, F: Variant>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32);
+    unsafe fn tile<S: Channels, F: Filter>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32);
 }
 
 /// `x`, by `B^T x B`.
@@ -102,21 +103,24 @@ pub(in super::super) struct Image;
 pub(in super::super) struct Gradient;
 
 impl Operand for Image {
-    const HALO: usize = 2;
+    #[inline(always)]
+    fn halo<F: Filter>() -> usize {
+        F::R - 1
+    }
 
     #[inline(always)]
-    unsafe fn tile<S: Channels, F: Variant>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
+    unsafe fn tile<S: Channels, F: Filter>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
         let zero = S::splat(0.0);
-        let mut rows = [[zero; 6]; 6];
+        let mut rows = [[zero; INPUTS]; INPUTS];
         for r in 0..F::A {
-            let mut line = [zero; 6];
+            let mut line = [zero; INPUTS];
             for j in 0..F::A {
                 line[j] = S::load(pixels.wrapping_add(r * row + j * GROUP));
             }
             rows[r] = F::input(line);
         }
         for j in 0..F::A {
-            let column = F::input([rows[0][j], rows[1][j], rows[2][j], rows[3][j], rows[4][j], rows[5][j]]);
+            let column = F::input(column(&rows, j));
             for i in 0..F::A {
                 column[i].store(to.wrapping_add((i * F::A + j) * call.position));
             }
@@ -125,21 +129,24 @@ impl Operand for Image {
 }
 
 impl Operand for Gradient {
-    const HALO: usize = 0;
+    #[inline(always)]
+    fn halo<F: Filter>() -> usize {
+        0
+    }
 
     #[inline(always)]
-    unsafe fn tile<S: Channels, F: Variant>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
+    unsafe fn tile<S: Channels, F: Filter>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
         let zero = S::splat(0.0);
-        let mut rows = [[zero; 6]; 4];
+        let mut rows = [[zero; INPUTS]; OUTPUTS];
         for r in 0..F::M {
-            let mut line = [zero; 4];
+            let mut line = [zero; OUTPUTS];
             for j in 0..F::M {
                 line[j] = S::load(pixels.wrapping_add(r * row + j * GROUP));
             }
             rows[r] = F::gradient(line);
         }
         for j in 0..F::A {
-            let column = F::gradient([rows[0][j], rows[1][j], rows[2][j], rows[3][j]]);
+            let column = F::gradient(column(&rows, j));
             for i in 0..F::A {
                 column[i].store_rows(to.wrapping_add((i * F::A + j) * call.position), call.panel);
             }
@@ -152,9 +159,9 @@ impl Operand for Gradient {
 /// # Safety
 /// The processor has the instructions of `S`; the strides lead to the operand; `stage` and `to` hold the strips.
 #[inline(always)]
-pub(in super::super) unsafe fn strips<S: Channels, F: Variant, O: Operand>(call: &StripsCall) {
-    let row = (call.columns * F::M + O::HALO) * GROUP;
-    let len = (call.band * F::M + O::HALO) * row;
+pub(in super::super) unsafe fn strips<S: Channels, F: Filter, O: Operand>(call: &StripsCall) {
+    let row = (call.columns * F::M + O::halo::<F>()) * GROUP;
+    let len = (call.band * F::M + O::halo::<F>()) * row;
     // Columns outside of the plane stay zero from here on; rows outside are cleared when it is their turn.
     std::slice::from_raw_parts_mut(call.stage, len).fill(0.0);
     let mut to = call.to;
@@ -169,7 +176,7 @@ pub(in super::super) unsafe fn strips<S: Channels, F: Variant, O: Operand>(call:
         let images = (strip / call.rows) as isize - image as isize;
         let down = ((strip % call.rows) as isize - first as isize) * F::M as isize;
         let ahead = images * call.strides.image + down * call.strides.row;
-        for r in 0..count * F::M + O::HALO {
+        for r in 0..count * F::M + O::halo::<F>() {
             turn_row::<S>(call, plane, top + r as isize, call.stage.wrapping_add(r * row), row, ahead);
         }
         for s in 0..count {
@@ -245,35 +252,34 @@ pub(super) struct Weights {
 /// # Safety
 /// The processor has the instructions of `S`; `from` holds the sums and `to` takes the taps.
 #[inline(always)]
-pub(in super::super) unsafe fn taps<S: Channels, F: Variant>(call: &TapsCall) {
+pub(in super::super) unsafe fn taps<S: Channels, F: Filter>(call: &TapsCall) {
     let zero = S::splat(0.0);
     for o in 0..call.outputs {
         for group in 0..call.lanes / GROUP {
-            let mut block = [0.0f32; 9 * GROUP];
+            let mut block = [0.0f32; TAPS * TAPS * GROUP];
             let to = match call.to {
-                Taps::Partial(to, output) => to.wrapping_add(o * output + group * 9 * GROUP),
+                Taps::Partial(to, output) => to.wrapping_add(o * output + group * F::R * F::R * GROUP),
                 Taps::Weights(_) => block.as_mut_ptr(),
             };
             for v in 0..GROUP / S::LANES {
                 let from = call.from.wrapping_add(o * call.lanes + group * GROUP + v * S::LANES);
-                let mut columns = [[zero; 3]; 6];
+                let mut columns = [[zero; TAPS]; INPUTS];
                 for j in 0..F::A {
-                    let mut column = [zero; 6];
+                    let mut column = [zero; INPUTS];
                     for i in 0..F::A {
                         column[i] = S::load(from.wrapping_add((i * F::A + j) * call.position));
                     }
                     columns[j] = F::taps(column);
                 }
-                for r in 0..3 {
-                    let c = &columns;
-                    let row = F::taps([c[0][r], c[1][r], c[2][r], c[3][r], c[4][r], c[5][r]]);
-                    for s in 0..3 {
-                        row[s].store(to.wrapping_add((3 * r + s) * GROUP + v * S::LANES));
+                for r in 0..F::R {
+                    let row = F::taps(column(&columns, r));
+                    for s in 0..F::R {
+                        row[s].store(to.wrapping_add((F::R * r + s) * GROUP + v * S::LANES));
                     }
                 }
             }
             if let Taps::Weights(weights) = &call.to {
-                store_taps(weights, o, group, block.as_ptr());
+                store_taps::<F>(weights, o, group, block.as_ptr());
             }
         }
     }
@@ -295,51 +301,57 @@ pub(in super::super) struct SumCall {
 /// # Safety
 /// The processor has the instructions of `S`; `from` holds the partial gradients, `to` takes `outputs` of them.
 #[inline(always)]
-pub(in super::super) unsafe fn sum<S: Channels>(call: &SumCall) {
+pub(in super::super) unsafe fn sum<S: Channels, F: Filter>(call: &SumCall) {
+    let len = F::R * F::R * GROUP;
     for o in 0..call.outputs {
         for group in 0..call.groups {
-            let mut block = [0.0f32; 9 * GROUP];
-            let from = call.from.wrapping_add((o * call.groups + group) * 9 * GROUP);
-            for at in (0..9 * GROUP).step_by(S::LANES) {
+            let mut block = [0.0f32; TAPS * TAPS * GROUP];
+            let from = call.from.wrapping_add((o * call.groups + group) * len);
+            for at in (0..len).step_by(S::LANES) {
                 let mut total = S::load(from.wrapping_add(at));
                 for split in 1..call.splits {
                     total = total.add(S::load(from.wrapping_add(split * call.partial + at)));
                 }
                 total.store(block.as_mut_ptr().add(at));
             }
-            store_taps(&call.to, o, group, block.as_ptr());
+            store_taps::<F>(&call.to, o, group, block.as_ptr());
         }
     }
 }
 
 /// Stores `[tap][lane]` of one output and group.
 #[inline(always)]
-unsafe fn store_taps(weights: &Weights, output: usize, group: usize, block: *const f32) {
-    let mut turned = [0.0f32; GROUP * GROUP];
-    (weights.transpose)(9, GROUP, block, turned.as_mut_ptr());
-    let s = &weights.strides;
+unsafe fn store_taps<F: Filter>(weights: &Weights, output: usize, group: usize, block: *const f32) {
+    let (s, taps) = (&weights.strides, F::R * F::R);
+    let dense = (s.y, s.x) == (F::R as isize, 1);
     let first = weights.to.wrapping_offset(output as isize * s.output + (group * GROUP) as isize * s.channel);
-    for lane in 0..GROUP.min(weights.channels - group * GROUP) {
-        let from = turned.as_ptr().add(lane * GROUP);
-        let to = first.wrapping_offset(lane as isize * s.channel);
-        if (s.y, s.x) == (3, 1) {
-            copy_short(from, to, 9);
-        } else {
-            for tap in 0..9 {
-                *to.wrapping_offset((tap / 3) as isize * s.y + (tap % 3) as isize * s.x) = *from.add(tap);
+    for tap in (0..taps).step_by(GROUP) {
+        let mut turned = [0.0f32; GROUP * GROUP];
+        let count = GROUP.min(taps - tap);
+        (weights.transpose)(count, GROUP, block.add(tap * GROUP), turned.as_mut_ptr());
+        for lane in 0..GROUP.min(weights.channels - group * GROUP) {
+            let from = turned.as_ptr().add(lane * GROUP);
+            let to = first.wrapping_offset(lane as isize * s.channel);
+            if dense {
+                copy_short(from, to.wrapping_add(tap), count);
+            } else {
+                for i in 0..count {
+                    let (y, x) = ((tap + i) / F::R, (tap + i) % F::R);
+                    *to.wrapping_offset(y as isize * s.y + x as isize * s.x) = *from.add(i);
+                }
             }
         }
     }
 }
 
-/// The transforms of one level, for tiles of 2 x 2 and of 4 x 4.
+/// The transforms of one level, for each of `Algorithm::ALL`.
 pub(crate) struct GradientTransforms {
     /// Rows of the register block.
     pub(in super::super) rows: usize,
-    pub(in super::super) image: [unsafe fn(&StripsCall); 2],
-    pub(in super::super) gradient: [unsafe fn(&StripsCall); 2],
-    pub(in super::super) taps: [unsafe fn(&TapsCall); 2],
-    pub(in super::super) sum: unsafe fn(&SumCall),
+    pub(in super::super) image: [unsafe fn(&StripsCall); 3],
+    pub(in super::super) gradient: [unsafe fn(&StripsCall); 3],
+    pub(in super::super) taps: [unsafe fn(&TapsCall); 3],
+    pub(in super::super) sum: [unsafe fn(&SumCall); 3],
 }
 
 /// Instantiates the transforms for a vector type.
@@ -347,43 +359,28 @@ macro_rules! gradient_transforms {
     ($vector:ty $(, $feature:literal)?) => {
         mod gradients {
             use super::*;
+            use $crate::kernels::winograd::filter::{F23, F25, F43, Filter};
             use $crate::kernels::winograd::gradient::transform::{
-                Channels, Gradient, GradientTransforms, Image, StripsCall, SumCall, TapsCall, strips, sum, taps,
+                self, Channels, Gradient, GradientTransforms, Image, Operand, StripsCall, SumCall, TapsCall,
             };
             $(#[target_feature(enable = $feature)])?
-            unsafe fn image2(call: &StripsCall) {
-                strips::<$vector, F2, Image>(call);
+            unsafe fn strips<F: Filter, O: Operand>(call: &StripsCall) {
+                transform::strips::<$vector, F, O>(call);
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn image4(call: &StripsCall) {
-                strips::<$vector, F4, Image>(call);
+            unsafe fn taps<F: Filter>(call: &TapsCall) {
+                transform::taps::<$vector, F>(call);
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn gradient2(call: &StripsCall) {
-                strips::<$vector, F2, Gradient>(call);
-            }
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn gradient4(call: &StripsCall) {
-                strips::<$vector, F4, Gradient>(call);
-            }
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn taps2(call: &TapsCall) {
-                taps::<$vector, F2>(call);
-            }
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn taps4(call: &TapsCall) {
-                taps::<$vector, F4>(call);
-            }
-            $(#[target_feature(enable = $feature)])?
-            unsafe fn sums(call: &SumCall) {
-                sum::<$vector>(call);
+            unsafe fn sum<F: Filter>(call: &SumCall) {
+                transform::sum::<$vector, F>(call);
             }
             pub(crate) static GRADIENT: GradientTransforms = GradientTransforms {
                 rows: <$vector as Channels>::ROWS,
-                image: [image2, image4],
-                gradient: [gradient2, gradient4],
-                taps: [taps2, taps4],
-                sum: sums,
+                image: [strips::<F23, Image>, strips::<F43, Image>, strips::<F25, Image>],
+                gradient: [strips::<F23, Gradient>, strips::<F43, Gradient>, strips::<F25, Gradient>],
+                taps: [taps::<F23>, taps::<F43>, taps::<F25>],
+                sum: [sum::<F23>, sum::<F43>, sum::<F25>],
             };
         }
         pub(crate) use gradients::GRADIENT;
