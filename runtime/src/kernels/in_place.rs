@@ -5,8 +5,8 @@
 //! element (i, k) = first + i + step * k        for the panels that lie in one run
 //! ```
 //! A packed panel is read once and written once, then read by every row panel from consecutive lines. One in place is read
-//! by every row panel from lines that lie `step` apart, which may meet in few sets of the first-level cache, and of which
-//! there are twice as many where vectors cross them.
+//! by every row panel from lines that lie `step` apart, which may meet in few sets of a cache, and of which there is one
+//! more where vectors cross them.
 
 use super::gather::Read;
 use super::spec::{AffineDim, AffineRead};
@@ -30,20 +30,23 @@ impl InPlace {
         (whole && even).then_some(InPlace { step: usize::try_from(step).ok()?, run })
     }
 
-    /// Estimated cycles for sixteen columns of one step, in panels of `nr` columns that `panels` row panels read, if packing
-    /// them takes `packing` cycles; infinite where panels of `steps` steps are better packed.
+    /// Estimated cycles for sixteen columns of one step, in panels of `nr` columns and `steps` steps that `panels` row panels
+    /// read, if packing them takes `packing` cycles.
     pub(super) fn cost(&self, nr: usize, panels: usize, (steps, bytes): (usize, usize), packing: f64) -> f64 {
-        // Cycles for each row panel after the first, measured on Zen 5: lines from the second-level cache, and vectors
-        // that cross a line.
-        const AGAIN: f64 = 1.5;
-        const CROSSED: f64 = 0.2;
-        let crosses = !(self.step * bytes).is_multiple_of(LINE) || !(self.run * bytes).is_multiple_of(LINE);
-        let stays = spreads(self.step * bytes, steps, nr * bytes + if crosses { LINE } else { 0 });
-        let again = if stays { 0.0 } else { AGAIN * (panels - 1) as f64 };
-        let crossed = if crosses { CROSSED * panels as f64 } else { 0.0 };
+        // Of a row panel, measured on Zen 5: vectors that cross a line, lines from the third-level cache. Lines from the
+        // second-level cache arrive in time.
+        const CROSSED: f64 = 0.25;
+        const FAR: f64 = 1.5;
+        let crossed = if self.crosses(bytes) { CROSSED * panels as f64 } else { 0.0 };
+        let lines = (nr * bytes).div_ceil(LINE) + usize::from(self.crosses(bytes));
+        let far = if spreads(self.step * bytes, steps, lines) { 0.0 } else { FAR * (panels - 1) as f64 };
         // Panels that begin in one run and end in another one are packed.
         let cut = if self.run.is_multiple_of(nr) { 0.0 } else { (nr as f64 / self.run as f64).min(1.0) };
-        (again + crossed) * (1.0 - cut) + packing * cut
+        (crossed + far) * (1.0 - cut) + packing * cut
+    }
+
+    fn crosses(&self, bytes: usize) -> bool {
+        !(self.step * bytes).is_multiple_of(LINE) || !(self.run * bytes).is_multiple_of(LINE)
     }
 }
 
@@ -82,19 +85,16 @@ fn progression(read: &AffineRead, extents: &[usize], first: usize) -> Option<(us
     Some(found.unwrap_or((1, 1)))
 }
 
-/// Whether `steps` steps of `width` bytes, so many bytes apart, stay in a first-level cache of 64 sets until the next row
-/// panel reads them: steps a power of two apart meet in few sets, and throw each other out.
-fn spreads(step: usize, steps: usize, width: usize) -> bool {
-    const SETS: usize = 64;
-    // Lines of a panel that one set may hold, of the eight to twelve that it has.
-    const MOST: u32 = 8;
+/// Whether `steps` steps of so many `lines`, `step` bytes apart, fit a second-level cache of 1 MiB: steps a large power of
+/// two apart meet in few sets, and throw each other out before the next row panel reads them.
+fn spreads(step: usize, steps: usize, lines: usize) -> bool {
+    const SETS: usize = 1024;
+    const WAYS: u32 = 16;
     let mut uses = [0_u32; SETS];
     for k in 0..steps {
-        for line in 0..width.div_ceil(LINE) {
-            uses[(k * step / LINE + line) % SETS] += 1;
-        }
+        (0..lines).for_each(|line| uses[(k * step / LINE + line) % SETS] += 1);
     }
-    uses.iter().all(|uses| *uses <= MOST)
+    uses.iter().all(|uses| *uses <= WAYS)
 }
 
 #[cfg(test)]
@@ -129,13 +129,17 @@ mod tests {
     }
 
     #[test]
-    fn panels_whose_lines_meet_in_few_sets_cost_more_for_each_row_panel() {
-        let cost = |step: usize, panels: usize| InPlace { step, run: 1024 }.cost(32, panels, (64, 4), 5.0);
-        // 4 KiB are 64 lines: all steps in one set. 17 lines go through all sets.
-        assert_eq!((cost(1024, 1), cost(1024, 3)), (0.0, 3.0));
-        assert_eq!(cost(17 * 16, 3), 0.0);
-        // 49 pixels are no whole number of lines.
-        assert!(cost(49, 3) > 0.0);
+    fn steps_that_meet_in_few_sets_cost_more_for_each_row_panel() {
+        let cost = |step: usize, panels: usize| InPlace { step, run: 1024 }.cost(32, panels, (512, 4), 5.0);
+        // 512 steps of 4 KiB are in 16 sets of 16 lines, of 2 KiB in 32.
+        assert_eq!([cost(1024, 1), cost(1024, 3), cost(512, 3)], [0.0, 3.0, 0.0]);
+    }
+
+    #[test]
+    fn vectors_cross_lines_unless_steps_and_runs_are_whole_ones() {
+        let cost = |step: usize, run: usize, panels: usize| InPlace { step, run }.cost(16, panels, (8, 4), 5.0);
+        assert_eq!([cost(64, 64, 1), cost(64, 64, 9)], [0.0, 0.0]);
+        assert!(0.0 < cost(196, 208, 1) && cost(196, 208, 1) < cost(196, 208, 2));
     }
 
     #[test]

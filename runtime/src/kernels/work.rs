@@ -84,19 +84,19 @@ fn blocks<T: Real>(
 ) -> Vec<Block> {
     let of = |swapped: bool, shape: usize| {
         let (rows, columns) = if swapped { (right, left) } else { (left, right) };
-        let grid = Grid::new(table, shape, (rows.0.len, columns.0.len), steps);
-        let (pack_rows, pack_columns) = (rows.1, columns.1);
-        let block = (grid.block, size_of::<T>());
-        let read = columns.2.map_or(f64::INFINITY, |lies| lies.cost(grid.nr, grid.row_panels, block, pack_columns));
+        let grid = Grid::new(table, shape, (rows.0.len, columns.0.len));
         let groups = |len: usize, width: usize| (len.div_ceil(width) * width.div_ceil(GROUP)) as f64;
-        let packs = pack_rows * groups(grid.m, grid.mr) + pack_columns.min(read) * groups(grid.n, grid.nr);
+        let packed = columns.1;
+        let k_block = (steps.div_ceil(steps.div_ceil(LONGEST_K).max(1)), size_of::<T>());
+        let in_place = columns.2.map_or(f64::INFINITY, |lies| lies.cost(grid.nr, grid.row_panels, k_block, packed));
+        let packs = rows.1 * groups(grid.m, grid.mr) + packed.min(in_place) * groups(grid.n, grid.nr);
         Block {
             cycles: steps as f64 * (grid.step() + packs) + grid.ends(rows.0, columns.0),
             swapped,
             shape,
             last: grid.last,
             mr: grid.mr,
-            in_place: read < pack_columns,
+            in_place: in_place < packed,
         }
     };
     let both = [false, true].into_iter();
@@ -116,13 +116,10 @@ struct Grid {
     last_vectors: usize,
     /// Shape of the last panel.
     last: usize,
-    /// Steps of a k block.
-    block: usize,
-    element_bytes: usize,
 }
 
 impl Grid {
-    fn new<T: Real>(table: &Table<T>, shape: usize, (m, n): (usize, usize), steps: usize) -> Grid {
+    fn new<T: Real>(table: &Table<T>, shape: usize, (m, n): (usize, usize)) -> Grid {
         let Shape { nr, vectors, rows } = table.shapes[shape];
         let row_panels = m.div_ceil(rows.len());
         let mr = m.div_ceil(row_panels);
@@ -137,27 +134,17 @@ impl Grid {
             vectors,
             last_vectors: table.shapes[last].vectors,
             last,
-            block: steps.div_ceil(steps.div_ceil(LONGEST_K).max(1)),
-            element_bytes: size_of::<T>(),
         }
     }
 
     /// Estimated cycles of one step of all blocks.
     fn step(&self) -> f64 {
-        // Measured on Zen 5. What a load takes from multiply-adds that go on beside it: 14 x 32 blocks reach 88 % of the peak,
-        // 8 x 48 blocks 91 %.
+        // What a load takes from multiply-adds that go on beside it, measured on Zen 5: 14 x 32 blocks reach 88 % of the
+        // peak, 8 x 48 blocks 91 %.
         const LOAD: f64 = 0.125;
-        // A line of columns from the second-level cache, where a panel is more than the first-level cache holds: hidden
-        // by 14 x 32 blocks, not by 8 x 48 ones (384 steps: 17 % slower).
-        const FAR: f64 = 5.0;
-        const NEAR_BYTES: usize = 48 * 1024;
-        let waits = block_cost(self.m, self.mr, self.column_panels, self.vectors, self.last_vectors) as f64 / 2.0;
+        let busy = block_cost(self.m, self.mr, self.column_panels, self.vectors, self.last_vectors) as f64 / 2.0;
         let columns = self.row_panels * (self.vectors * (self.column_panels - 1) + self.last_vectors);
-        let line_bytes = self.nr * self.element_bytes;
-        let is_far = line_bytes * self.block > NEAR_BYTES;
-        let lines = columns * line_bytes.div_ceil(64) / self.vectors;
-        let fetches = if is_far { FAR * lines as f64 } else { 0.0 };
-        waits.max(fetches) + LOAD * (self.m * self.column_panels + columns) as f64
+        busy + LOAD * (self.m * self.column_panels + columns) as f64
     }
 
     /// Estimated cycles of beginning and storing all blocks.
