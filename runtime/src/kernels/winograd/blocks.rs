@@ -44,7 +44,8 @@ pub(super) struct Blocks {
 
 /// Tiles that a launch should have at least, for any number of threads.
 const WANTED: usize = 8;
-/// Groups of a block whose weights lie in a cache.
+/// Groups of a block whose weights lie in a cache: whole panels of columns, and not so many that a launch has few tiles.
+const FEWEST_GROUPS: usize = 2;
 const NEAR_GROUPS: usize = 4;
 /// Elements of transformed weights that the third-level cache cannot be trusted to hold.
 const FAR: usize = 4 << 20;
@@ -65,11 +66,12 @@ impl Blocks {
         let weights_position = apart(shape.outputs * shape.channels);
         let weights_len = positions * weights_position;
         // Weights that no cache holds are read once for as many tiles as possible; threads then share the outputs.
-        let (most, wanted) = if far(weights_len) { (MOST_GROUPS, 1) } else { (NEAR_GROUPS, WANTED) };
-        let blocks = match wish {
-            Some((groups, _)) => all_groups.div_ceil(groups.clamp(1, MOST_GROUPS)),
-            None => all_groups.div_ceil(most).max(wanted.min(all_groups.div_ceil(2))),
+        let groups = match wish {
+            Some((groups, _)) => groups.clamp(1, MOST_GROUPS),
+            None if far(weights_len) => MOST_GROUPS,
+            None => (all_groups / (2 * WANTED)).clamp(FEWEST_GROUPS, NEAR_GROUPS),
         };
+        let blocks = all_groups.div_ceil(groups);
         let groups = all_groups.div_ceil(blocks);
         let blocks = all_groups.div_ceil(groups);
 
@@ -77,9 +79,14 @@ impl Blocks {
         let panels = shape.outputs.div_ceil(rows);
         let mr = shape.outputs.div_ceil(panels);
         let panels = shape.outputs.div_ceil(mr);
-        // A tile of a single panel would spend its time fetching the input. Few panels do not come out even: five parts of
-        // them keep two threads only three quarters busy.
-        let parts = wish.map_or((2 * WANTED).div_ceil(blocks).min(panels.div_ceil(2)), |(_, parts)| parts.min(panels));
+        // Several parts read an input that was transformed for all of them first, which then comes from a farther cache or
+        // from memory: only where blocks alone are too few. A tile of a single panel would spend its time fetching the
+        // input. Few panels do not come out even: five parts of them keep two threads only three quarters busy.
+        let parts = match wish {
+            Some((_, parts)) => parts.min(panels),
+            None if blocks >= WANTED => 1,
+            None => (2 * WANTED).div_ceil(blocks).min(panels.div_ceil(2)),
+        };
         let output_parts = parts.max(1);
         let output_part = panels.div_ceil(output_parts) * mr;
         let output_parts = shape.outputs.div_ceil(output_part);
