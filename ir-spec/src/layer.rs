@@ -20,6 +20,7 @@ mod dense;
 mod methods;
 mod normalization;
 mod readout;
+mod recurrent;
 mod window;
 
 pub use attribute::{Activation, Init, LayerAttribute, Padding, Spatial};
@@ -208,6 +209,23 @@ layers! {
         causal: bool = false => "false", bias: bool = true => "true", init: Init = Init::Glorot => "glorot" };
     /// `x: [N, S, E]` plus a learned vector per position: the first S rows of `weight: [length, E]`.
     position_embedding PositionEmbedding("x") { length: i64; init: Init = Init::Uniform(-0.05, 0.05) => "uniform" };
+
+    /// Elman network over the S steps of `x: [N, S, F]`: `h = activation(x[t] weight_ih + bias_ih + h weight_hh + bias_hh)`, from
+    /// 0 on. Gives the last state, `[N, units]`, or with `return_sequences` that of every step, `[N, S, units]`; goes from the
+    /// last step to the first if `backwards`. The steps are written out, so their number must be known.
+    rnn Rnn("x") { units: i64;
+        return_sequences: bool = false => "false", backwards: bool = false => "false", bias: bool = true => "true",
+        activation: Activation = crate::op::Elementwise::Tanh.into() => "tanh", init: Init = Init::FanIn => "fan_in" };
+    /// Long short-term memory over `x: [N, S, F]`, as `rnn`. Columns of weights and biases are the gates `i`, `f`, `g`, `o`:
+    /// `c = sigmoid(f) c + sigmoid(i) tanh(g)`, `h = sigmoid(o) tanh(c)`.
+    lstm Lstm("x") { units: i64;
+        return_sequences: bool = false => "false", backwards: bool = false => "false", bias: bool = true => "true",
+        init: Init = Init::FanIn => "fan_in" };
+    /// Gated recurrent unit over `x: [N, S, F]`, as `rnn`. Columns are the gates `r`, `z`, `n`, from the input `a` and from the
+    /// state `b`: `n = tanh(a_n + sigmoid(a_r + b_r) b_n)`, `h = (1 - z) n + z h` with `z = sigmoid(a_z + b_z)`.
+    gru Gru("x") { units: i64;
+        return_sequences: bool = false => "false", backwards: bool = false => "false", bias: bool = true => "true",
+        init: Init = Init::FanIn => "fan_in" };
 
     /// Normalises `x: [N, C, spatial...]` per channel; running `mean` and `variance` are updated by the training step.
     batch_norm BatchNorm("x") { ; epsilon: f64 = 1e-5 => "1e-5", momentum: f64 = 0.9 => "0.9" };

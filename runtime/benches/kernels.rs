@@ -34,6 +34,7 @@ fn main() {
         ("log", kernels.strips.log),
         ("tanh", kernels.strips.tanh),
         ("erf", kernels.strips.erf),
+        ("sigmoid", kernels.strips.sigmoid),
     ] {
         if name.contains(&filter) {
             let mut data = vec![0.5f32; 4096];
@@ -342,6 +343,19 @@ fn cases() -> Vec<(String, ContractSpec)> {
         spec.packed.left = true;
         spec.epilogue.activation = Activation::Clamp { low: 0.0, high: 6.0 };
         cases.push((format!("1x1 {c}x{size}->{o}"), spec));
+    }
+    // What activations add to a short sum.
+    for (name, activation) in [
+        ("none", Activation::None),
+        ("silu", Activation::Silu),
+        ("sigmoid", Activation::Sigmoid),
+        ("tanh", Activation::Tanh),
+        ("gelu", Activation::GeluErf),
+    ] {
+        let mut spec = dot(96, 112 * 112, 16, false);
+        spec.packed.left = true;
+        spec.epilogue.activation = activation;
+        cases.push((format!("1x1 16x112->96 {name}"), spec));
     }
     // First layers of MobileNetV2 and of a network on small images.
     for (size, stride) in [(224, 2), (32, 1)] {

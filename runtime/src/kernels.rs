@@ -48,6 +48,7 @@ pub mod entry;
 mod estimate;
 mod gather;
 mod half;
+mod in_place;
 pub mod limits;
 mod math;
 mod pack;

@@ -62,6 +62,15 @@ def text():
     train("text", Text(), data, batch=16, optimizer=optimizer, clip=0.5, safetensors=True)
 
 
+def recurrent():
+    """An LSTM over all steps, a GRU forwards and an Elman network with relu backwards, Adam."""
+    rng = np.random.default_rng(10)
+    x = rng.integers(0, 20, [75, 7])
+    data = {"x": x, "label": (x[:, 0] + 2 * x[:, -1]) % 3}
+    optimizer = lambda p: torch.optim.Adam(p, lr=0.01)
+    train("recurrent", Recurrent(), data, batch=16, optimizer=optimizer)
+
+
 def gpt():
     """A decoder of two layers: learned positions, causal attention, tanh GELU, AdamW with decay of everything."""
     rng = np.random.default_rng(9)
@@ -226,6 +235,22 @@ class Text(nn.Module):
     def forward(self, x):
         h = F.gelu(self.hidden(self.norm1(self.embedding(x))))
         return self.head(self.norm2(h.mean(dim=1)))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 12)
+        self.lstm = nn.LSTM(12, 10, batch_first=True)
+        self.gru = nn.GRU(10, 8, batch_first=True)
+        self.rnn = nn.RNN(10, 6, batch_first=True, bias=False, nonlinearity="relu")
+        self.head = nn.Linear(14, 3)
+
+    def forward(self, x):
+        h, _ = self.lstm(self.embedding(x))
+        forwards, _ = self.gru(h)
+        backwards, _ = self.rnn(h.flip(1))
+        return self.head(torch.cat([forwards[:, -1], backwards[:, -1]], dim=1))
 
 
 class Decoder(nn.Module):
@@ -455,7 +480,7 @@ class Ops:
 def ops():
     """Ops in odd configurations, in float64 on numbers that float32 holds."""
     for name, families in [("windows.json", [convolutions, pools, transposed]),
-                           ("ops.json", [normalisations, losses, pointwise, movement, attention, small])]:
+                           ("ops.json", [normalisations, losses, pointwise, movement, attention, small, hard])]:
         o = Ops()
         for family in families:
             family(o)
@@ -673,8 +698,15 @@ def small(o):
     o.add("bce_with_logits_small", inputs, scaled, function, gradient=False)
 
 
+def hard(o):
+    """Piecewise functions, at their bends too."""
+    x = np.array([-60.0, -3.125, -3.0, -2.875, -1.0, -0.0, 0.0, 0.5, 2.875, 3.0, 3.125, 60.0])
+    o.add("hard_sigmoid", {"x": x}, "%y = hard_sigmoid %x", F.hardsigmoid)
+    o.add("hard_swish", {"x": x}, "%y = hard_swish %x", F.hardswish)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for case in [mlp, nesterov, cnn, text, gpt, activations, digits, gan, ops]:
+    for case in [mlp, nesterov, cnn, text, recurrent, gpt, activations, digits, gan, ops]:
         torch.manual_seed(0)
         case()

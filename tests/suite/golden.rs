@@ -108,6 +108,11 @@ fn text_classifier_with_adam_and_clipping() {
 }
 
 #[test]
+fn recurrent_layers_through_time() {
+    trajectory("recurrent");
+}
+
+#[test]
 fn decoder_with_causal_attention() {
     trajectory("gpt");
 }

@@ -117,6 +117,25 @@ fn unsafe_code_is_where_it_may_be() {
     assert!(read("ir-spec/src/lib.rs").contains("#![forbid(unsafe_code)]"));
 }
 
+/// A closure has none of the target features of the function around it: where the compiler does not inline it, each intrinsic
+/// within becomes a call, and every register that is alive is spilled around it.
+#[test]
+fn no_closure_holds_vector_operations() {
+    let takes = [".map(|", ".for_each(|", ".fold(", "from_fn(|"];
+    let vectors = ["S::splat", "S::load", "S::row", "_mm256_", "_mm512_", "lanes32(", "mul_add("];
+    let mut found = Vec::new();
+    for path in files("runtime/src/kernels", "rs").into_iter().filter(|path| !path.contains("/tests")) {
+        let text = read(&path);
+        for (at, _) in takes.iter().flat_map(|take| text.match_indices(take)) {
+            let closure = text[at..].lines().take(4).collect::<Vec<_>>().join(" ");
+            if vectors.iter().any(|vector| closure.contains(vector)) {
+                found.push(format!("{path}:{}", text[..at].lines().count()));
+            }
+        }
+    }
+    assert_eq!(found, [] as [&str; 0], "write these as loops");
+}
+
 #[test]
 fn exceptions_to_lints_have_a_reason() {
     for path in sources() {

@@ -24,6 +24,7 @@
 //! remark with a code of [`Verdict`].
 
 mod groups;
+mod order;
 mod region;
 
 use kiln_ir::graph::{Graph, ValueMap};

@@ -51,6 +51,9 @@ fn every_layer_has_the_shape_of_its_definition() {
         ("f32[batch, 7, 6]", "multi_head_attention %x {heads = 3}", "f32[batch, 7, 6]"),
         ("f32[batch, 7, 6]", "position_embedding %x {length = 9}", "f32[batch, 7, 6]"),
         ("f32[batch, s, 6]", "position_embedding %x {length = 9}", "f32[batch, s, 6]"),
+        ("f32[batch, 7, 6]", "rnn %x {units = 3}", "f32[batch, 3]"),
+        ("f32[batch, 7, 6]", "lstm %x {units = 3, backwards = true}", "f32[batch, 3]"),
+        ("f32[batch, 7, 6]", "gru %x {units = 3, return_sequences = true}", "f32[batch, 7, 3]"),
         (image, "batch_norm %x", "f32[batch, 4, 9, 9]"),
         ("f32[batch, 5]", "batch_norm %x {momentum = 0.99}", "f32[batch, 5]"),
         ("f32[batch, 7, 5]", "layer_norm %x", "f32[batch, 7, 5]"),
@@ -78,6 +81,9 @@ fn states_have_the_layer_s_name_or_the_given_one() {
     let heads = expand("f32[batch, 7, 6]", "multi_head_attention %x {heads = 3, name = attention}").1;
     let wanted = ["qkv.weight: f32[6, 18]", "qkv.bias: f32[18]", "out.weight: f32[6, 6]", "out.bias: f32[6]"];
     assert_eq!(heads, wanted.map(|state| format!("attention.{state}")));
+    let cell = expand("f32[batch, 7, 6]", "lstm %x {units = 3}").1;
+    let wanted = ["weight_ih: f32[6, 12]", "weight_hh: f32[3, 12]", "bias_ih: f32[12]", "bias_hh: f32[12]"];
+    assert_eq!(cell, wanted.map(|state| format!("lstm1.{state}")));
     let norm = expand("f32[batch, 5]", "batch_norm %x").1;
     let wanted = ["scale", "offset", "mean", "variance"].map(|part| format!("batch_norm1.{part}: f32[5]"));
     assert_eq!(norm, wanted);
@@ -112,7 +118,7 @@ fn attributes_survive_their_text() {
 }
 
 #[test]
-fn layers_of_transformers_say_what_they_need() {
+fn layers_over_sequences_say_what_they_need() {
     let labels = |input: &str, line: &str| {
         let text = format!("model @m(%x: {input}) {{\n  predict {line}\n}}\n");
         let faults = load("m.kiln", &text, &Bindings::new()).unwrap_err();
@@ -125,6 +131,13 @@ fn layers_of_transformers_say_what_they_need() {
     assert_eq!(labels(tokens, "multi_head_attention %x {heads = 0}"), ["multi_head_attention.L2"]);
     assert_eq!(labels("f32[batch, 7, e]", "position_embedding %x {length = 9}"), ["position_embedding.L1"]);
     assert_eq!(labels(tokens, "position_embedding %x {length = 6}"), ["position_embedding.L2"]);
+    for layer in ["rnn", "lstm", "gru"] {
+        let line = |units: i64| format!("{layer} %x {{units = {units}}}");
+        for input in ["f32[batch, 6]", "f32[batch, 7, e]", "f32[batch, s, 6]", "f32[batch, 0, 6]"] {
+            assert_eq!(labels(input, &line(3)), [format!("{layer}.L1")], "{input}");
+        }
+        assert_eq!(labels(tokens, &line(0)), [format!("{layer}.L2")]);
+    }
 }
 
 fn trained(optimizer: Optimizer) -> Module {

@@ -193,6 +193,12 @@ elementwise! {
     /// Sigmoid linear unit, `x * sigmoid(x)`.
     silu Silu(x: Float) -> y = x / (1.0 + exp(-x));
         vjp(dy) = [dy * (logistic(x) + y * (1.0 - logistic(x)))];
+    /// Piecewise linear logistic function, `min(max(x + 3, 0), 6) / 6`; the subgradient at its bends is 0.
+    hard_sigmoid HardSigmoid(x: Float) -> y = min(max(x + 3.0, 0.0), 6.0) * SIXTH;
+        vjp(dy) = [select(gt(y, 0.0), select(lt(x, 3.0), dy * SIXTH, 0.0), 0.0)];
+    /// `x * hard_sigmoid(x)` (Howard et al., ICCV 2019); the subgradient is 0 at -3 and 1 at 3.
+    hard_swish HardSwish(x: Float) -> y = x * (min(max(x + 3.0, 0.0), 6.0) * SIXTH);
+        vjp(dy) = [select(gt(x, -3.0), select(lt(x, 3.0), dy * (x * (2.0 * SIXTH) + 0.5), dy), 0.0)];
     /// `log(1 + e^x)`, without overflow.
     softplus Softplus(x: Float) -> y = max(x, 0.0) + log_of_1_plus(exp(-abs(x))); vjp(dy) = [dy * logistic(x)];
 
@@ -244,6 +250,8 @@ elementwise! {
 
 /// `1 / sqrt(2 pi)`.
 const GAUSS: f64 = 0.398_942_280_401_432_7;
+/// Slope of `hard_sigmoid`.
+const SIXTH: f64 = 1.0 / 6.0;
 /// `sqrt(2 / pi)`, of the tanh approximation.
 const GELU_SLOPE: f64 = 0.797_884_560_802_865_4;
 /// Weight of the cubic term of the tanh approximation.

@@ -140,6 +140,9 @@ pub struct Descriptor {
     pub(crate) shared_panels: usize,
     /// Elements from step to step of a column panel that is a run in memory; 0 if panels are not, or steps differ.
     pub(crate) columns_step: usize,
+    /// Whether column panels that are such runs are read as they lie; the others are packed. Then all steps are
+    /// `columns_step` apart.
+    pub(crate) columns_in_place: bool,
     /// Registers that one row of the register block takes.
     pub(crate) vectors: usize,
 }
@@ -214,6 +217,14 @@ pub struct Arguments {
     pub scratch: *mut u8,
 }
 
+/// What a block multiplies: packed, or in the tensor where its steps are equally far apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<T> {
+    pub(crate) at: *const T,
+    /// Elements from step to step.
+    pub(crate) step: usize,
+}
+
 /// Memory that is brought into the second-level cache while a block is computed, one line at each step of its sum.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead<T> {
@@ -234,8 +245,8 @@ pub(crate) struct TileCall<T: 'static> {
     pub(crate) k: usize,
     /// `[k][R]`
     pub(crate) a: *const T,
-    /// `[k][nr]`
-    pub(crate) b: *const T,
+    /// `k` steps of `nr` columns.
+    pub(crate) b: Panel<T>,
     /// What the next blocks will read: of rows, of columns.
     pub(crate) ahead: [Ahead<T>; 2],
     pub(crate) partial: *mut T,
@@ -269,7 +280,7 @@ impl<T: Real> TileCall<T> {
         Self {
             k,
             a: null(),
-            b: null(),
+            b: Panel { at: null(), step: 0 },
             // A prefetch of an address that is not mapped would walk the page tables each time.
             ahead: [Ahead::nothing(std::ptr::from_ref(table).cast()); 2],
             partial: null_mut(),

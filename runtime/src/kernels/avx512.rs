@@ -88,6 +88,10 @@ impl SimdMath for F32x16 {
         Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased)))
     }
     #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        Self(_mm512_scalef_ps(self.0, n.0))
+    }
+    #[inline(always)]
     unsafe fn exponent(self) -> Self {
         Self(_mm512_cvtepi32_ps(_mm512_srli_epi32::<23>(_mm512_castps_si512(self.0))))
     }

@@ -74,6 +74,7 @@ impl Extents {
         let columns = match (columns_packed, columns_shared) {
             (true, _) => Columns::Packed,
             (false, true) => Columns::Shared,
+            (false, false) if block.in_place => Columns::InPlace,
             (false, false) => Columns::ByTile,
         };
         Product { g, m, n, k, mr: block.mr, nr, rows_packed: rows_packed | rows_ahead, columns }

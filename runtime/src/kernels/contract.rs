@@ -121,7 +121,7 @@ impl ContractPlan {
         let Work { sizes, steps, ref blocks, cheapest, .. } = *work;
         let wanted_block = wanted.and_then(|choice| blocks.iter().find(|block| choice::is_of(table, block, choice)));
         let block = wanted_block.copied().unwrap_or(cheapest);
-        let Block { swapped, shape, last, mr, .. } = block;
+        let Block { swapped, shape, last, mr, in_place, .. } = block;
         let sides = if swapped { [1, 0] } else { [0, 1] };
         let [rows, columns] = sides.map(|side| &work.operands[side]);
         let [out_rows, out_columns] = sides.map(|side| &work.out[side]);
@@ -174,6 +174,7 @@ impl ContractPlan {
         let (rows_packed, columns_packed) = (spec.packed.side(rows.side) | rows_ahead, spec.packed.side(columns.side));
         tables.rows.packed = rows_packed;
         tables.columns.packed = columns_packed;
+        let columns_in_place = in_place && !columns_packed && !columns_shared && !tables.columns.lanes_along_k;
 
         let align = |elements: usize| elements.next_multiple_of(64 / element_bytes);
         let row_block = if rows_packed { 0 } else { tiling.mc.min(m) * tiling.kc };
@@ -223,7 +224,12 @@ impl ContractPlan {
             columns_shared,
             shared_flags: align(sums) * element_bytes,
             shared_panels: 0,
-            columns_step: if columns.native { tables.columns.step_of_runs() } else { 0 },
+            columns_step: match columns.in_place {
+                Some(lies) if columns_in_place => lies.step,
+                _ if columns.native => tables.columns.step_of_runs(),
+                _ => 0,
+            },
+            columns_in_place,
             vectors: table.shapes[shape].vectors,
         });
         let flags = if columns_shared { descriptor.shared_count(tables.columns.packed_copies()) } else { 0 };
@@ -379,7 +385,10 @@ impl ContractPlan {
 
     /// How each operand is packed, for humans: `(left, right)`.
     pub fn packing(&self) -> (String, String) {
-        let (rows, columns) = (self.tables.rows.describe(), self.tables.columns.describe());
+        let (rows, mut columns) = (self.tables.rows.describe(), self.tables.columns.describe());
+        if self.descriptor.columns_in_place {
+            columns = format!("nothing of steps {} apart", self.descriptor.columns_step);
+        }
         if self.descriptor.swapped { (columns, rows) } else { (rows, columns) }
     }
 

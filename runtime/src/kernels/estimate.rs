@@ -46,9 +46,12 @@ impl Estimate {
             latency: blocks - filled,
             // A tile packs its own rows, and each of its column panels once, unless tiles share them.
             packing: packing(rows, d.m, d.n_tiles)
-                + packing(columns, d.n, if d.columns_shared { 1 } else { d.m_tiles }),
+                + match () {
+                    () if d.columns_in_place => 0.0,
+                    () => packing(columns, d.n, if d.columns_shared { 1 } else { d.m_tiles }),
+                },
             stores: STORE * (d.g * d.m * out.segments.len()) as f64 * d.n as f64 / out.n_period.len as f64,
-            gathers: gathered(rows) || gathered(columns),
+            gathers: gathered(rows) || gathered(columns) && !d.columns_in_place,
         }
     }
 

@@ -16,6 +16,15 @@ pub(crate) struct Read {
     pub(crate) k_first: usize,
 }
 
+impl Read {
+    /// Extent of a loop dimension that the operand sees.
+    pub(crate) fn extent(&self, index: usize) -> Option<usize> {
+        let inner = |extents: &[usize], first: usize| extents.get(index.checked_sub(first)?).copied();
+        let outer = self.batch.get(index).copied();
+        outer.or_else(|| inner(&self.free, self.free_first)).or_else(|| inner(&self.k, self.k_first))
+    }
+}
+
 /// Owner of everything an `Operand` points to; fields as there.
 #[derive(Debug)]
 pub(crate) struct GatherTables {

@@ -81,7 +81,10 @@ impl Limits {
 unsafe fn fma<S: Simd<Elem = f32>, const N: usize>(rounds: u64) -> f32 {
     let (a, b) = (S::splat(black_box(0.5)), S::splat(black_box(0.25)));
     // Different starts, or LLVM computes one chain for all.
-    let mut sums: [S; N] = std::array::from_fn(|i| S::splat(black_box(i as f32)));
+    let mut sums = [a; N];
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = S::splat(black_box(i as f32));
+    }
     for _ in 0..rounds {
         for sum in &mut sums {
             *sum = sum.mul_add(a, b);

@@ -22,6 +22,8 @@ pub(crate) const GELU_ERF: u32 = 5;
 pub(crate) const SILU: u32 = 6;
 pub(crate) const SIGMOID: u32 = 7;
 pub(crate) const TANH: u32 = 8;
+pub(crate) const HARD_SIGMOID: u32 = 9;
+pub(crate) const HARD_SWISH: u32 = 10;
 
 /// `C0 x^(n-1) + ... + C(n-1)`
 #[inline(always)]
@@ -42,10 +44,7 @@ pub(crate) unsafe fn exp<S: SimdMath>(x: S) -> S {
     let r = n.mul_add(S::splat(-0.693_359_4), x);
     let r = n.mul_add(S::splat(2.121_944_4e-4), r);
     let p = polynomial(r, [1.989_198_1e-4, 1.393_454_2e-3, 8.333_310e-3, 4.166_645_7e-2, 1.666_666_7e-1, 0.5]);
-    let p = p.mul_add(r.mul(r), r).add(S::splat(1.0));
-    // Two steps, because 2^n itself leaves the range where exp(x) is subnormal or just finite.
-    let half = n.mul(S::splat(0.5)).round();
-    p.mul(half.power_of_two()).mul(n.sub(half).power_of_two())
+    p.mul_add(r.mul(r), r).add(S::splat(1.0)).scale(n)
 }
 
 #[inline(always)]
@@ -136,6 +135,12 @@ unsafe fn silu<S: SimdMath>(x: S) -> S {
     x.mul(sigmoid(x))
 }
 
+/// `min(max(x + 3, 0), 6) / 6`, in the operations of compiled loops.
+#[inline(always)]
+unsafe fn hard_sigmoid<S: SimdMath>(x: S) -> S {
+    clamp(x.add(S::splat(3.0)), S::splat(0.0), S::splat(6.0)).mul(S::splat(1.0 / 6.0))
+}
+
 /// A rational approximation: half the operations of [`tanh`] and [`erf`], and an error of up to 6 units in the last place,
 /// which does not count where 1 is added to the result.
 #[inline(always)]
@@ -211,6 +216,8 @@ pub(crate) unsafe fn activate<S: SimdMath>(code: u32, alpha: [f32; 2], data: *mu
         SILU => map!(S, data, data, len, x => silu(x)),
         SIGMOID => map!(S, data, data, len, x => sigmoid(x)),
         TANH => map!(S, data, data, len, x => tanh(x)),
+        HARD_SIGMOID => map!(S, data, data, len, x => hard_sigmoid(x)),
+        HARD_SWISH => map!(S, data, data, len, x => x.mul(hard_sigmoid(x))),
         _ => {}
     }
 }
@@ -240,6 +247,8 @@ pub(crate) fn activation_f64(code: u32, alpha: [f64; 2], x: f64) -> f64 {
         SILU => x / (1.0 + (-x).exp()),
         SIGMOID => 1.0 / (1.0 + (-x).exp()),
         TANH => x.tanh(),
+        HARD_SIGMOID => (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        HARD_SWISH => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
         _ => x,
     }
 }

@@ -73,11 +73,13 @@ unsafe fn runs<'a>(call: &PackCall<'a, f32>, group: usize) -> &'a [Segment] {
 
 #[inline(always)]
 unsafe fn masks_of<const S: usize>(segments: &[Segment; S], inside: u16) -> Masks<S> {
-    segments.map(|run| {
+    // No closure: it would be compiled without AVX2.
+    let mut masks = [[_mm256_setzero_si256(); 2]; S];
+    for (halves, run) in masks.iter_mut().zip(segments) {
         let mask = run.mask & inside;
-        // SAFETY: AVX2, as the whole file.
-        unsafe { [lanes32(mask & 0xff), lanes32(mask >> 8)] }
-    })
+        *halves = [lanes32(mask & 0xff), lanes32(mask >> 8)];
+    }
+    masks
 }
 
 #[inline(always)]

@@ -147,6 +147,16 @@ pub(crate) trait SimdMath: Simd<Elem = f32> {
     unsafe fn round(self) -> Self;
     /// `2^self` for integral lanes in -126..=127.
     unsafe fn power_of_two(self) -> Self;
+    /// `self * 2^n` for normal lanes and integral `n` in -151..=129, rounded once.
+    #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // Two steps, because 2^n itself leaves the range where the result is subnormal or just finite; the first is exact.
+        // SAFETY: the caller's promise is the callee's.
+        unsafe {
+            let half = n.mul(Self::splat(0.5)).round();
+            self.mul(half.power_of_two()).mul(n.sub(half).power_of_two())
+        }
+    }
     /// Biased exponent field as a number, 0..=255 (the sign bit must be clear).
     unsafe fn exponent(self) -> Self;
     unsafe fn and_bits(self, bits: u32) -> Self;

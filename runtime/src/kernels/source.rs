@@ -2,6 +2,7 @@
 //! side by side as one of the panel's.
 
 use super::gather::Read;
+use super::in_place::InPlace;
 use super::spec::{AffineRead, ContractSpec, Element, Side};
 
 /// How an operand is read by its packer.
@@ -12,6 +13,8 @@ pub(super) struct Source {
     /// Type of what is packed, and whether that is what panels hold.
     pub(super) element: Element,
     pub(super) native: bool,
+    /// How it lies, if a register block could read its columns without packing.
+    pub(super) in_place: Option<InPlace>,
 }
 
 impl Source {
@@ -22,15 +25,21 @@ impl Source {
             Side::Right => &spec.right,
         };
         let element = spec.operand(side);
+        let comes_packed = spec.packed.side(side);
+        let in_place = |read: &AffineRead, dims: &Read| if comes_packed { None } else { InPlace::of(read, dims) };
         let joined = match element {
             _ if terms * element.bytes() != spec.element.bytes() || terms == 1 => None,
             _ => joined(read, &dims, terms),
         };
         match joined {
-            Some((read, dims)) => Source { side, read, dims, element: spec.element, native: true },
+            Some((read, dims)) => {
+                let in_place = in_place(&read, &dims);
+                Source { side, read, dims, element: spec.element, native: true, in_place }
+            }
             None => {
                 let native = terms == 1 && element == spec.element;
-                Source { side, read: read.clone(), dims, element, native }
+                let in_place = if native { in_place(read, &dims) } else { None };
+                Source { side, read: read.clone(), dims, element, native, in_place }
             }
         }
     }

@@ -200,6 +200,10 @@ pub enum Activation {
     Sigmoid,
     /// Hyperbolic tangent.
     Tanh,
+    /// `min(max(x + 3, 0), 6) / 6`
+    HardSigmoid,
+    /// `x` times that.
+    HardSwish,
     /// `min(max(x, low), high)`
     Clamp {
         /// Smallest result.
@@ -241,6 +245,8 @@ impl Activation {
             Self::Silu => (super::math::SILU, [0.0; 2]),
             Self::Sigmoid => (super::math::SIGMOID, [0.0; 2]),
             Self::Tanh => (super::math::TANH, [0.0; 2]),
+            Self::HardSigmoid => (super::math::HARD_SIGMOID, [0.0; 2]),
+            Self::HardSwish => (super::math::HARD_SWISH, [0.0; 2]),
             Self::Clamp { low, high } => (super::tile::CLAMP, [low, high]),
         }
     }

@@ -8,10 +8,10 @@
 
 use std::mem::MaybeUninit;
 
-use super::abi::{GROUP, Segment, TileCall};
+use super::abi::{GROUP, Panel, Segment, TileCall};
 use super::half::Half;
 use super::math::clamp;
-use super::simd::{Lane, Real, Simd, prefetch};
+use super::simd::{Lane, Real, Simd, prefetch, prefetch_write};
 
 /// Largest block any shape has, in elements: bounds the spill buffer of [`finish`].
 pub(crate) const MAX_BLOCK: usize = 14 * 32;
@@ -32,7 +32,7 @@ fn lane_mask(columns: usize, v: usize, lanes: usize) -> u16 {
 /// Runs one call with `R` rows and `V` vectors of columns.
 ///
 /// # Safety
-/// The processor has the instructions of `S`; `a` and `b` hold `k` rows of `R` and `V * LANES` elements; `partial`
+/// The processor has the instructions of `S`; `a` and `b` hold `k` steps of `R` and `V * LANES` elements; `partial`
 /// holds `R` rows (when `load` or not `last`); the output, residual and epilogue pointers are good for `R` rows and
 /// `columns` columns (when `last`).
 #[inline(always)]
@@ -46,10 +46,12 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
             }
         }
     }
+    let one_run_each = call.last && call.half.is_none() && columns_are_runs::<S, V>(call);
+    let lines = if (one_run_each || !call.last) && call.k >= UNROLL * R * V { R * V } else { 0 };
     if call.ahead.iter().any(|stream| stream.step > 0) {
-        products::<S, R, V, true>(&mut acc, call);
+        products::<S, R, V, true>(&mut acc, call, lines);
     } else {
-        products::<S, R, V, false>(&mut acc, call);
+        products::<S, R, V, false>(&mut acc, call, lines);
     }
     if !call.last {
         for r in 0..R {
@@ -66,11 +68,6 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
         spill::<S, R, V>(&acc, block);
         return finish(block, R, V * S::LANES, call, half);
     }
-    let groups = (V * S::LANES).div_ceil(GROUP);
-    let mut one_run_each = true;
-    for g in 0..groups {
-        one_run_each &= *call.group_start.add(g + 1) - *call.group_start.add(g) <= 1 || g * GROUP >= call.columns;
-    }
     if one_run_each {
         store_runs::<S, R, V>(&mut acc, call);
     } else {
@@ -83,6 +80,30 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
         } else {
             finish(block, R, V * S::LANES, call, &Same);
         }
+    }
+}
+
+/// Whether every group of columns is one run in memory.
+#[inline(always)]
+unsafe fn columns_are_runs<S: Simd, const V: usize>(call: &TileCall<S::Elem>) -> bool {
+    let mut one_run_each = true;
+    for g in 0..(V * S::LANES).div_ceil(GROUP) {
+        one_run_each &= *call.group_start.add(g + 1) - *call.group_start.add(g) <= 1 || g * GROUP >= call.columns;
+    }
+    one_run_each
+}
+
+/// Asks for where vector `number` of the block will be stored: rows of a matrix lie as far apart as it is wide, which
+/// no processor foresees, and a store that has to wait for its line holds up those behind it.
+#[inline(always)]
+unsafe fn ask_to_write<S: Simd, const V: usize>(call: &TileCall<S::Elem>, number: usize) {
+    let (row, lane) = (number / V, number % V * S::LANES);
+    if !call.last {
+        prefetch_write(call.partial.wrapping_add(row * call.partial_stride + lane));
+    } else if lane < call.columns {
+        let run = *call.segments.add(*call.group_start.add(lane / GROUP) as usize);
+        let at = *call.rows.add(row) as isize + run.offset as isize + (lane % GROUP) as isize;
+        prefetch_write(call.out.wrapping_offset(at));
     }
 }
 
@@ -110,7 +131,7 @@ unsafe fn store_turned<S: Simd, const R: usize, const V: usize>(block: *const S:
     let turned = turned.as_mut_ptr().cast::<S::Elem>();
     (call.transpose)(R, V * S::LANES, block, turned);
     let exist = ((1u32 << R) - 1) as u16;
-    let (zero, alpha) = (S::splat(S::Elem::ZERO), call.alpha.map(|x| S::splat(x)));
+    let (zero, alpha) = (S::splat(S::Elem::ZERO), [S::splat(call.alpha[0]), S::splat(call.alpha[1])]);
     let row = *call.rows as isize;
     for column in 0..call.columns {
         let run = call.segments.add((*call.group_start) as usize + column);
@@ -142,18 +163,22 @@ pub(crate) const fn chains(rows: usize, vectors: usize) -> usize {
     }
 }
 
-/// Adds the products of all steps. Short sums notice the prefetches (5 % at 16 steps), so that blocks without any have a
+/// Adds the products of all steps, and asks for the first `lines` vectors of where the block goes just before it does. Short sums notice the prefetches (5 % at 16 steps), so that blocks without any have a
 /// loop of their own.
 #[inline(always)]
 unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
     acc: &mut [[S; V]; R],
     call: &TileCall<S::Elem>,
+    lines: usize,
 ) {
-    let (mut a, mut b, mut ahead) = (call.a, call.b, call.ahead);
+    let (mut a, Panel { at: mut b, step: columns_step }, mut ahead) = (call.a, call.b, call.ahead);
     // The first chain continues `acc`, the others begin at zero and are added at the end.
     let mut others = [[[S::splat(S::Elem::ZERO); V]; R]; UNROLL - 1];
     let mut offsets = [S::splat(S::Elem::ZERO); V];
-    for _ in 0..call.k / UNROLL {
+    for left in (0..call.k / UNROLL).rev() {
+        if left < lines {
+            ask_to_write::<S, V>(call, left);
+        }
         for u in 0..UNROLL {
             if AHEAD {
                 for stream in &mut ahead {
@@ -165,15 +190,15 @@ unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
                 0 => &mut *acc,
                 chain => &mut others[chain - 1],
             };
-            step::<S, R, V>(sums, &mut offsets, a.add(u * R), b.add(u * V * S::LANES));
+            step::<S, R, V>(sums, &mut offsets, a.add(u * R), b);
+            b = b.wrapping_add(columns_step);
         }
         a = a.add(UNROLL * R);
-        b = b.add(UNROLL * V * S::LANES);
     }
     for _ in 0..call.k % UNROLL {
         step::<S, R, V>(acc, &mut offsets, a, b);
         a = a.add(R);
-        b = b.add(V * S::LANES);
+        b = b.wrapping_add(columns_step);
     }
     for chain in 1..chains(R, V) {
         for r in 0..R {
@@ -304,7 +329,8 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
             }
         }
         CLAMP => {
-            let [low, high] = call.alpha.map(|bound| S::splat(bound));
+            // No closure: a call would spill the block.
+            let (low, high) = (S::splat(call.alpha[0]), S::splat(call.alpha[1]));
             for r in 0..R {
                 for v in 0..V {
                     acc[r][v] = clamp(acc[r][v], low, high);
@@ -314,12 +340,13 @@ unsafe fn store_runs<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V];
         0 => {}
         // The others need registers of their own.
         _ => {
-            let mut block = [S::Elem::ZERO; MAX_BLOCK];
-            spill::<S, R, V>(acc, block.as_mut_ptr());
-            (call.activate)(call.activation, call.alpha, block.as_mut_ptr(), R * V * S::LANES);
+            let mut block = MaybeUninit::<[S::Elem; MAX_BLOCK]>::uninit();
+            let block = block.as_mut_ptr().cast::<S::Elem>();
+            spill::<S, R, V>(acc, block);
+            (call.activate)(call.activation, call.alpha, block, R * V * S::LANES);
             for r in 0..R {
                 for v in 0..V {
-                    acc[r][v] = S::load(block.as_ptr().add((r * V + v) * S::LANES));
+                    acc[r][v] = S::load(block.add((r * V + v) * S::LANES));
                 }
             }
         }

@@ -55,6 +55,8 @@ pub enum Columns {
     Shared,
     /// The caller.
     Packed,
+    /// Nobody: blocks read them as they lie.
+    InPlace,
 }
 
 /// Row panels of one k block fit half of a 1 MiB second-level cache.
@@ -164,7 +166,7 @@ impl Product {
         let column_reads = match self.columns {
             Columns::ByTile => PACK * t.m_tiles as f64,
             Columns::Shared => PACK + STREAM_SHARED * t.m_tiles as f64,
-            Columns::Packed => STREAM * t.m_tiles as f64,
+            Columns::Packed | Columns::InPlace => STREAM * t.m_tiles as f64,
         };
         row_reads * rows + column_reads * columns + partial + TILE * tiles as f64 + LAST * tile_work / g as f64
     }

@@ -135,4 +135,5 @@ mod halves;
 mod integers;
 mod nests;
 mod rng;
+mod streams;
 mod wide;

@@ -70,8 +70,8 @@ pub(in crate::codegen) fn assemble(tape: &Tape, copies: usize, listing: bool) ->
             None => copies /= 2,
         }
     };
-    let pointers = Pointers::of(tape).ok_or("more streams than general registers")?;
-    let mut writer = Writer { tape, registers, pointers, a: Assembler::new(listing), tail: false };
+    let pointers = Pointers::of(tape).ok_or("more inner loops than general registers")?;
+    let mut writer = Writer { tape, registers, pointers, a: Assembler::new(listing), tail: false, loaded: None };
     writer.function();
     let (bytes, listing) = writer.a.finish();
     Ok(WideCode { bytes, copies, listing })
@@ -79,7 +79,9 @@ pub(in crate::codegen) fn assemble(tape: &Tape, copies: usize, listing: bool) ->
 
 /// General registers of streams and loops.
 pub(super) struct Pointers {
-    pub(super) streams: Vec<Gpr>,
+    /// Those that have none stay in the argument block, where they also advance: an access loads them first, which
+    /// nothing waits for.
+    pub(super) streams: Vec<Option<Gpr>>,
     /// By stream and loop, outermost first.
     pub(super) cursors: Vec<Vec<(usize, Gpr)>>,
     pub(super) counters: Vec<Gpr>,
@@ -94,7 +96,6 @@ impl Pointers {
     fn of(tape: &Tape) -> Option<Pointers> {
         let mut next = POINTERS.into_iter();
         let mut take = || next.next();
-        let streams = tape.streams.iter().map(|_| take()).collect::<Option<Vec<_>>>()?;
         let counters = tape.repeats.iter().map(|_| take()).collect::<Option<Vec<_>>>()?;
         let levels = tape.streams.iter().map(|stream| stream.rows.len()).max().unwrap_or(0);
         let rows = (0..levels).map(|_| take()).collect::<Option<Vec<_>>>()?;
@@ -104,9 +105,31 @@ impl Pointers {
             let own = stream.strides.iter().map(|(number, _)| Some((*number, take()?)));
             cursors.push(own.collect::<Option<Vec<_>>>()?);
         }
+        let mut streams = vec![None; tape.streams.len()];
+        for number in by_need(tape) {
+            streams[number] = take();
+            if streams[number].is_none() && needs_register(&tape.streams[number]) {
+                return None;
+            }
+        }
         let used = POINTERS.len() - next.len();
         Some(Pointers { streams, cursors, counters, rows, turn, used })
     }
+}
+
+/// Every second element takes several instructions, which need the register that pointers are loaded into.
+fn needs_register(stream: &StreamData) -> bool {
+    stream.step == 2 && stream.strides.is_empty()
+}
+
+/// Streams in the order in which they get registers: those with cursors last, as only the cursors are in inner loops.
+fn by_need(tape: &Tape) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..tape.streams.len()).collect();
+    order.sort_by_key(|number| {
+        let stream = &tape.streams[*number];
+        (!needs_register(stream), !stream.strides.is_empty())
+    });
+    order
 }
 
 pub(super) struct Writer<'a> {
@@ -116,6 +139,8 @@ pub(super) struct Writer<'a> {
     pub(super) a: Assembler,
     /// Whether the body is for one vector under a mask.
     pub(super) tail: bool,
+    /// The stream whose pointer [`TEMPORARY`] holds. No operation takes it over from another.
+    pub(super) loaded: Option<usize>,
 }
 
 impl Writer<'_> {
@@ -123,7 +148,7 @@ impl Writer<'_> {
         let saved: Vec<Gpr> = POINTERS[..self.pointers.used].iter().skip(VOLATILE).copied().collect();
         saved.iter().for_each(|register| self.a.push(*register));
         for (number, pointer) in self.pointers.streams.clone().into_iter().enumerate() {
-            self.a.load(pointer, block(Tape::pointer_offset(number)));
+            pointer.into_iter().for_each(|pointer| self.a.load(pointer, block(Tape::pointer_offset(number))));
         }
         self.constants();
         self.rows(0);
@@ -138,7 +163,10 @@ impl Writer<'_> {
             self.a.set(POSITION, 0);
             self.tail = false;
             let tape = self.tape;
-            tape.head.iter().for_each(|op| self.op(op, 0));
+            for op in &tape.head {
+                self.loaded = None;
+                self.op(op, 0);
+            }
             self.rounds();
             return self.rest();
         };
@@ -157,7 +185,7 @@ impl Writer<'_> {
             };
             let step = data.rows.get(level).map_or(0, |stride| stride.wrapping_sub(inside));
             if step != 0 {
-                self.a.add(self.pointers.streams[stream], step);
+                self.advance(stream, step);
             }
         }
         if level == 0 {
@@ -175,7 +203,7 @@ impl Writer<'_> {
         self.a.jump_if(Condition::NotZero, done);
         self.a.set(left, self.tape.turn);
         for (stream, data) in self.tape.streams.iter().enumerate().filter(|(_, data)| data.turn != 0) {
-            self.a.add(self.pointers.streams[stream], data.turn);
+            self.advance(stream, data.turn);
         }
         self.a.bind(done);
     }
@@ -281,6 +309,7 @@ impl Writer<'_> {
                 }
                 _ => {
                     let copies = if self.tail { 1 } else { self.registers.copies };
+                    self.loaded = None;
                     (0..copies).for_each(|copy| self.op(op, copy));
                 }
             }
@@ -291,13 +320,18 @@ impl Writer<'_> {
         for (stream, data) in self.tape.streams.iter().enumerate() {
             let Some(level) = data.strides.iter().position(|(own, _)| *own == number) else { continue };
             let cursor = self.pointers.cursors[stream][level].1;
+            self.loaded = None;
             match level.checked_sub(1) {
                 Some(outer) => self.a.copy(cursor, self.pointers.cursors[stream][outer].1),
-                None if data.step > 0 => {
-                    let memory = self.at_position(self.pointers.streams[stream], data, 0);
-                    self.a.address(cursor, memory);
+                None => {
+                    let base = self.pointer(stream);
+                    if data.step > 0 {
+                        let memory = self.at_position(base, data, 0);
+                        self.a.address(cursor, memory);
+                    } else {
+                        self.a.copy(cursor, base);
+                    }
                 }
-                None => self.a.copy(cursor, self.pointers.streams[stream]),
             }
         }
         self.a.set(self.pointers.counters[number], self.tape.repeats[number]);
@@ -321,21 +355,38 @@ impl Writer<'_> {
         Memory::At { base, index: Some((POSITION, scale)), displacement }
     }
 
+    /// The register that a stream's pointer is in, at least until the next operation.
+    fn pointer(&mut self, stream: usize) -> Gpr {
+        if let Some(register) = self.pointers.streams[stream] {
+            return register;
+        }
+        if self.loaded.replace(stream) != Some(stream) {
+            self.a.load(TEMPORARY, block(Tape::pointer_offset(stream)));
+        }
+        TEMPORARY
+    }
+
+    fn advance(&mut self, stream: usize, bytes: i32) {
+        match self.pointers.streams[stream] {
+            Some(register) => self.a.add(register, bytes),
+            None => self.a.add_to_memory(block(Tape::pointer_offset(stream)), bytes),
+        }
+    }
+
     /// Memory of an access of one copy.
-    pub(super) fn memory(&self, at: At, copy: usize) -> Memory {
-        let data = &self.tape.streams[at.stream.0 as usize];
+    pub(super) fn memory(&mut self, at: At, copy: usize) -> Memory {
+        let stream = at.stream.0 as usize;
+        let data = &self.tape.streams[stream];
         let ahead = copy as i32 * LANES as i32 * i32::from(data.size * data.step);
         let displacement = at.displacement + ahead;
-        match self.pointers.cursors[at.stream.0 as usize].last() {
-            Some((_, cursor)) => Memory::At { base: *cursor, index: None, displacement },
-            None => {
-                let base = self.pointers.streams[at.stream.0 as usize];
-                if data.step > 0 {
-                    self.at_position(base, data, displacement)
-                } else {
-                    Memory::At { base, index: None, displacement }
-                }
-            }
+        if let Some((_, cursor)) = self.pointers.cursors[stream].last() {
+            return Memory::At { base: *cursor, index: None, displacement };
+        }
+        let base = self.pointer(stream);
+        if data.step > 0 {
+            self.at_position(base, data, displacement)
+        } else {
+            Memory::At { base, index: None, displacement }
         }
     }
 }

@@ -55,7 +55,11 @@ impl Writer<'_> {
                     self.a.jump_if(Condition::Zero, none);
                 }
                 self.load_where(to, at, element, mask, copy);
-                none.into_iter().for_each(|none| self.a.bind(none));
+                if let Some(none) = none {
+                    self.a.bind(none);
+                    // The jump may have gone past the load of the pointer.
+                    self.loaded = None;
+                }
             }
             Op::Position { to } => {
                 let to = self.registers.vector(to, copy);

@@ -286,6 +286,12 @@ impl Assembler {
         self.bytes.extend(value.to_le_bytes());
     }
 
+    pub(super) fn add_to_memory(&mut self, to: Memory, value: i32) {
+        self.note(|| format!("add {}, {}", memory_text(to), hex(i64::from(value))));
+        self.integer(0x81, 0, IntRm::Memory(to));
+        self.bytes.extend(value.to_le_bytes());
+    }
+
     pub(super) fn subtract(&mut self, to: Gpr, value: i32) {
         self.note(|| format!("sub {}, {}", to.name(), hex(i64::from(value))));
         self.integer(0x81, 5, IntRm::Register(to));

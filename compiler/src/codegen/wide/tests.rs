@@ -134,6 +134,7 @@ fn other_instructions_are_what_the_listing_says() {
             w.compare(Gpr(0), register);
             w.copy(Gpr(11), register);
             w.load(register, at(7, None, 8));
+            w.add_to_memory(at(register.0, None, 1000), -4096);
             w.address(register, at(10, Some((0, 2)), 0));
         }
         w.leave();

@@ -88,6 +88,8 @@ pub(super) fn activation(op: &Op) -> Option<Activation> {
         Op::Elementwise(Elementwise::Silu) => Activation::Silu,
         Op::Elementwise(Elementwise::Sigmoid) => Activation::Sigmoid,
         Op::Elementwise(Elementwise::Tanh) => Activation::Tanh,
+        Op::Elementwise(Elementwise::HardSigmoid) => Activation::HardSigmoid,
+        Op::Elementwise(Elementwise::HardSwish) => Activation::HardSwish,
         Op::LeakyRelu(op) => Activation::LeakyRelu(op.slope),
         Op::Clamp(op) => Activation::Clamp { low: op.low, high: op.high },
         _ => return None,

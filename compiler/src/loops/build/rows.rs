@@ -128,13 +128,14 @@ pub(super) fn wrap(before: Vec<Stmt>, inner: Stmt) -> Vec<Stmt> {
             Stmt::Check { value, limit, site, position, .. } => {
                 vec![Stmt::Check { value, limit, site, position, body: list }]
             }
+            Stmt::If { condition, otherwise, .. } => vec![Stmt::If { condition, then: list, otherwise }],
             other => std::iter::once(other).chain(list).collect(),
         };
     }
     list
 }
 
-/// Takes loaded indices that do not depend on `lane` out of the loop over it: a row is checked once.
+/// Takes loaded indices and conditions that do not depend on `lane` out of the loop over it: a row is checked once.
 pub(super) fn hoist(cx: &Evaluator<'_>, mut body: Vec<Stmt>, lane: Var) -> (Vec<Stmt>, Vec<Stmt>) {
     let mut before = Vec::new();
     loop {
@@ -146,6 +147,13 @@ pub(super) fn hoist(cx: &Evaluator<'_>, mut body: Vec<Stmt>, lane: Var) -> (Vec<
                 let Some(Stmt::Check { value, limit, site, position, body: inner }) = body.pop() else { break };
                 before.push(Stmt::Check { value, limit, site, position, body: Vec::new() });
                 body = inner;
+            }
+            Some(Stmt::If { condition, otherwise, .. })
+                if body.len() == 1 && otherwise.is_empty() && !cx.nest.uses(*condition, lane) =>
+            {
+                let Some(Stmt::If { condition, then, otherwise }) = body.pop() else { break };
+                before.push(Stmt::If { condition, then: Vec::new(), otherwise });
+                body = then;
             }
             _ => break,
         }

@@ -87,8 +87,18 @@ pub(super) fn indices_of(nest: &LoopNest, stores: &[Index]) -> Vec<Index> {
 
 /// Linear position of an index in row-major order.
 pub(super) fn linear(index: &[Index], extents: &[usize]) -> Index {
+    if let Some(flat) = flat(index, extents) {
+        return flat;
+    }
     let strides = row_major_strides(extents);
     index.iter().zip(&strides).fold(Index::constant(0), |sum, (i, &stride)| sum + i.clone() * stride as i64)
+}
+
+/// The flat index that [`unflatten`] has split into this one.
+fn flat(index: &[Index], extents: &[usize]) -> Option<Index> {
+    let last = index.last().filter(|last| index.len() > 1 && last.constant == 0)?;
+    let [(Atom::Modulo(of, _), 1)] = last.terms.as_slice() else { return None };
+    (unflatten(of, extents) == index).then(|| (**of).clone())
 }
 
 /// Splits a flat index into `extents`; the outermost part is the quotient.

@@ -1,15 +1,17 @@
 //! Growing groups in program order.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::BinaryHeap;
 
 use kiln_ir::body::{Body, IndexExpr};
 use kiln_ir::graph::{Node, NodeData, Value};
 use kiln_ir::op::Op;
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
+use smallvec::SmallVec;
 
 use super::Verdict;
+use super::order::Order;
 use super::region::{self, Facts, is_leaf};
 use crate::loops::build::contract::is_movement;
 use crate::loops::build::{Declined, is_expensive};
@@ -17,8 +19,6 @@ use crate::pass::{Remark, Remarks};
 
 /// Members of one kernel at most: keeps the search for a form linear in the graph.
 const MOST_MEMBERS: usize = 64;
-/// Kernels that the search for a cycle looks at, at most.
-const MOST_VISITED: usize = 256;
 
 /// A partition of the nodes into kernels.
 #[derive(Debug)]
@@ -27,8 +27,9 @@ pub(super) struct Groups {
     of: Vec<usize>,
     /// Members of each group in program order; empty if it was merged into another.
     members: Vec<Vec<Node>>,
-    /// For each group the last node of it and of all groups that have to run before it.
-    latest: Vec<Node>,
+    order: Order,
+    /// For each node the values that it reads, looking through leaves that are copied to it, and who defines them.
+    reads: Vec<SmallVec<[(Value, Node); 4]>>,
 }
 
 /// What a node is to this pass.
@@ -68,18 +69,18 @@ impl Groups {
         let mut groups = Groups {
             of: (0..kinds.len()).collect(),
             members: graph.nodes().map(|(node, _)| vec![node]).collect(),
-            latest: graph.nodes().map(|(node, _)| node).collect(),
+            order: Order::new(kinds.len()),
+            reads: graph.nodes().map(|(node, _)| producers(facts, node)).collect(),
         };
         for (node, data) in graph.nodes() {
             if matches!(kinds[node.index()], Kind::Leaf | Kind::Alone) {
                 continue;
             }
-            for value in producers(facts, node) {
-                let Some((producer, _)) = graph.producer(value) else { continue };
+            for (value, producer) in groups.reads[node.index()].clone() {
                 if kinds[producer.index()] == Kind::Alone || groups.of[producer.index()] == groups.of[node.index()] {
                     continue;
                 }
-                let verdict = groups.join(facts, &kinds, value, node);
+                let verdict = groups.join(facts, &kinds, (value, producer), node);
                 remarks.push(Remark {
                     pass: "fuse",
                     graph: graph.name().into(),
@@ -93,37 +94,48 @@ impl Groups {
     }
 
     /// Merges the group that defines `value` with the group of `node`, if the union is one kernel.
-    fn join(&mut self, facts: &Facts<'_>, kinds: &[Kind], value: Value, node: Node) -> Verdict {
-        let Some((producer, _)) = facts.graph.producer(value) else { return Verdict::Cycle };
+    fn join(&mut self, facts: &Facts<'_>, kinds: &[Kind], (value, producer): (Value, Node), node: Node) -> Verdict {
         let (from, to) = (self.of[producer.index()], self.of[node.index()]);
         let mut union: Vec<Node> = self.members[from].iter().chain(&self.members[to]).copied().collect();
         union.sort_unstable();
         let has = |kind| union.iter().any(|n| kinds[n.index()] == kind);
-        let verdict = if has(Kind::Opaque) {
-            Verdict::Form(Declined::Body)
+        let declined = if has(Kind::Opaque) {
+            Some(Verdict::Form(Declined::Body))
         } else if kinds[node.index()] == Kind::Contraction && !self.only_moves(facts, from) {
-            Verdict::ContractionOperand
+            Some(Verdict::ContractionOperand)
         } else if has(Kind::Scatter) {
-            Verdict::Scatter
+            Some(Verdict::Scatter)
         } else if union.len() > MOST_MEMBERS {
-            Verdict::Size
+            Some(Verdict::Size)
         } else if repeats_expensive(facts, value, node, &self.members[from]) {
-            Verdict::Recompute
-        } else if self.is_cyclic(facts, &union) {
-            Verdict::Cycle
-        } else if self.pulls_up(facts, kinds, from, to, &union) {
-            Verdict::Early
+            Some(Verdict::Recompute)
         } else {
-            region::of(facts, &union).verdict(facts)
+            None
         };
+        if let Some(declined) = declined {
+            return declined;
+        }
+        let Some(before) = self.between(from, to) else { return Verdict::Cycle };
+        if self.pulls_up(facts, kinds, from, to, &union) {
+            return Verdict::Early;
+        }
+        let verdict = region::of(facts, &union).verdict(facts);
         if verdict == Verdict::Fused {
             union.iter().for_each(|n| self.of[n.index()] = from);
             self.members[to].clear();
             self.members[from] = union;
-            self.latest[from] = self.latest[from].max(self.latest[to]);
-            self.delay_users(facts, from);
+            self.order.merge(from, to, before);
         }
         verdict
+    }
+
+    /// Groups that have to run between two, unless they make a cycle of the union.
+    fn between(&mut self, from: usize, to: usize) -> Option<Vec<usize>> {
+        let Groups { order, of, members, reads } = self;
+        order.between(from, to, |group, needed| {
+            let producers = members[group].iter().flat_map(|node| &reads[node.index()]).map(|(_, node)| node);
+            producers.map(|node| of[node.index()]).filter(|other| *other != group).for_each(needed);
+        })
     }
 
     /// Whether a group does nothing but move elements, which a contraction reads through.
@@ -131,67 +143,12 @@ impl Groups {
         self.members[group].iter().all(|&node| matches!(facts.body(node), Body::Map(map) if is_movement(map)))
     }
 
-    /// Notes in every group that reads `group`, directly or not, that it cannot run before it.
-    fn delay_users(&mut self, facts: &Facts<'_>, group: usize) {
-        let mut work = vec![group];
-        while let Some(group) = work.pop() {
-            let latest = self.latest[group];
-            for &member in &self.members[group] {
-                for &result in &facts.graph.node(member).results {
-                    for user in &facts.users[result.index()] {
-                        let user = self.of[user.index()];
-                        if self.latest[user] < latest {
-                            self.latest[user] = latest;
-                            work.push(user);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether a path leaves `union` and comes back.
-    fn is_cyclic(&self, facts: &Facts<'_>, union: &[Node]) -> bool {
-        let inside: HashSet<Node> = union.iter().copied().collect();
-        let Some(first) = union.first() else { return false };
-        let mut seen: HashSet<usize> = HashSet::new();
-        let mut work: Vec<Node> = Vec::new();
-        let outside = |node: Node, work: &mut Vec<Node>| {
-            for value in producers(facts, node) {
-                if let Some((producer, _)) = facts.graph.producer(value) {
-                    work.push(producer);
-                }
-            }
-        };
-        for &node in union {
-            let mut direct = Vec::new();
-            outside(node, &mut direct);
-            work.extend(direct.into_iter().filter(|p| !inside.contains(p)));
-        }
-        while let Some(node) = work.pop() {
-            if inside.contains(&node) {
-                return true;
-            }
-            let group = self.of[node.index()];
-            // A group may lie before the union and yet wait for one that lies around it.
-            if self.latest[group] < *first || !seen.insert(group) {
-                continue;
-            }
-            if seen.len() > MOST_VISITED {
-                return true;
-            }
-            self.members[group].iter().for_each(|&n| outside(n, &mut work));
-        }
-        false
-    }
-
     /// Whether a contraction that the program has behind the first reader of `from` would have to run before it, because
     /// `to` needs it. So what a backward computes again, to keep less, is not computed in the forward and kept.
     fn pulls_up(&self, facts: &Facts<'_>, kinds: &[Kind], from: usize, to: usize, union: &[Node]) -> bool {
         let graph = facts.graph;
         let outside = |node: &Node| union.binary_search(node).is_err();
-        let needed = self.members[to].iter().flat_map(|&node| producers(facts, node));
-        let needed = needed.filter_map(|value| graph.producer(value)).map(|(node, _)| node);
+        let needed = self.members[to].iter().flat_map(|node| &self.reads[node.index()]).map(|(_, node)| *node);
         let Some(last) = needed.filter(|n| outside(n) && kinds[n.index()] == Kind::Contraction).max() else {
             return false;
         };
@@ -212,13 +169,15 @@ impl Groups {
             let own = self.of[node.index()];
             // A leaf is copied to its readers: only those that read it from memory wait for it.
             let direct = is_leaf(data) || facts.reads_memory(node) || region::is_view(data);
-            let read = if direct { data.operands.to_vec() } else { producers(facts, node) };
-            for value in read {
-                if let Some((producer, _)) = graph.producer(value) {
-                    let other = self.of[producer.index()];
-                    if other != own {
-                        dag.update_edge(index[other], index[own], ());
-                    }
+            let operands = data.operands.iter().filter_map(|value| graph.producer(*value)).map(|(node, _)| node);
+            let read: SmallVec<[Node; 4]> = match direct {
+                true => operands.collect(),
+                false => self.reads[node.index()].iter().map(|(_, node)| *node).collect(),
+            };
+            for producer in read {
+                let other = self.of[producer.index()];
+                if other != own {
+                    dag.update_edge(index[other], index[own], ());
                 }
             }
         }
@@ -259,15 +218,15 @@ fn program_order(dag: &DiGraph<usize, ()>, first: impl Fn(usize) -> Option<Node>
     order
 }
 
-/// Values that a node reads, looking through leaves that are copied to it.
-fn producers(facts: &Facts<'_>, node: Node) -> Vec<Value> {
-    let mut found = Vec::new();
+/// Values that a node reads, looking through leaves that are copied to it, with the nodes that define them.
+fn producers(facts: &Facts<'_>, node: Node) -> SmallVec<[(Value, Node); 4]> {
+    let mut found = SmallVec::new();
     let through = !facts.reads_memory(node);
     let mut work: Vec<Value> = facts.graph.node(node).operands.iter().rev().copied().collect();
     while let Some(value) = work.pop() {
         match facts.graph.producer(value) {
             Some((_, leaf)) if through && is_leaf(leaf) => work.extend(&leaf.operands),
-            Some(_) if !found.contains(&value) => found.push(value),
+            Some((producer, _)) if !found.contains(&(value, producer)) => found.push((value, producer)),
             _ => {}
         }
     }

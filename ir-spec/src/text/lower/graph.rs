@@ -215,8 +215,14 @@ impl Lowering {
         let (op, operands) = (op?, operands?);
         let types = self.types(scope, call, &op, &operands, &regions)?;
         if types.len() != results.len() {
-            let message = format!("`{}` has {} results, {} are named", entry.mnemonic, types.len(), results.len());
-            self.error("V3", call.callee.span, message);
+            let count = |n: usize| if n == 1 { "1 result".to_owned() } else { format!("{n} results") };
+            let named = if results.len() == 1 { "1 is".to_owned() } else { format!("{} are", results.len()) };
+            let message = format!("`{}` has {}, {named} named", entry.mnemonic, count(types.len()));
+            let names: Vec<String> = entry.results.iter().map(|name| format!("%{name}")).collect();
+            let help = format!("name all of them, `{} = {} ...`", names.join(", "), entry.mnemonic);
+            let error = Diagnostic::error("V3", message);
+            let error = if names.len() == types.len() { error.help(help) } else { error };
+            self.report(error, call.callee.span);
             return None;
         }
         let types = self.check(entry, results, declared, types);

@@ -86,7 +86,13 @@ fn ops_and_attributes() {
 #[test]
 fn counts() {
     check("  %y = add %x", "V3", (2, 8, 3), "`add` takes (a, b), 1 operands are given");
-    check("  %y, %z = relu %x", "V3", (2, 12, 4), "has 1 results, 2 are named");
+    check("  %y, %z = relu %x", "V3", (2, 12, 4), "has 1 result, 2 are named");
+    check(
+        "  %y = arg_max %x {dim = 1}",
+        "V3",
+        (2, 8, 7),
+        "has 2 results, 1 is named name all of them, `%y, %index = arg_max ...`",
+    );
     check("  %y = add %x, 1.0", "syntax", (2, 16, 3), "a number is not an operand");
     check("  %y = relu @w", "syntax", (2, 13, 2), "read it first");
     check("  %y = %x", "syntax", (2, 3, 2), "one name");

@@ -302,6 +302,8 @@ fn every_epilogue() {
         Activation::Silu,
         Activation::Sigmoid,
         Activation::Tanh,
+        Activation::HardSigmoid,
+        Activation::HardSwish,
         CLAMP,
     ];
     for activation in activations {

@@ -150,6 +150,8 @@ fn depthwise_epilogues() {
         Activation::Clamp { low: -0.5, high: 0.75 },
         Activation::Silu,
         Activation::Tanh,
+        Activation::HardSigmoid,
+        Activation::HardSwish,
     ];
     for activation in activations {
         for bits in 0..8 {

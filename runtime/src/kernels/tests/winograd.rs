@@ -227,6 +227,8 @@ fn epilogues() {
         Activation::GeluTanh,
         Activation::Silu,
         Activation::Tanh,
+        Activation::HardSigmoid,
+        Activation::HardSwish,
     ];
     for activation in activations {
         let conv = conv(2, 3, 5, (6, 11), 1);

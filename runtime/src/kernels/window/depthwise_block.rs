@@ -168,7 +168,9 @@ unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
     let pitch = call.d.spec.columns.output;
     if !call.scale.is_null() {
         let scale = S::splat(*call.scale);
-        acc.iter_mut().for_each(|a| *a = a.mul(scale));
+        for a in acc.iter_mut() {
+            *a = a.mul(scale);
+        }
     }
     if !call.residual.is_null() {
         for r in 0..R {
@@ -177,11 +179,13 @@ unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
         }
     }
     let (code, alpha) = call.d.activation;
-    match code {
-        RELU => acc.iter_mut().for_each(|a| *a = S::splat(0.0).max_or_other(*a)),
-        LEAKY_RELU => acc.iter_mut().for_each(|a| *a = a.leaky(S::splat(alpha[0]))),
-        CLAMP => acc.iter_mut().for_each(|a| *a = clamp(*a, S::splat(alpha[0]), S::splat(alpha[1]))),
-        _ => {}
+    for a in acc.iter_mut() {
+        *a = match code {
+            RELU => S::splat(0.0).max_or_other(*a),
+            LEAKY_RELU => a.leaky(S::splat(alpha[0])),
+            CLAMP => clamp(*a, S::splat(alpha[0]), S::splat(alpha[1])),
+            _ => *a,
+        };
     }
     for r in 0..R {
         let to = call.out.wrapping_add(block.out + r * pitch);

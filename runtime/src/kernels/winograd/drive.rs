@@ -7,7 +7,7 @@
 
 use std::ptr::null;
 
-use super::super::abi::{Ahead, Arguments, GROUP, Table, TileCall};
+use super::super::abi::{Ahead, Arguments, GROUP, Panel, Table, TileCall};
 use super::blocks::{Blocks, MOST_GROUPS};
 use super::geometry::Geometry;
 use super::shape::Shape;
@@ -173,7 +173,8 @@ impl Run<'_> {
             for lane in (0..lanes).step_by(b.nr) {
                 let shape = if lanes - lane < b.nr { b.narrow } else { b.wide };
                 let kernels = self.d.table.shapes[shape].rows;
-                call.b = input.add(position * b.input_position + lane * s.channels);
+                let at = input.add(position * b.input_position + lane * s.channels);
+                call.b = Panel { at, step: self.d.table.shapes[shape].nr };
                 for row in (first..last).step_by(b.mr) {
                     call.a = weights.add(position * b.weights_position + row * s.channels);
                     call.ahead[0] = if lane == 0 {

@@ -4,7 +4,7 @@ use super::*;
 use crate::codegen::Width;
 
 /// Buffers after a run of the wide and of the narrow code, which must have wide loops if the machine can.
-fn both(nest: &LoopNest, buffers: &[Bytes]) -> [Vec<Bytes>; 2] {
+pub(super) fn both(nest: &LoopNest, buffers: &[Bytes]) -> [Vec<Bytes>; 2] {
     let wide = compile(nest).unwrap();
     if Level::Avx512.available() {
         let widths: Vec<Width> = wide.kernel(0).loops.iter().map(|l| l.width).collect();
@@ -20,12 +20,12 @@ fn both(nest: &LoopNest, buffers: &[Bytes]) -> [Vec<Bytes>; 2] {
 }
 
 /// Bits, with every NaN the same.
-fn bits(bytes: &mut Bytes) -> Vec<u32> {
+pub(super) fn bits(bytes: &mut Bytes) -> Vec<u32> {
     bytes.get::<f32>().iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
 }
 
 /// Numbers of every kind: edges first, then all magnitudes.
-fn numbers(len: usize, seed: u64) -> Vec<f32> {
+pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
     const EDGES: [f32; 12] = [
         f32::NAN,
         f32::INFINITY,

@@ -5,7 +5,7 @@
 )]
 //! The entry points: operands (where tiles share them), products with the transform of their sums, partial sums.
 
-use super::super::super::abi::{Arguments, GROUP, Table, TileCall};
+use super::super::super::abi::{Arguments, GROUP, Panel, Table, TileCall};
 use super::cut::Cut;
 use super::shape::GradientShape;
 use super::transform::{GradientTransforms, StripsCall, SumCall, Taps, TapsCall, Weights};
@@ -234,7 +234,8 @@ impl Run<'_> {
             for lane in (0..lanes).step_by(cut.nr) {
                 let shape = if lanes - lane < cut.nr { cut.narrow } else { cut.wide };
                 let kernel = self.d.table.shapes[shape].rows[cut.mr - 1];
-                call.b = x.wrapping_add(position * cut.x_position + lane * tiles);
+                let at = x.wrapping_add(position * cut.x_position + lane * tiles);
+                call.b = Panel { at, step: self.d.table.shapes[shape].nr };
                 for row in (0..rows).step_by(cut.mr) {
                     call.a = dy.wrapping_add(position * cut.dy_position + row * tiles);
                     call.partial = sums.wrapping_add(position * cut.sums_position + row * lanes + lane);
