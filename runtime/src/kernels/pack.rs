@@ -119,7 +119,14 @@ unsafe fn scatter_group<T: Lane>(call: &PackCall<'_, T>, group: usize, row: usiz
         let at = from.wrapping_offset(run.start());
         let step = run.step as usize;
         let to = call.to.add((k - call.k0) * call.stride + row);
-        if run.mask & inside == run.mask {
+        let whole = run.mask & inside == run.mask;
+        if whole && call.stride == 1 && step == 1 {
+            if len == GROUP {
+                to.cast::<[T; GROUP]>().write_unaligned(at.cast::<[T; GROUP]>().read_unaligned());
+            } else {
+                copy_short(at, to, len);
+            }
+        } else if whole {
             for i in 0..len {
                 *to.add(i * call.stride) = *at.add(i * step);
             }

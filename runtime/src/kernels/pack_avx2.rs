@@ -28,7 +28,8 @@ pub(crate) unsafe fn pack_f32(call: &PackCall<'_, f32>) {
             // SAFETY: the block has these groups.
             unsafe { complexity(runs(call, group)) }
         });
-        if most.max().unwrap_or(0) > MOST_RUNS {
+        // A row by itself is copied: there is nothing to transpose.
+        if call.stride == 1 || most.max().unwrap_or(0) > MOST_RUNS {
             return pack(call);
         }
         for row in (0..call.stride).step_by(8) {

@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::abi::{GROUP, PackCall, Segment};
-use super::pack::class_masks;
+use super::pack::{class_masks, pack};
 
 /// Groups of more strided runs than this are gathered.
 const MOST_SPREAD: usize = 4;
@@ -26,6 +26,10 @@ const MOST_CLASSES: usize = 128;
 pub(crate) unsafe fn pack_f32(call: &PackCall<'_, f32>) {
     let groups = call.stride.div_ceil(GROUP);
     if call.operand.lanes_along_k {
+        // A row by itself is copied: there is nothing to transpose.
+        if call.stride == 1 {
+            return pack(call);
+        }
         for g in 0..groups {
             pack_transposed(call, g);
         }
