@@ -325,8 +325,23 @@ unsafe fn pack_transposed(call: &PackCall<'_, f32>, g: usize) {
         rows.masks[r] = class_masks(call, i);
         rows.exist[r] = if r < valid { u16::MAX } else { 0 };
     }
+    let lanes = (call.stride - g * GROUP).min(GROUP);
     for group in call.k0 / GROUP..call.k1.div_ceil(GROUP) {
         let segments = runs(call, group);
+        if let [run] = segments
+            && (run.mask, run.step, op.checked) == (u16::MAX, 1, false)
+            && lanes == valid
+            && (group + 1) * GROUP <= call.k1
+        {
+            turn_dense(
+                &rows,
+                run.offset,
+                call.to.add((group * GROUP - call.k0) * call.stride + g * GROUP),
+                call.stride,
+                lanes,
+            );
+            continue;
+        }
         let masked = op.checked || valid < GROUP;
         let block = match (unit_steps(segments), masked, segments) {
             (true, false, [a]) => load_rows::<false, 1>(&rows, op.checked, group, [*a]),
@@ -339,6 +354,22 @@ unsafe fn pack_transposed(call: &PackCall<'_, f32>, g: usize) {
             _ => gather_rows(call, &rows, group),
         };
         store_columns(call, g, group * GROUP, transpose(&block));
+    }
+}
+
+/// A group of k of `lanes` rows that are runs inside the tensor, as those of a matrix are: rows stay in registers, where
+/// the general way leaves them in memory for its many kinds.
+#[inline(always)]
+unsafe fn turn_dense(rows: &Rows, offset: i32, to: *mut f32, stride: usize, lanes: usize) {
+    let mut block = [_mm512_setzero_ps(); 16];
+    for r in 0..16 {
+        let at = rows.from[r].wrapping_offset(offset as isize);
+        block[r] = _mm512_loadu_ps(at);
+        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(4 * GROUP).cast());
+    }
+    let store = low_lanes(lanes);
+    for (i, column) in transpose(&block).iter().enumerate() {
+        _mm512_mask_storeu_ps(to.add(i * stride), store, *column);
     }
 }
 
