@@ -47,7 +47,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
         }
     }
     let one_run_each = call.last && call.half.is_none() && columns_are_runs::<S, V>(call);
-    let lines = if (one_run_each || !call.last) && call.k >= UNROLL * R * V { R * V } else { 0 };
+    let lines = if one_run_each && call.k >= UNROLL * R * V { R * V } else { 0 };
     if call.ahead.iter().any(|stream| stream.step > 0) {
         products::<S, R, V, true>(&mut acc, call, lines);
     } else {
@@ -98,9 +98,7 @@ unsafe fn columns_are_runs<S: Simd, const V: usize>(call: &TileCall<S::Elem>) ->
 #[inline(always)]
 unsafe fn ask_to_write<S: Simd, const V: usize>(call: &TileCall<S::Elem>, number: usize) {
     let (row, lane) = (number / V, number % V * S::LANES);
-    if !call.last {
-        prefetch_write(call.partial.wrapping_add(row * call.partial_stride + lane));
-    } else if lane < call.columns {
+    if lane < call.columns {
         let run = *call.segments.add(*call.group_start.add(lane / GROUP) as usize);
         let at = *call.rows.add(row) as isize + run.offset as isize + (lane % GROUP) as isize;
         prefetch_write(call.out.wrapping_offset(at));
