@@ -17,9 +17,9 @@ use crate::types::{Dim, Shape};
 impl LayerSpec for Rnn {
     fn expand(&self, call: &Call) -> Tensor {
         let step = |cell: &Cell, x: &Tensor, before: Option<&State>| {
-            let sum = match cell.from_state(before) {
-                Some(state) => cell.op("sum", Elementwise::Add, &[&cell.from_input(x), &state]),
-                None => cell.from_input(x),
+            let sum = match cell.state_part(before) {
+                Some(state) => cell.op("sum", Elementwise::Add, &[&cell.input_part(x), &state]),
+                None => cell.input_part(x),
             };
             State { h: activated(cell, &self.activation, &sum), c: None }
         };
@@ -32,9 +32,9 @@ impl LayerSpec for Rnn {
 impl LayerSpec for Lstm {
     fn expand(&self, call: &Call) -> Tensor {
         let step = |cell: &Cell, x: &Tensor, before: Option<&State>| {
-            let sum = match cell.from_state(before) {
-                Some(state) => cell.op("gates", Elementwise::Add, &[&cell.from_input(x), &state]),
-                None => cell.from_input(x),
+            let sum = match cell.state_part(before) {
+                Some(state) => cell.op("gates", Elementwise::Add, &[&cell.input_part(x), &state]),
+                None => cell.input_part(x),
             };
             let gate = |name, number, f| cell.op(name, f, &[&cell.part(&sum, number, name)]);
             let (i, f) = (gate("i", 0, Elementwise::Sigmoid), gate("f", 1, Elementwise::Sigmoid));
@@ -59,7 +59,7 @@ impl LayerSpec for Lstm {
 impl LayerSpec for Gru {
     fn expand(&self, call: &Call) -> Tensor {
         let step = |cell: &Cell, x: &Tensor, before: Option<&State>| {
-            let (input, state) = (cell.from_input(x), cell.from_state(before));
+            let (input, state) = (cell.input_part(x), cell.state_part(before));
             let sum = |name: &str, number| {
                 let a = cell.part(&input, number, name);
                 let b = state.as_ref().map(|state| cell.part(state, number, name));
@@ -137,12 +137,12 @@ impl Cell<'_> {
     }
 
     /// `x W_ih + b_ih`
-    fn from_input(&self, x: &Tensor) -> Tensor {
+    fn input_part(&self, x: &Tensor) -> Tensor {
         self.product(x, 0, "input")
     }
 
     /// `h W_hh + b_hh`; the first state is 0.
-    fn from_state(&self, before: Option<&State>) -> Option<Tensor> {
+    fn state_part(&self, before: Option<&State>) -> Option<Tensor> {
         match before {
             Some(before) => Some(self.product(&before.h, 1, "state")),
             None => self.biases.as_ref().map(|biases| self.wide(&biases[1], "state")),

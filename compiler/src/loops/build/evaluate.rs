@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use kiln_ir::body::{Affine, Body, IndexExpr, Map, Read};
 use kiln_ir::graph::{Def, Graph, NodeData, Value};
-use kiln_ir::scalar::{ScalarExpr, ScalarNode, UnaryFn};
+use kiln_ir::scalar::{CompareFn, ScalarExpr, ScalarNode, UnaryFn};
 use kiln_ir::types::{DType, Extents};
 
 use super::shape::{Ranges, linear, unflatten};
@@ -252,10 +252,13 @@ impl<'a> Evaluator<'a> {
                 let (a, b) = (sub(self, a)?, sub(self, b)?);
                 self.nest.binary(*f, a, b)
             }
-            ScalarNode::Compare(f, a, b) => {
-                let (a, b) = (sub(self, a)?, sub(self, b)?);
-                self.nest.compare(*f, a, b)
-            }
+            ScalarNode::Compare(f, a, b) => match self.position_below(*f, a, b, point) {
+                Some(inside) => inside,
+                None => {
+                    let (a, b) = (sub(self, a)?, sub(self, b)?);
+                    self.nest.compare(*f, a, b)
+                }
+            },
             ScalarNode::Select(c, a, b) => {
                 let (c, a, b) = (sub(self, c)?, sub(self, a)?, sub(self, b)?);
                 self.nest.select(c, a, b)
@@ -388,6 +391,17 @@ impl<'a> Evaluator<'a> {
             }
         }
         (index, Some(conditions))
+    }
+
+    /// `position < limit` as the test of a range, where the position is never negative: what a concatenation asks of each
+    /// element, in 32 bit.
+    fn position_below(&self, f: CompareFn, a: &ScalarExpr, b: &ScalarExpr, point: &[Index]) -> Option<Expr> {
+        let (CompareFn::Lt, ScalarNode::Index(dim), ScalarNode::Literal(limit)) = (f, a.node(), b.node()) else {
+            return None;
+        };
+        let index = point.get(*dim)?;
+        let (low, _) = self.ranges.bounds(index)?;
+        (low >= 0 && index.as_constant().is_none()).then(|| self.nest.in_range(index.clone(), limit.to_i64()))
     }
 
     /// An index loaded from an operand, checked against the extent.

@@ -397,8 +397,15 @@ impl Lowering<'_> {
             }
             ExprNode::Select(condition, a, b) => {
                 numeric(dtype)?;
-                // The mask last, as there are few.
-                let (a, b) = (self.source(*a)?, self.source(*b)?);
+                // A chain of choices from its end: of a concatenation one operand is then alive, not all. The mask last, as
+                // there are few.
+                let (a, b) = match nest.node(*b) {
+                    ExprNode::Select(..) => {
+                        let b = self.source(*b)?;
+                        (self.source(*a)?, b)
+                    }
+                    _ => (self.source(*a)?, self.source(*b)?),
+                };
                 let mask = self.mask(*condition)?;
                 Ok(vector(self.wide.tape.select(mask, a, b)))
             }
