@@ -96,9 +96,8 @@ mod tests {
         // 0 -> 4, 2 -> 4, 0 -> 1, 3 -> 5
         let edges: [&[usize]; 6] = [&[], &[0], &[], &[], &[0, 2], &[3]];
         let mut order = Order::new(6);
-        let before = between(&mut order, &edges, 0, 4).unwrap();
-        assert_eq!(before, [2]);
-        order.merge(0, 4, before);
+        assert_eq!(between(&mut order, &edges, 0, 4), Some(vec![2]));
+        order.merge(0, 4, vec![2]);
         assert_eq!(order.at, [Some(2), Some(0), Some(1), Some(3), None, Some(5)]);
         assert_eq!(order.place[..4], [1, 2, 0, 3]);
         // 1 now waits for 2 by way of the union.

@@ -18,7 +18,7 @@ fn sum_of(arrays: usize, [planes, rows, columns]: [usize; 3]) -> (LoopNest, Vec<
     for number in 0..arrays {
         let width = columns + number;
         let len = planes * rows * width;
-        let x = n.buffer(&format!("x{number}"), F32, len, Access::Read);
+        let x = n.buffer(format!("x{number}"), F32, len, Access::Read);
         buffers.push(Bytes::of(&spread(len, number)));
         let row = (Index::var(a) * rows as i64 + Index::var(b)) * width as i64;
         let at = if number % 5 == 4 { row + number as i64 } else { row + Index::var(c) + (number / 2) as i64 };
@@ -64,8 +64,8 @@ fn more_arrays_than_registers_around_an_inner_loop() {
     let (mut first, mut next) = (n.literal(0.0, F32), n.value(sum));
     let mut buffers = Vec::new();
     for number in 0..arrays {
-        let x = n.buffer(&format!("x{number}"), F32, depth * columns, Access::Read);
-        let v = n.buffer(&format!("v{number}"), F32, columns, Access::Read);
+        let x = n.buffer(format!("x{number}"), F32, depth * columns, Access::Read);
+        let v = n.buffer(format!("v{number}"), F32, columns, Access::Read);
         buffers.extend([Bytes::of(&spread(depth * columns, number)), Bytes::of(&spread(columns, 7 + number))]);
         first = n.binary(Add, first, n.load(v, Index::var(c)));
         // Arrays of the inner loop are kept few: each takes a register there.
