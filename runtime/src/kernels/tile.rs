@@ -161,7 +161,7 @@ pub(crate) const fn chains(rows: usize, vectors: usize) -> usize {
     }
 }
 
-/// Adds the products of all steps, and asks for the first `lines` vectors of where the block goes just before it does. Short sums notice the prefetches (5 % at 16 steps), so that blocks without any have a
+/// Adds the products of all steps, and asks for where `lines` vectors of the block go just before they do. Short sums notice the prefetches (5 % at 16 steps), so that blocks without any have a
 /// loop of their own.
 #[inline(always)]
 unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
