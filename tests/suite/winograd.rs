@@ -13,7 +13,7 @@ const SCRIPT: &str = "
     model @taps(%x: f32[batch, 16, 17, 17], %label: i64[batch] below 10) {
       %h = conv %x {filters = 32, kernel = 5, padding = same, activation = relu}
       %h = conv %h {filters = 48, kernel = 5, activation = relu}
-      %h = conv %h {filters = 32, kernel = 3, activation = relu}
+      %h = conv %h {filters = 64, kernel = 3, activation = relu}
       %h = flatten %h
       %logits = dense %h {units = 10}
       predict %logits

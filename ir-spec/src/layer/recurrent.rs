@@ -16,12 +16,9 @@ use crate::types::{Dim, Shape};
 /// - rnn.L2: `units >= 1`.
 impl LayerSpec for Rnn {
     fn expand(&self, call: &Call) -> Tensor {
-        let step = |cell: &Cell, x: &Tensor, before: Option<&State>| {
-            let sum = match cell.state_part(before) {
-                Some(state) => cell.op("sum", Elementwise::Add, &[&cell.input_part(x), &state]),
-                None => cell.input_part(x),
-            };
-            State { h: activated(cell, &self.activation, &sum), c: None }
+        let step = |cell: &Cell, x: &Tensor, before: Option<&State>| State {
+            h: activated(cell, &self.activation, &cell.sum("sum", x, before)),
+            c: None,
         };
         unrolled(call, 1, &self.common(), step)
     }
@@ -32,10 +29,7 @@ impl LayerSpec for Rnn {
 impl LayerSpec for Lstm {
     fn expand(&self, call: &Call) -> Tensor {
         let step = |cell: &Cell, x: &Tensor, before: Option<&State>| {
-            let sum = match cell.state_part(before) {
-                Some(state) => cell.op("gates", Elementwise::Add, &[&cell.input_part(x), &state]),
-                None => cell.input_part(x),
-            };
+            let sum = cell.sum("gates", x, before);
             let gate = |name, number, f| cell.op(name, f, &[&cell.part(&sum, number, name)]);
             let (i, f) = (gate("i", 0, Elementwise::Sigmoid), gate("f", 1, Elementwise::Sigmoid));
             let (g, o) = (gate("g", 2, Elementwise::Tanh), gate("o", 3, Elementwise::Sigmoid));
@@ -146,6 +140,14 @@ impl Cell<'_> {
         match before {
             Some(before) => Some(self.product(&before.h, 1, "state")),
             None => self.biases.as_ref().map(|biases| self.wide(&biases[1], "state")),
+        }
+    }
+
+    /// The parts of the input and of the state.
+    fn sum(&self, name: &str, x: &Tensor, before: Option<&State>) -> Tensor {
+        match self.state_part(before) {
+            Some(state) => self.op(name, Elementwise::Add, &[&self.input_part(x), &state]),
+            None => self.input_part(x),
         }
     }
 

@@ -40,16 +40,17 @@ impl Estimate {
             if operand.packed { 0.0 } else { groups * PACK * operand.runs_per_group().min(2.0 * MOST_RUNS) }
         };
         let gathered = |operand: &GatherTables| !operand.packed && operand.runs_per_group() > MOST_RUNS;
+        // A tile packs its own rows, and each of its column panels once, unless tiles share them or read them as they lie.
+        let column_packs = match (d.columns_in_place, d.columns_shared) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => d.m_tiles,
+        };
         Estimate {
             ideal,
             idle_lanes: filled - ideal,
             latency: blocks - filled,
-            // A tile packs its own rows, and each of its column panels once, unless tiles share them.
-            packing: packing(rows, d.m, d.n_tiles)
-                + match () {
-                    () if d.columns_in_place => 0.0,
-                    () => packing(columns, d.n, if d.columns_shared { 1 } else { d.m_tiles }),
-                },
+            packing: packing(rows, d.m, d.n_tiles) + packing(columns, d.n, column_packs),
             stores: STORE * (d.g * d.m * out.segments.len()) as f64 * d.n as f64 / out.n_period.len as f64,
             gathers: gathered(rows) || gathered(columns) && !d.columns_in_place,
         }

@@ -161,8 +161,8 @@ pub(crate) const fn chains(rows: usize, vectors: usize) -> usize {
     }
 }
 
-/// Adds the products of all steps, and asks for where `lines` vectors of the block go just before they do. Short sums notice the prefetches (5 % at 16 steps), so that blocks without any have a
-/// loop of their own.
+/// Adds the products of all steps, and asks for the lines of `lines` vectors of the output, one before each of the last turns
+/// of the loop. Short sums notice the prefetches (5 % at 16 steps), so that blocks without any have a loop of their own.
 #[inline(always)]
 unsafe fn products<S: Simd, const R: usize, const V: usize, const AHEAD: bool>(
     acc: &mut [[S; V]; R],

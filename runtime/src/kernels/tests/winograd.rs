@@ -153,12 +153,21 @@ pub(super) fn error(actual: &[f32], exact: &[f64]) -> f64 {
 
 /// All levels and algorithms, for a convolution or its gradient by the input.
 fn check(conv: Conv, of: impl Fn(&Conv) -> ContractSpec) {
+    check_by(conv, of, Data::winograd);
+}
+
+/// All levels and algorithms, with what `run` gives for one of them.
+pub(super) fn check_by(
+    conv: Conv,
+    of: impl Fn(&Conv) -> ContractSpec,
+    run: impl Fn(&Data, &ContractSpec, WinogradTile, &Kernels) -> Vec<f32>,
+) {
     for (taps, tile) in ALGORITHMS {
         let spec = of(&conv.with_kernel(taps));
         let data = Data::new(&spec);
         let exact = data.exact(&spec);
         for kernels in levels() {
-            let found = error(&data.winograd(&spec, tile, kernels), &exact);
+            let found = error(&run(&data, &spec, tile, kernels), &exact);
             assert!(found < 2e-5, "{} {tile:?} {spec:?}: error {found}", kernels.level);
         }
     }

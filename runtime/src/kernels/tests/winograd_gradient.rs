@@ -4,7 +4,7 @@ use super::super::{
 };
 use super::cases::Conv;
 use super::run::levels;
-use super::winograd::{ALGORITHMS, Aligned, Data, INDIVISIBLE, conv, error};
+use super::winograd::{ALGORITHMS, Aligned, Data, INDIVISIBLE, check_by, conv, error};
 
 fn gradient(data: &Data, spec: &ContractSpec, tile: WinogradTile, kernels: &Kernels) -> Vec<f32> {
     let plan = WinogradGradientPlan::new(spec, tile, kernels).unwrap();
@@ -19,15 +19,7 @@ fn gradient(data: &Data, spec: &ContractSpec, tile: WinogradTile, kernels: &Kern
 
 /// All levels and algorithms.
 fn check(conv: Conv, of: impl Fn(&Conv) -> ContractSpec) {
-    for (taps, tile) in ALGORITHMS {
-        let spec = of(&conv.with_kernel(taps));
-        let data = Data::new(&spec);
-        let exact = data.exact(&spec);
-        for kernels in levels() {
-            let found = error(&gradient(&data, &spec, tile, kernels), &exact);
-            assert!(found < 2e-5, "{} {tile:?} {spec:?}: error {found}", kernels.level);
-        }
-    }
+    check_by(conv, of, gradient);
 }
 
 /// The contraction with its operands exchanged: taps and channels become rows.
