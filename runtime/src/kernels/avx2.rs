@@ -255,13 +255,16 @@ macro_rules! six {
     };
 }
 
-/// Single precision: 6 x 16 (12 accumulators of 16 registers), 6 x 8 for few columns.
+/// Single precision: 6 x 16 (12 accumulators of 16 registers), 6 x 8 for few columns; for few rows, whose columns are read
+/// as they lie, 2 x 32 and 1 x 64.
 pub(crate) static F32: Table<f32> = Table {
     name: "avx2-f32",
     terms: 1,
     shapes: &[
         Shape { nr: 16, vectors: 2, rows: six!(f32_rows, 2) },
         Shape { nr: 8, vectors: 1, rows: six!(f32_rows, 1) },
+        Shape { nr: 32, vectors: 4, rows: &[f32_rows::<1, 4>, f32_rows::<2, 4>] },
+        Shape { nr: 64, vectors: 8, rows: &[f32_rows::<1, 8>] },
     ],
     pack: super::pack_avx2::pack_f32,
     convert: convert_f32,

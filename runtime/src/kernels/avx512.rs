@@ -242,7 +242,8 @@ macro_rules! fourteen {
 }
 pub(super) use fourteen;
 
-/// Single precision: up to 14 x 32 (28 accumulators of 32 registers), 14 x 16 for few columns, 8 x 48.
+/// Single precision: up to 14 x 32 (28 accumulators of 32 registers), 14 x 16 for few columns, 8 x 48; for few rows, whose
+/// columns are read as they lie, 6 x 64, 4 x 96 and 1 x 256.
 pub(crate) static F32: Table<f32> = Table {
     name: "avx512-f32",
     terms: 1,
@@ -263,6 +264,20 @@ pub(crate) static F32: Table<f32> = Table {
                 f32_rows::<8, 3>,
             ],
         },
+        Shape {
+            nr: 64,
+            vectors: 4,
+            rows: &[
+                f32_rows::<1, 4>,
+                f32_rows::<2, 4>,
+                f32_rows::<3, 4>,
+                f32_rows::<4, 4>,
+                f32_rows::<5, 4>,
+                f32_rows::<6, 4>,
+            ],
+        },
+        Shape { nr: 96, vectors: 6, rows: &[f32_rows::<1, 6>, f32_rows::<2, 6>, f32_rows::<3, 6>, f32_rows::<4, 6>] },
+        Shape { nr: 256, vectors: 16, rows: &[f32_rows::<1, 16>] },
     ],
     pack: pack_avx512::pack_f32,
     convert: convert_f32,

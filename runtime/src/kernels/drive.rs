@@ -14,8 +14,8 @@ use super::shared::{Claim, Flags};
 use super::simd::Real;
 use super::spec::Element;
 
-/// Elements that a block takes of a vector of the epilogue, at most.
-pub(super) const VECTOR: usize = 64;
+/// Elements that a block takes of a vector of the epilogue, at most: the largest width any shape has.
+pub(super) const VECTOR: usize = 256;
 
 /// Empties the panels that tiles share. One tile, to be run before all others.
 ///

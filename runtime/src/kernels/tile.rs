@@ -15,8 +15,8 @@ use super::simd::{Lane, Real, Simd, prefetch, prefetch_write};
 
 /// Largest block any shape has, in elements: bounds the spill buffer of [`finish`].
 pub(crate) const MAX_BLOCK: usize = 14 * 32;
-/// Largest width any shape has.
-const MAX_WIDTH: usize = 48;
+/// Largest width of the shapes that may store anything but runs.
+pub(super) const MAX_WIDTH: usize = 48;
 
 pub(crate) const RELU: u32 = 1;
 pub(crate) const LEAKY_RELU: u32 = 2;
@@ -410,7 +410,7 @@ unsafe fn finish<T: Real, O: Output<T>>(block: *mut T, rows: usize, width: usize
     let groups = call.columns.div_ceil(GROUP);
     let column_runs = *call.group_start.add(groups) - *call.group_start;
     let row_runs = (1..rows).filter(|&r| *call.rows.add(r) != *call.rows.add(r - 1) + 1).count() + 1;
-    if call.columns / (column_runs as usize).max(1) < rows / row_runs {
+    if call.columns / (column_runs as usize).max(1) < rows / row_runs && width <= MAX_WIDTH {
         let mut turned = [T::ZERO; MAX_WIDTH * GROUP];
         (call.transpose)(rows, width, block, turned.as_mut_ptr());
         finish_columns(turned.as_mut_ptr(), rows, width, call, output);

@@ -6,6 +6,7 @@ use super::in_place::InPlace;
 use super::simd::Real;
 use super::source::Source;
 use super::spec::{ContractError, ContractSpec, Side};
+use super::tile::MAX_WIDTH;
 use super::tiling::{LONGEST_K, block_cost};
 
 /// A contraction as the register blocks of one table see it.
@@ -52,8 +53,12 @@ impl<'a> Work<'a> {
         let operands = [source(Side::Left, b, &spec.m), source(Side::Right, b + m, &spec.n)];
         let [left_cost, right_cost] = [0, 1].map(|side: usize| operands[side].pack_cost(spec, table.terms));
         let steps = sizes[3].div_ceil(table.terms);
-        let [left, right] = [&operands[0], &operands[1]].map(|source| source.in_place);
-        let mut blocks = blocks(table, [(&out_m, left_cost, left), (&out_n, right_cost, right)], steps);
+        let free = |side: usize| Free {
+            out: [&out_m, &out_n][side],
+            packing: [left_cost, right_cost][side],
+            in_place: operands[side].in_place,
+        };
+        let mut blocks = blocks(table, [&free(0), &free(1)], steps);
         blocks.retain(|block| right_has_rows.is_none_or(|right| block.swapped == right));
         let cheapest = blocks.iter().copied().reduce(|best, next| if next.cycles < best.cycles { next } else { best });
         let cheapest = cheapest.ok_or(ContractError::Empty)?;
@@ -75,32 +80,58 @@ pub(super) struct Block {
     pub(super) in_place: bool,
 }
 
-/// All blocks, those first whose rows are the left operand's. Operands are given as what their free index is in the output,
-/// the cycles of packing sixteen lanes of one step, and how they lie.
-fn blocks<T: Real>(
-    table: &Table<T>,
-    [left, right]: [(&OutAxis<'_>, f64, Option<InPlace>); 2],
-    steps: usize,
-) -> Vec<Block> {
-    let of = |swapped: bool, shape: usize| {
-        let (rows, columns) = if swapped { (right, left) } else { (left, right) };
-        let grid = Grid::new(table, shape, (rows.0.len, columns.0.len));
-        let groups = |len: usize, width: usize| (len.div_ceil(width) * width.div_ceil(GROUP)) as f64;
-        let packed = columns.1;
-        let k_block = (steps.div_ceil(steps.div_ceil(LONGEST_K).max(1)), size_of::<T>());
-        let in_place = columns.2.map_or(f64::INFINITY, |lies| lies.cost(grid.nr, grid.row_panels, k_block, packed));
-        let packs = rows.1 * groups(grid.m, grid.mr) + packed.min(in_place) * groups(grid.n, grid.nr);
-        Block {
-            cycles: steps as f64 * (grid.step() + packs) + grid.ends(rows.0, columns.0),
-            swapped,
-            shape,
-            last: grid.last,
-            mr: grid.mr,
-            in_place: in_place < packed,
-        }
-    };
+/// The free index of an operand.
+struct Free<'a> {
+    /// In the output.
+    out: &'a OutAxis<'a>,
+    /// Cycles of packing sixteen lanes of one step.
+    packing: f64,
+    /// How the operand lies.
+    in_place: Option<InPlace>,
+}
+
+/// All blocks, those first whose rows are the left operand's.
+fn blocks<T: Real>(table: &Table<T>, [left, right]: [&Free<'_>; 2], steps: usize) -> Vec<Block> {
     let both = [false, true].into_iter();
-    both.flat_map(|swapped| (0..table.shapes.len()).map(move |shape| of(swapped, shape))).collect()
+    let all = both.flat_map(|swapped| (0..table.shapes.len()).map(move |shape| (swapped, shape)));
+    all.filter_map(|(swapped, shape)| {
+        let (rows, columns) = if swapped { (right, left) } else { (left, right) };
+        block(table, (swapped, shape), rows, columns, steps)
+    })
+    .collect()
+}
+
+/// One of them, unless it is too wide for what it would have to do.
+fn block<T: Real>(
+    table: &Table<T>,
+    (swapped, shape): (bool, usize),
+    rows: &Free<'_>,
+    columns: &Free<'_>,
+    steps: usize,
+) -> Option<Block> {
+    let grid = Grid::new(table, shape, (rows.out.len, columns.out.len));
+    let bytes = size_of::<T>();
+    let groups = |len: usize, width: usize| (len.div_ceil(width) * width.div_ceil(GROUP)) as f64;
+    let k_block = (steps.div_ceil(steps.div_ceil(LONGEST_K).max(1)), bytes);
+    let lies = columns.in_place.map(|lies| (lies, lies.cost(grid.nr, grid.row_panels, k_block, columns.packing)));
+    let lies = lies.filter(|(_, cycles)| *cycles < columns.packing);
+    if grid.nr > MAX_WIDTH && (lies.is_none() || columns.out.breaks > 0 || grid.n < grid.nr) {
+        return None;
+    }
+    let sums = match lies {
+        Some((lies, _)) => grid.step().max(grid.step_after_first() + lies.reading(grid.n, grid.nr, bytes)),
+        None => grid.step(),
+    };
+    let packs = rows.packing * groups(grid.m, grid.mr)
+        + lies.map_or(columns.packing, |(_, cycles)| cycles) * groups(grid.n, grid.nr);
+    Some(Block {
+        cycles: steps as f64 * (sums + packs) + grid.ends(rows.out, columns.out),
+        swapped,
+        shape,
+        last: grid.last,
+        mr: grid.mr,
+        in_place: lies.is_some(),
+    })
 }
 
 /// Register blocks of one shape over `m` rows and `n` columns.
@@ -135,6 +166,12 @@ impl Grid {
             last_vectors: table.shapes[last].vectors,
             last,
         }
+    }
+
+    /// Estimated cycles of one step of all blocks but those of the first row panel.
+    fn step_after_first(&self) -> f64 {
+        let first = Grid { m: self.mr.min(self.m), row_panels: 1, ..*self };
+        self.step() - first.step()
     }
 
     /// Estimated cycles of one step of all blocks.
