@@ -8,6 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
+use super::inner::{COLUMNS, inner};
 use super::math;
 use super::simd::{Simd, SimdMath, SimdWindow};
 use super::tile::{tile, transpose};
@@ -73,6 +74,12 @@ impl Simd for F32x8 {
     #[inline(always)]
     unsafe fn min_or_other(self, other: Self) -> Self {
         Self(_mm256_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn total(self) -> f32 {
+        let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
     }
     #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
@@ -232,6 +239,16 @@ unsafe fn f32_rows<const R: usize, const V: usize>(call: &TileCall<f32>) {
 }
 
 #[target_feature(enable = "avx2,fma")]
+unsafe fn f32_inner<const R: usize, const C: usize>(call: &TileCall<f32>) {
+    inner::<F32x8, R, C, 2>(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f64_inner<const R: usize, const C: usize>(call: &TileCall<f64>) {
+    inner::<F64x4, R, C, 4>(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
 unsafe fn f64_rows<const R: usize>(call: &TileCall<f64>) {
     tile::<F64x4, R, 2>(call);
 }
@@ -261,10 +278,16 @@ pub(crate) static F32: Table<f32> = Table {
     name: "avx2-f32",
     terms: 1,
     shapes: &[
-        Shape { nr: 16, vectors: 2, rows: six!(f32_rows, 2) },
-        Shape { nr: 8, vectors: 1, rows: six!(f32_rows, 1) },
-        Shape { nr: 32, vectors: 4, rows: &[f32_rows::<1, 4>, f32_rows::<2, 4>] },
-        Shape { nr: 64, vectors: 8, rows: &[f32_rows::<1, 8>] },
+        Shape { inner: false, nr: 16, vectors: 2, rows: six!(f32_rows, 2) },
+        Shape { inner: false, nr: 8, vectors: 1, rows: six!(f32_rows, 1) },
+        Shape { inner: false, nr: 32, vectors: 4, rows: &[f32_rows::<1, 4>, f32_rows::<2, 4>] },
+        Shape { inner: false, nr: 64, vectors: 8, rows: &[f32_rows::<1, 8>] },
+        Shape {
+            inner: true,
+            nr: COLUMNS,
+            vectors: 2,
+            rows: &[f32_inner::<1, 4>, f32_inner::<2, 4>, f32_inner::<3, 2>, f32_inner::<4, 2>],
+        },
     ],
     pack: super::pack_avx2::pack_f32,
     convert: convert_f32,
@@ -276,7 +299,15 @@ pub(crate) static F32: Table<f32> = Table {
 pub(crate) static F64: Table<f64> = Table {
     name: "avx2-f64",
     terms: 1,
-    shapes: &[Shape { nr: 8, vectors: 2, rows: six!(f64_rows) }],
+    shapes: &[
+        Shape { inner: false, nr: 8, vectors: 2, rows: six!(f64_rows) },
+        Shape {
+            inner: true,
+            nr: COLUMNS,
+            vectors: 4,
+            rows: &[f64_inner::<1, 4>, f64_inner::<2, 4>, f64_inner::<3, 2>, f64_inner::<4, 2>],
+        },
+    ],
     pack: pack_f64,
     convert: pack_f64,
     activate: math::activate_f64,

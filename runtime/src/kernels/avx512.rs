@@ -8,6 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
+use super::inner::{COLUMNS, inner};
 use super::math;
 use super::pack_avx512;
 use super::simd::{Simd, SimdMath, SimdWindow};
@@ -60,6 +61,10 @@ impl Simd for F32x16 {
     #[inline(always)]
     unsafe fn min_or_other(self, other: Self) -> Self {
         Self(_mm512_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn total(self) -> f32 {
+        _mm512_reduce_add_ps(self.0)
     }
     #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
@@ -217,6 +222,16 @@ unsafe fn f32_rows<const R: usize, const V: usize>(call: &TileCall<f32>) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn f32_inner<const R: usize>(call: &TileCall<f32>) {
+    inner::<F32x16, R, 4, 1>(call);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn f64_inner<const R: usize>(call: &TileCall<f64>) {
+    inner::<F64x8, R, 4, 2>(call);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
 unsafe fn f64_rows<const R: usize>(call: &TileCall<f64>) {
     tile::<F64x8, R, 2>(call);
 }
@@ -248,9 +263,10 @@ pub(crate) static F32: Table<f32> = Table {
     name: "avx512-f32",
     terms: 1,
     shapes: &[
-        Shape { nr: 32, vectors: 2, rows: fourteen!(f32_rows, 2) },
-        Shape { nr: 16, vectors: 1, rows: fourteen!(f32_rows, 1) },
+        Shape { inner: false, nr: 32, vectors: 2, rows: fourteen!(f32_rows, 2) },
+        Shape { inner: false, nr: 16, vectors: 1, rows: fourteen!(f32_rows, 1) },
         Shape {
+            inner: false,
             nr: 48,
             vectors: 3,
             rows: &[
@@ -265,6 +281,7 @@ pub(crate) static F32: Table<f32> = Table {
             ],
         },
         Shape {
+            inner: false,
             nr: 64,
             vectors: 4,
             rows: &[
@@ -276,8 +293,19 @@ pub(crate) static F32: Table<f32> = Table {
                 f32_rows::<6, 4>,
             ],
         },
-        Shape { nr: 96, vectors: 6, rows: &[f32_rows::<1, 6>, f32_rows::<2, 6>, f32_rows::<3, 6>, f32_rows::<4, 6>] },
-        Shape { nr: 256, vectors: 16, rows: &[f32_rows::<1, 16>] },
+        Shape {
+            inner: false,
+            nr: 96,
+            vectors: 6,
+            rows: &[f32_rows::<1, 6>, f32_rows::<2, 6>, f32_rows::<3, 6>, f32_rows::<4, 6>],
+        },
+        Shape { inner: false, nr: 256, vectors: 16, rows: &[f32_rows::<1, 16>] },
+        Shape {
+            inner: true,
+            nr: COLUMNS,
+            vectors: 1,
+            rows: &[f32_inner::<1>, f32_inner::<2>, f32_inner::<3>, f32_inner::<4>, f32_inner::<5>, f32_inner::<6>],
+        },
     ],
     pack: pack_avx512::pack_f32,
     convert: convert_f32,
@@ -289,7 +317,15 @@ pub(crate) static F32: Table<f32> = Table {
 pub(crate) static F64: Table<f64> = Table {
     name: "avx512-f64",
     terms: 1,
-    shapes: &[Shape { nr: 16, vectors: 2, rows: fourteen!(f64_rows) }],
+    shapes: &[
+        Shape { inner: false, nr: 16, vectors: 2, rows: fourteen!(f64_rows) },
+        Shape {
+            inner: true,
+            nr: COLUMNS,
+            vectors: 2,
+            rows: &[f64_inner::<1>, f64_inner::<2>, f64_inner::<3>, f64_inner::<4>, f64_inner::<5>, f64_inner::<6>],
+        },
+    ],
     pack: pack_f64,
     convert: pack_f64,
     activate: math::activate_f64,

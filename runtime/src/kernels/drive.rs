@@ -102,6 +102,11 @@ unsafe fn advanced<T>(op: &Operand, tensor: *const u8, g: usize) -> *const T {
     tensor.wrapping_offset(*op.batch.add(g) as isize * op.element.bytes() as isize).cast()
 }
 
+/// The first element of an operand that lies along the sum.
+unsafe fn along_sum<T>(op: &Operand, tensor: *const u8, g: usize) -> *const T {
+    advanced::<T>(op, tensor, g).wrapping_offset(*op.free as isize + *op.k as isize)
+}
+
 unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const u8, to: *mut T, panels: Range<usize>) {
     let op = if rows { &d.rows } else { &d.columns };
     let padded = packed_len(op, rows);
@@ -241,11 +246,14 @@ impl<'a, T: Real> Run<'a, T> {
                 call.partial_stride = stride;
                 call.load = k0 > k_begin;
                 call.last = k1 == k_end && d.k_splits == 1;
+                // Of a panel, or of rows by themselves.
+                let row = if d.rows_step > 0 { d.rows_step } else { k1 - k0 };
+                call.a_row = row;
                 let nothing = call.ahead[1];
                 for m in rows.clone().step_by(d.mr) {
                     let at = m - rows.start;
                     self.take_rows(&mut call, g, m, n);
-                    call.a = row_panels.add(at * (k1 - k0));
+                    call.a = row_panels.add(at * row);
                     if d.rows.packed && number == 0 {
                         call.ahead[0] = Ahead { at: call.a.wrapping_add(d.mr * (k1 - k0)), step: d.mr };
                     }
@@ -276,6 +284,9 @@ impl<'a, T: Real> Run<'a, T> {
             let rows_of = self.rows.cast::<T>();
             return rows_of.add(copy * op.free_len * self.d.k + k0 * op.free_len + rows.start * (k1 - k0));
         }
+        if self.d.rows_step > 0 {
+            return along_sum::<T>(op, self.rows, g).wrapping_add(rows.start * self.d.rows_step + k0);
+        }
         if !held {
             for m in rows.clone().step_by(op.width) {
                 let valid = op.width.min(rows.end - m);
@@ -297,6 +308,10 @@ impl<'a, T: Real> Run<'a, T> {
 
     /// Finds the column panel that starts at `n`, or packs it.
     unsafe fn column_panel(&self, g: usize, n: usize, k0: usize, k1: usize) -> Panel<T> {
+        if self.d.inner {
+            let step = self.d.columns_step;
+            return Panel { at: along_sum::<T>(&self.d.columns, self.columns, g).wrapping_add(n * step + k0), step };
+        }
         if self.d.columns_in_place
             && let Some(at) = self.columns_in_place(g, n, k0)
         {
@@ -376,6 +391,9 @@ impl<'a, T: Real> Run<'a, T> {
     unsafe fn columns_ahead(&self, g: usize, n: usize, k0: usize, k1: usize) -> Option<Ahead<T>> {
         let d = self.d;
         let op = &d.columns;
+        if d.inner {
+            return None;
+        }
         if op.packed {
             let at = self.columns.cast::<T>().wrapping_add(self.panel_at(g, n, k0, k1));
             return Some(Ahead { at, step: d.nr });

@@ -53,6 +53,15 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
     } else {
         products::<S, R, V, false>(&mut acc, call, lines);
     }
+    end::<S, R, V>(&mut acc, call);
+}
+
+/// What becomes of sums: partial ones wait, others go through the epilogue and are stored.
+///
+/// # Safety
+/// As [`tile`], but for `a` and `b`.
+#[inline(always)]
+pub(super) unsafe fn end<S: Simd, const R: usize, const V: usize>(acc: &mut [[S; V]; R], call: &TileCall<S::Elem>) {
     if !call.last {
         for r in 0..R {
             for v in 0..V {
@@ -61,20 +70,20 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
         }
         return;
     }
-    scale_and_shift::<S, R, V>(&mut acc, call);
+    scale_and_shift::<S, R, V>(acc, call);
     if let Some(half) = call.half {
         let mut block = MaybeUninit::<[S::Elem; MAX_BLOCK]>::uninit();
         let block = block.as_mut_ptr().cast::<S::Elem>();
-        spill::<S, R, V>(&acc, block);
+        spill::<S, R, V>(acc, block);
         return finish(block, R, V * S::LANES, call, half);
     }
-    if one_run_each {
-        store_runs::<S, R, V>(&mut acc, call);
+    if columns_are_runs::<S, V>(call) {
+        store_runs::<S, R, V>(acc, call);
     } else {
         // Not cleared: that would be as many stores again.
         let mut block = MaybeUninit::<[S::Elem; MAX_BLOCK]>::uninit();
         let block = block.as_mut_ptr().cast::<S::Elem>();
-        spill::<S, R, V>(&acc, block);
+        spill::<S, R, V>(acc, block);
         if R <= S::LANES && call.activation <= CLAMP && rows_follow(call, R) && columns_are_apart(call) {
             store_turned::<S, R, V>(block, call);
         } else {
