@@ -366,6 +366,8 @@ pub(crate) struct Shape<T: 'static> {
     pub(crate) nr: usize,
     pub(crate) vectors: usize,
     pub(crate) rows: &'static [TileFn<T>],
+    /// The same with rows that are read as they lie, along the sum, of up to so many; inner products do so anyway.
+    pub(crate) in_place: &'static [TileFn<T>],
 }
 
 /// The kernels of one level and element type.

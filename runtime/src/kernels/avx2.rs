@@ -11,7 +11,7 @@ use super::abi::{PackCall, Shape, Table, TileCall};
 use super::inner::{COLUMNS, inner};
 use super::math;
 use super::simd::{Simd, SimdMath, SimdWindow};
-use super::tile::{tile, transpose};
+use super::tile::{tile, tile_in_place, transpose};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x8(pub(super) __m256);
@@ -239,6 +239,11 @@ unsafe fn f32_rows<const R: usize, const V: usize>(call: &TileCall<f32>) {
 }
 
 #[target_feature(enable = "avx2,fma")]
+unsafe fn f32_in_place<const R: usize, const V: usize>(call: &TileCall<f32>) {
+    tile_in_place::<F32x8, R, V>(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
 unsafe fn f32_inner<const R: usize, const C: usize>(call: &TileCall<f32>) {
     inner::<F32x8, R, C, 2>(call);
 }
@@ -278,12 +283,45 @@ pub(crate) static F32: Table<f32> = Table {
     name: "avx2-f32",
     terms: 1,
     shapes: &[
-        Shape { inner: false, nr: 16, vectors: 2, rows: six!(f32_rows, 2) },
-        Shape { inner: false, nr: 8, vectors: 1, rows: six!(f32_rows, 1) },
-        Shape { inner: false, nr: 32, vectors: 4, rows: &[f32_rows::<1, 4>, f32_rows::<2, 4>] },
-        Shape { inner: false, nr: 64, vectors: 8, rows: &[f32_rows::<1, 8>] },
+        Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 2>,
+                f32_in_place::<2, 2>,
+                f32_in_place::<3, 2>,
+                f32_in_place::<4, 2>,
+                f32_in_place::<5, 2>,
+                f32_in_place::<6, 2>,
+            ],
+            nr: 16,
+            vectors: 2,
+            rows: six!(f32_rows, 2),
+        },
+        Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 1>,
+                f32_in_place::<2, 1>,
+                f32_in_place::<3, 1>,
+                f32_in_place::<4, 1>,
+                f32_in_place::<5, 1>,
+                f32_in_place::<6, 1>,
+            ],
+            nr: 8,
+            vectors: 1,
+            rows: six!(f32_rows, 1),
+        },
+        Shape {
+            inner: false,
+            in_place: &[f32_in_place::<1, 4>, f32_in_place::<2, 4>],
+            nr: 32,
+            vectors: 4,
+            rows: &[f32_rows::<1, 4>, f32_rows::<2, 4>],
+        },
+        Shape { inner: false, in_place: &[f32_in_place::<1, 8>], nr: 64, vectors: 8, rows: &[f32_rows::<1, 8>] },
         Shape {
             inner: true,
+            in_place: &[],
             nr: COLUMNS,
             vectors: 2,
             rows: &[f32_inner::<1, 4>, f32_inner::<2, 4>, f32_inner::<3, 2>, f32_inner::<4, 2>],
@@ -300,9 +338,10 @@ pub(crate) static F64: Table<f64> = Table {
     name: "avx2-f64",
     terms: 1,
     shapes: &[
-        Shape { inner: false, nr: 8, vectors: 2, rows: six!(f64_rows) },
+        Shape { inner: false, in_place: &[], nr: 8, vectors: 2, rows: six!(f64_rows) },
         Shape {
             inner: true,
+            in_place: &[],
             nr: COLUMNS,
             vectors: 4,
             rows: &[f64_inner::<1, 4>, f64_inner::<2, 4>, f64_inner::<3, 2>, f64_inner::<4, 2>],

@@ -12,7 +12,7 @@ use super::inner::{COLUMNS, inner};
 use super::math;
 use super::pack_avx512;
 use super::simd::{Simd, SimdMath, SimdWindow};
-use super::tile::{tile, transpose};
+use super::tile::{tile, tile_in_place, transpose};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(pub(super) __m512);
@@ -222,6 +222,11 @@ unsafe fn f32_rows<const R: usize, const V: usize>(call: &TileCall<f32>) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn f32_in_place<const R: usize, const V: usize>(call: &TileCall<f32>) {
+    tile_in_place::<F32x16, R, V>(call);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
 unsafe fn f32_inner<const R: usize>(call: &TileCall<f32>) {
     inner::<F32x16, R, 4, 1>(call);
 }
@@ -263,10 +268,56 @@ pub(crate) static F32: Table<f32> = Table {
     name: "avx512-f32",
     terms: 1,
     shapes: &[
-        Shape { inner: false, nr: 32, vectors: 2, rows: fourteen!(f32_rows, 2) },
-        Shape { inner: false, nr: 16, vectors: 1, rows: fourteen!(f32_rows, 1) },
         Shape {
             inner: false,
+            in_place: &[
+                f32_in_place::<1, 2>,
+                f32_in_place::<2, 2>,
+                f32_in_place::<3, 2>,
+                f32_in_place::<4, 2>,
+                f32_in_place::<5, 2>,
+                f32_in_place::<6, 2>,
+                f32_in_place::<7, 2>,
+                f32_in_place::<8, 2>,
+                f32_in_place::<9, 2>,
+                f32_in_place::<10, 2>,
+                f32_in_place::<11, 2>,
+            ],
+            nr: 32,
+            vectors: 2,
+            rows: fourteen!(f32_rows, 2),
+        },
+        Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 1>,
+                f32_in_place::<2, 1>,
+                f32_in_place::<3, 1>,
+                f32_in_place::<4, 1>,
+                f32_in_place::<5, 1>,
+                f32_in_place::<6, 1>,
+                f32_in_place::<7, 1>,
+                f32_in_place::<8, 1>,
+                f32_in_place::<9, 1>,
+                f32_in_place::<10, 1>,
+                f32_in_place::<11, 1>,
+            ],
+            nr: 16,
+            vectors: 1,
+            rows: fourteen!(f32_rows, 1),
+        },
+        Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 3>,
+                f32_in_place::<2, 3>,
+                f32_in_place::<3, 3>,
+                f32_in_place::<4, 3>,
+                f32_in_place::<5, 3>,
+                f32_in_place::<6, 3>,
+                f32_in_place::<7, 3>,
+                f32_in_place::<8, 3>,
+            ],
             nr: 48,
             vectors: 3,
             rows: &[
@@ -282,6 +333,14 @@ pub(crate) static F32: Table<f32> = Table {
         },
         Shape {
             inner: false,
+            in_place: &[
+                f32_in_place::<1, 4>,
+                f32_in_place::<2, 4>,
+                f32_in_place::<3, 4>,
+                f32_in_place::<4, 4>,
+                f32_in_place::<5, 4>,
+                f32_in_place::<6, 4>,
+            ],
             nr: 64,
             vectors: 4,
             rows: &[
@@ -295,13 +354,15 @@ pub(crate) static F32: Table<f32> = Table {
         },
         Shape {
             inner: false,
+            in_place: &[f32_in_place::<1, 6>, f32_in_place::<2, 6>, f32_in_place::<3, 6>, f32_in_place::<4, 6>],
             nr: 96,
             vectors: 6,
             rows: &[f32_rows::<1, 6>, f32_rows::<2, 6>, f32_rows::<3, 6>, f32_rows::<4, 6>],
         },
-        Shape { inner: false, nr: 256, vectors: 16, rows: &[f32_rows::<1, 16>] },
+        Shape { inner: false, in_place: &[f32_in_place::<1, 16>], nr: 256, vectors: 16, rows: &[f32_rows::<1, 16>] },
         Shape {
             inner: true,
+            in_place: &[],
             nr: COLUMNS,
             vectors: 1,
             rows: &[f32_inner::<1>, f32_inner::<2>, f32_inner::<3>, f32_inner::<4>, f32_inner::<5>, f32_inner::<6>],
@@ -318,9 +379,10 @@ pub(crate) static F64: Table<f64> = Table {
     name: "avx512-f64",
     terms: 1,
     shapes: &[
-        Shape { inner: false, nr: 16, vectors: 2, rows: fourteen!(f64_rows) },
+        Shape { inner: false, in_place: &[], nr: 16, vectors: 2, rows: fourteen!(f64_rows) },
         Shape {
             inner: true,
+            in_place: &[],
             nr: COLUMNS,
             vectors: 2,
             rows: &[f64_inner::<1>, f64_inner::<2>, f64_inner::<3>, f64_inner::<4>, f64_inner::<5>, f64_inner::<6>],

@@ -246,9 +246,9 @@ impl<'a, T: Real> Run<'a, T> {
                 call.partial_stride = stride;
                 call.load = k0 > k_begin;
                 call.last = k1 == k_end && d.k_splits == 1;
-                // Of a panel, or of rows by themselves.
+                // From row to row: of the operand, or of rows that are packed one by one.
                 let row = if d.rows_step > 0 { d.rows_step } else { k1 - k0 };
-                call.a_row = row;
+                call.a_row = if d.rows_step > 0 || d.inner { row } else { 0 };
                 let nothing = call.ahead[1];
                 for m in rows.clone().step_by(d.mr) {
                     let at = m - rows.start;
@@ -272,8 +272,9 @@ impl<'a, T: Real> Run<'a, T> {
     }
 
     unsafe fn run(&self, call: &TileCall<T>, n: usize, rows_left: usize) {
-        let (shape, _) = self.d.panel_shape(n);
-        (self.table.shapes[shape].rows[rows_left.min(self.d.mr) - 1])(call);
+        let shape = &self.table.shapes[self.d.panel_shape(n).0];
+        let blocks = if self.d.rows_step > 0 && !self.d.inner { shape.in_place } else { shape.rows };
+        (blocks[rows_left.min(self.d.mr) - 1])(call);
     }
 
     /// Packs (or finds) the row panels of one k block.

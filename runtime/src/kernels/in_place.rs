@@ -109,6 +109,16 @@ fn progression(read: &AffineRead, extents: &[usize], first: usize) -> Option<(us
     Some(found.unwrap_or((1, 1)))
 }
 
+/// Whether `rows` lines, `step` bytes apart, leave room for others in each set of a first-level cache, of which some have eight
+/// ways.
+pub(super) fn few_meet(step: usize, rows: usize) -> bool {
+    const SETS: usize = 64;
+    const WAYS: usize = 6;
+    let mut uses = [0; SETS];
+    (0..rows).for_each(|row| uses[row * step / LINE % SETS] += 1);
+    uses.iter().all(|uses| *uses <= WAYS)
+}
+
 /// Whether `steps` steps of so many `lines`, `step` bytes apart, fit a second-level cache of 1 MiB: steps a large power of
 /// two apart meet in few sets, and throw each other out before the next row panel reads them.
 fn spreads(step: usize, steps: usize, lines: usize) -> bool {

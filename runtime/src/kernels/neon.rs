@@ -193,12 +193,14 @@ pub(crate) static F32: Table<f32> = Table {
     shapes: &[
         Shape {
             inner: false,
+            in_place: &[],
             nr: 16,
             vectors: 4,
             rows: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>],
         },
         Shape {
             inner: true,
+            in_place: &[],
             nr: COLUMNS,
             vectors: 4,
             rows: &[inner_rows::<1>, inner_rows::<2>, inner_rows::<3>, inner_rows::<4>],

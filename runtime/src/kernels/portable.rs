@@ -208,11 +208,18 @@ pub(crate) static F32: Table<f32> = Table {
     shapes: &[
         Shape {
             inner: false,
+            in_place: &[],
             nr: 8,
             vectors: 1,
             rows: &[rows::<f32, 1>, rows::<f32, 2>, rows::<f32, 3>, rows::<f32, 4>],
         },
-        Shape { inner: true, nr: COLUMNS, vectors: 2, rows: &[inner_rows::<f32, 1>, inner_rows::<f32, 2>] },
+        Shape {
+            inner: true,
+            in_place: &[],
+            nr: COLUMNS,
+            vectors: 2,
+            rows: &[inner_rows::<f32, 1>, inner_rows::<f32, 2>],
+        },
     ],
     pack: pack_panel::<f32>,
     convert: convert_f32,
@@ -225,8 +232,14 @@ pub(crate) static F64: Table<f64> = Table {
     name: "portable-f64",
     terms: 1,
     shapes: &[
-        Shape { inner: false, nr: 8, vectors: 1, rows: &[rows::<f64, 1>, rows::<f64, 2>] },
-        Shape { inner: true, nr: COLUMNS, vectors: 2, rows: &[inner_rows::<f64, 1>, inner_rows::<f64, 2>] },
+        Shape { inner: false, in_place: &[], nr: 8, vectors: 1, rows: &[rows::<f64, 1>, rows::<f64, 2>] },
+        Shape {
+            inner: true,
+            in_place: &[],
+            nr: COLUMNS,
+            vectors: 2,
+            rows: &[inner_rows::<f64, 1>, inner_rows::<f64, 2>],
+        },
     ],
     pack: pack_panel::<f64>,
     convert: pack_panel::<f64>,
@@ -244,6 +257,7 @@ pub(crate) static I32: Table<i32> = Table {
     terms: 1,
     shapes: &[Shape {
         inner: false,
+        in_place: &[],
         nr: 8,
         vectors: 1,
         rows: &[rows::<i32, 1>, rows::<i32, 2>, rows::<i32, 3>, rows::<i32, 4>],
