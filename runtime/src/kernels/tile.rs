@@ -55,7 +55,12 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
 #[inline(always)]
 pub(crate) unsafe fn tile_in_place<S: Simd, const R: usize, const V: usize>(call: &TileCall<S::Elem>) {
     let (mut acc, lines) = begin::<S, R, V>(call);
-    products::<S, R, V, true, true>(&mut acc, call, lines);
+    // One row waits for its columns alone, in runs that the processor foresees.
+    if R == 1 {
+        products::<S, R, V, false, true>(&mut acc, call, lines);
+    } else {
+        products::<S, R, V, true, true>(&mut acc, call, lines);
+    }
     end::<S, R, V>(&mut acc, call);
 }
 
