@@ -49,6 +49,7 @@ mod estimate;
 mod gather;
 mod half;
 mod in_place;
+mod inner;
 pub mod limits;
 mod math;
 mod pack;

@@ -43,7 +43,7 @@ fn size(tile: WinogradTile) -> usize {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.way {
-            Way::Direct(ContractChoice { swapped, columns, tiles: [m, n, k], k_block, ahead }) => {
+            Way::Direct(ContractChoice { swapped, columns, inner, tiles: [m, n, k], k_block, ahead }) => {
                 let rows = if swapped { "right" } else { "left" };
                 let ahead = match (ahead.left, ahead.right) {
                     (false, false) => "none",
@@ -52,6 +52,7 @@ impl fmt::Display for Choice {
                     (true, true) => "both",
                 };
                 write!(f, "direct rows={rows} columns={columns} tiles={m}x{n}x{k} k={k_block} ahead={ahead}")?;
+                f.write_str(if inner { " inner=yes" } else { "" })?;
             }
             Way::Winograd(WinogradChoice { tile, groups, parts }) => {
                 write!(f, "winograd tile={} groups={groups} parts={parts}", size(tile))?;
@@ -84,6 +85,16 @@ impl<'a> Fields<'a> {
         self.text(name)?.parse().map_err(|_| NoChoice)
     }
 
+    /// What may be left out.
+    fn flag(&self, name: &str) -> Result<Option<bool>, NoChoice> {
+        match self.text(name) {
+            Err(NoChoice) => Ok(None),
+            Ok("yes") => Ok(Some(true)),
+            Ok("no") => Ok(Some(false)),
+            Ok(_) => Err(NoChoice),
+        }
+    }
+
     fn tile(&self) -> Result<WinogradTile, NoChoice> {
         match self.text("tile")? {
             "2" => Ok(WinogradTile::Two),
@@ -109,6 +120,7 @@ impl<'a> Fields<'a> {
                 _ => return Err(NoChoice),
             },
             columns: self.number("columns")?,
+            inner: self.flag("inner")?.unwrap_or(false),
             tiles: tiles.try_into().map_err(|_| NoChoice)?,
             k_block: self.number("k")?,
             ahead: Packed { left, right },
@@ -133,13 +145,7 @@ impl FromStr for Choice {
             "window" => Way::Window(fields.number("tiles")?),
             _ => return Err(NoChoice),
         };
-        let forks = match fields.text("fork") {
-            Err(NoChoice) => None,
-            Ok("yes") => Some(true),
-            Ok("no") => Some(false),
-            Ok(_) => return Err(NoChoice),
-        };
-        Ok(Choice { way, forks })
+        Ok(Choice { way, forks: fields.flag("fork")? })
     }
 }
 
@@ -153,6 +159,7 @@ mod tests {
         let texts = [
             "direct rows=left columns=32 tiles=4x2x1 k=384 ahead=none",
             "direct rows=right columns=16 tiles=1x1x8 k=192 ahead=both fork=no",
+            "direct rows=left columns=16 tiles=1x4x1 k=2048 ahead=none inner=yes",
             "winograd tile=4 groups=3 parts=2 fork=yes",
             "winograd-gradient tile=2",
             "window tiles=12 fork=no",
@@ -171,6 +178,7 @@ mod tests {
             "direct",
             "direct rows=up columns=32 tiles=4x2x1 k=384 ahead=none",
             "direct rows=left columns=32 tiles=4x2 k=384 ahead=none",
+            "direct rows=left columns=16 tiles=4x2x1 k=384 ahead=none inner=maybe",
             "direct rows=left columns=-1 tiles=4x2x1 k=384 ahead=none",
             "winograd tile=3 groups=1 parts=1",
             "window tiles=1 fork=maybe",

@@ -145,6 +145,10 @@ pub struct Descriptor {
     pub(crate) columns_in_place: bool,
     /// Registers that one row of the register block takes.
     pub(crate) vectors: usize,
+    /// Whether blocks are inner products. Then columns are read as they lie, `columns_step` apart, unlike other blocks'.
+    pub(crate) inner: bool,
+    /// Elements from row to row if rows are read as they lie, along the sum; else 0.
+    pub(crate) rows_step: usize,
 }
 
 impl Descriptor {
@@ -221,7 +225,7 @@ pub struct Arguments {
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<T> {
     pub(crate) at: *const T,
-    /// Elements from step to step.
+    /// Elements from step to step; from column to column of inner products.
     pub(crate) step: usize,
 }
 
@@ -243,9 +247,11 @@ impl<T> Ahead<T> {
 /// One call of a micro-kernel: an `R x nr` block over one k block.
 pub(crate) struct TileCall<T: 'static> {
     pub(crate) k: usize,
-    /// `[k][R]`
+    /// `[k][R]`, or rows that run along the sum.
     pub(crate) a: *const T,
-    /// `k` steps of `nr` columns.
+    /// Elements from row to row of the latter.
+    pub(crate) a_row: usize,
+    /// `k` steps of `nr` columns, or columns of `k` terms.
     pub(crate) b: Panel<T>,
     /// What the next blocks will read: of rows, of columns.
     pub(crate) ahead: [Ahead<T>; 2],
@@ -280,6 +286,7 @@ impl<T: Real> TileCall<T> {
         Self {
             k,
             a: null(),
+            a_row: 0,
             b: Panel { at: null(), step: 0 },
             // A prefetch of an address that is not mapped would walk the page tables each time.
             ahead: [Ahead::nothing(std::ptr::from_ref(table).cast()); 2],
@@ -354,9 +361,13 @@ pub(crate) type TransposeFn<T> = unsafe fn(usize, usize, *const T, *mut T);
 
 /// Micro-kernels of one width: `rows[r - 1]` handles `r` rows.
 pub(crate) struct Shape<T: 'static> {
+    /// Whether lanes are terms of the sum, of operands that run along it.
+    pub(crate) inner: bool,
     pub(crate) nr: usize,
     pub(crate) vectors: usize,
     pub(crate) rows: &'static [TileFn<T>],
+    /// The same with rows that are read as they lie, along the sum, of up to so many; inner products do so anyway.
+    pub(crate) in_place: &'static [TileFn<T>],
 }
 
 /// The kernels of one level and element type.

@@ -8,9 +8,10 @@
 use std::arch::x86_64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
+use super::inner::{COLUMNS, inner};
 use super::math;
 use super::simd::{Simd, SimdMath, SimdWindow};
-use super::tile::{tile, transpose};
+use super::tile::{tile, tile_in_place, transpose};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x8(pub(super) __m256);
@@ -73,6 +74,12 @@ impl Simd for F32x8 {
     #[inline(always)]
     unsafe fn min_or_other(self, other: Self) -> Self {
         Self(_mm256_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn total(self) -> f32 {
+        let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
     }
     #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
@@ -232,6 +239,21 @@ unsafe fn f32_rows<const R: usize, const V: usize>(call: &TileCall<f32>) {
 }
 
 #[target_feature(enable = "avx2,fma")]
+unsafe fn f32_in_place<const R: usize, const V: usize>(call: &TileCall<f32>) {
+    tile_in_place::<F32x8, R, V>(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_inner<const R: usize, const C: usize>(call: &TileCall<f32>) {
+    inner::<F32x8, R, C, 2>(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f64_inner<const R: usize, const C: usize>(call: &TileCall<f64>) {
+    inner::<F64x4, R, C, 4>(call);
+}
+
+#[target_feature(enable = "avx2,fma")]
 unsafe fn f64_rows<const R: usize>(call: &TileCall<f64>) {
     tile::<F64x4, R, 2>(call);
 }
@@ -255,13 +277,55 @@ macro_rules! six {
     };
 }
 
-/// Single precision: 6 x 16 (12 accumulators of 16 registers), 6 x 8 for few columns.
+/// Single precision: 6 x 16 (12 accumulators of 16 registers), 6 x 8 for few columns; for few rows, whose columns are read
+/// as they lie, 2 x 32 and 1 x 64.
 pub(crate) static F32: Table<f32> = Table {
     name: "avx2-f32",
     terms: 1,
     shapes: &[
-        Shape { nr: 16, vectors: 2, rows: six!(f32_rows, 2) },
-        Shape { nr: 8, vectors: 1, rows: six!(f32_rows, 1) },
+        Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 2>,
+                f32_in_place::<2, 2>,
+                f32_in_place::<3, 2>,
+                f32_in_place::<4, 2>,
+                f32_in_place::<5, 2>,
+                f32_in_place::<6, 2>,
+            ],
+            nr: 16,
+            vectors: 2,
+            rows: six!(f32_rows, 2),
+        },
+        Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 1>,
+                f32_in_place::<2, 1>,
+                f32_in_place::<3, 1>,
+                f32_in_place::<4, 1>,
+                f32_in_place::<5, 1>,
+                f32_in_place::<6, 1>,
+            ],
+            nr: 8,
+            vectors: 1,
+            rows: six!(f32_rows, 1),
+        },
+        Shape {
+            inner: false,
+            in_place: &[f32_in_place::<1, 4>, f32_in_place::<2, 4>],
+            nr: 32,
+            vectors: 4,
+            rows: &[f32_rows::<1, 4>, f32_rows::<2, 4>],
+        },
+        Shape { inner: false, in_place: &[f32_in_place::<1, 8>], nr: 64, vectors: 8, rows: &[f32_rows::<1, 8>] },
+        Shape {
+            inner: true,
+            in_place: &[],
+            nr: COLUMNS,
+            vectors: 2,
+            rows: &[f32_inner::<1, 4>, f32_inner::<2, 4>, f32_inner::<3, 2>, f32_inner::<4, 2>],
+        },
     ],
     pack: super::pack_avx2::pack_f32,
     convert: convert_f32,
@@ -273,7 +337,16 @@ pub(crate) static F32: Table<f32> = Table {
 pub(crate) static F64: Table<f64> = Table {
     name: "avx2-f64",
     terms: 1,
-    shapes: &[Shape { nr: 8, vectors: 2, rows: six!(f64_rows) }],
+    shapes: &[
+        Shape { inner: false, in_place: &[], nr: 8, vectors: 2, rows: six!(f64_rows) },
+        Shape {
+            inner: true,
+            in_place: &[],
+            nr: COLUMNS,
+            vectors: 4,
+            rows: &[f64_inner::<1, 4>, f64_inner::<2, 4>, f64_inner::<3, 2>, f64_inner::<4, 2>],
+        },
+    ],
     pack: pack_f64,
     convert: pack_f64,
     activate: math::activate_f64,

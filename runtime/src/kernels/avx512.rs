@@ -8,10 +8,11 @@
 use std::arch::x86_64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
+use super::inner::{COLUMNS, inner};
 use super::math;
 use super::pack_avx512;
 use super::simd::{Simd, SimdMath, SimdWindow};
-use super::tile::{tile, transpose};
+use super::tile::{tile, tile_in_place, transpose};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(pub(super) __m512);
@@ -60,6 +61,10 @@ impl Simd for F32x16 {
     #[inline(always)]
     unsafe fn min_or_other(self, other: Self) -> Self {
         Self(_mm512_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn total(self) -> f32 {
+        _mm512_reduce_add_ps(self.0)
     }
     #[inline(always)]
     unsafe fn leaky(self, alpha: Self) -> Self {
@@ -217,6 +222,21 @@ unsafe fn f32_rows<const R: usize, const V: usize>(call: &TileCall<f32>) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn f32_in_place<const R: usize, const V: usize>(call: &TileCall<f32>) {
+    tile_in_place::<F32x16, R, V>(call);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn f32_inner<const R: usize>(call: &TileCall<f32>) {
+    inner::<F32x16, R, 4, 1>(call);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+unsafe fn f64_inner<const R: usize>(call: &TileCall<f64>) {
+    inner::<F64x8, R, 4, 2>(call);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
 unsafe fn f64_rows<const R: usize>(call: &TileCall<f64>) {
     tile::<F64x8, R, 2>(call);
 }
@@ -242,14 +262,62 @@ macro_rules! fourteen {
 }
 pub(super) use fourteen;
 
-/// Single precision: up to 14 x 32 (28 accumulators of 32 registers), 14 x 16 for few columns, 8 x 48.
+/// Single precision: up to 14 x 32 (28 accumulators of 32 registers), 14 x 16 for few columns, 8 x 48; for few rows, whose
+/// columns are read as they lie, 6 x 64, 4 x 96 and 1 x 256.
 pub(crate) static F32: Table<f32> = Table {
     name: "avx512-f32",
     terms: 1,
     shapes: &[
-        Shape { nr: 32, vectors: 2, rows: fourteen!(f32_rows, 2) },
-        Shape { nr: 16, vectors: 1, rows: fourteen!(f32_rows, 1) },
         Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 2>,
+                f32_in_place::<2, 2>,
+                f32_in_place::<3, 2>,
+                f32_in_place::<4, 2>,
+                f32_in_place::<5, 2>,
+                f32_in_place::<6, 2>,
+                f32_in_place::<7, 2>,
+                f32_in_place::<8, 2>,
+                f32_in_place::<9, 2>,
+                f32_in_place::<10, 2>,
+                f32_in_place::<11, 2>,
+            ],
+            nr: 32,
+            vectors: 2,
+            rows: fourteen!(f32_rows, 2),
+        },
+        Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 1>,
+                f32_in_place::<2, 1>,
+                f32_in_place::<3, 1>,
+                f32_in_place::<4, 1>,
+                f32_in_place::<5, 1>,
+                f32_in_place::<6, 1>,
+                f32_in_place::<7, 1>,
+                f32_in_place::<8, 1>,
+                f32_in_place::<9, 1>,
+                f32_in_place::<10, 1>,
+                f32_in_place::<11, 1>,
+            ],
+            nr: 16,
+            vectors: 1,
+            rows: fourteen!(f32_rows, 1),
+        },
+        Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 3>,
+                f32_in_place::<2, 3>,
+                f32_in_place::<3, 3>,
+                f32_in_place::<4, 3>,
+                f32_in_place::<5, 3>,
+                f32_in_place::<6, 3>,
+                f32_in_place::<7, 3>,
+                f32_in_place::<8, 3>,
+            ],
             nr: 48,
             vectors: 3,
             rows: &[
@@ -263,6 +331,42 @@ pub(crate) static F32: Table<f32> = Table {
                 f32_rows::<8, 3>,
             ],
         },
+        Shape {
+            inner: false,
+            in_place: &[
+                f32_in_place::<1, 4>,
+                f32_in_place::<2, 4>,
+                f32_in_place::<3, 4>,
+                f32_in_place::<4, 4>,
+                f32_in_place::<5, 4>,
+                f32_in_place::<6, 4>,
+            ],
+            nr: 64,
+            vectors: 4,
+            rows: &[
+                f32_rows::<1, 4>,
+                f32_rows::<2, 4>,
+                f32_rows::<3, 4>,
+                f32_rows::<4, 4>,
+                f32_rows::<5, 4>,
+                f32_rows::<6, 4>,
+            ],
+        },
+        Shape {
+            inner: false,
+            in_place: &[f32_in_place::<1, 6>, f32_in_place::<2, 6>, f32_in_place::<3, 6>, f32_in_place::<4, 6>],
+            nr: 96,
+            vectors: 6,
+            rows: &[f32_rows::<1, 6>, f32_rows::<2, 6>, f32_rows::<3, 6>, f32_rows::<4, 6>],
+        },
+        Shape { inner: false, in_place: &[f32_in_place::<1, 16>], nr: 256, vectors: 16, rows: &[f32_rows::<1, 16>] },
+        Shape {
+            inner: true,
+            in_place: &[],
+            nr: COLUMNS,
+            vectors: 1,
+            rows: &[f32_inner::<1>, f32_inner::<2>, f32_inner::<3>, f32_inner::<4>, f32_inner::<5>, f32_inner::<6>],
+        },
     ],
     pack: pack_avx512::pack_f32,
     convert: convert_f32,
@@ -274,7 +378,16 @@ pub(crate) static F32: Table<f32> = Table {
 pub(crate) static F64: Table<f64> = Table {
     name: "avx512-f64",
     terms: 1,
-    shapes: &[Shape { nr: 16, vectors: 2, rows: fourteen!(f64_rows) }],
+    shapes: &[
+        Shape { inner: false, in_place: &[], nr: 16, vectors: 2, rows: fourteen!(f64_rows) },
+        Shape {
+            inner: true,
+            in_place: &[],
+            nr: COLUMNS,
+            vectors: 2,
+            rows: &[f64_inner::<1>, f64_inner::<2>, f64_inner::<3>, f64_inner::<4>, f64_inner::<5>, f64_inner::<6>],
+        },
+    ],
     pack: pack_f64,
     convert: pack_f64,
     activate: math::activate_f64,

@@ -16,6 +16,8 @@ pub struct ContractChoice {
     pub swapped: bool,
     /// Columns of a register block: one of the widths that the level has.
     pub columns: usize,
+    /// Whether register blocks are inner products of operands that run along the sum.
+    pub inner: bool,
     /// Macro tiles along rows and columns of the blocks, and partial sums.
     pub tiles: [usize; 3],
     /// Longest k block.
@@ -33,6 +35,8 @@ pub struct SumOrder {
     k_chunk: usize,
     /// How register blocks lie and how long they are, if any of them keeps several sums of each element.
     chained: Option<(bool, [usize; 4])>,
+    /// Whether these are lanes.
+    inner: bool,
 }
 
 impl SumOrder {
@@ -42,11 +46,13 @@ impl SumOrder {
         let widths = [table.shapes.get(shape), table.shapes.get(last)];
         let kept =
             |rows: usize, shape: Option<&Shape<T>>| shape.is_some_and(|s| rows > 0 && chains(rows, s.vectors) > 1);
-        let chained = widths.iter().any(|&width| kept(mr.min(m), width) || kept(edge, width));
+        let inner = widths[0].is_some_and(|shape| shape.inner);
+        let chained = inner || widths.iter().any(|&width| kept(mr.min(m), width) || kept(edge, width));
         let widths = widths.map(|shape| shape.map_or(n, |shape| shape.nr));
         SumOrder {
             k_chunk: tiling.k_chunk,
             chained: chained.then_some((swapped, [mr, widths[0], widths[1], tiling.kc])),
+            inner,
         }
     }
 }
@@ -69,11 +75,13 @@ impl Extents {
     pub(super) fn product(&self, block: &Block, nr: usize, ahead: Packed) -> Product {
         let Extents { g, left, right, k, .. } = *self;
         let (m, n) = if block.swapped { (right, left) } else { (left, right) };
-        let (rows_packed, columns_packed) = turned(self.packed, block.swapped);
+        let (rows_come_packed, columns_packed) = turned(self.packed, block.swapped);
+        let rows_packed = rows_come_packed || block.rows_in_place;
         let (rows_ahead, columns_shared) = turned(ahead, block.swapped);
         let columns = match (columns_packed, columns_shared) {
             (true, _) => Columns::Packed,
             (false, true) => Columns::Shared,
+            (false, false) if block.inner => Columns::Inner,
             (false, false) if block.in_place => Columns::InPlace,
             (false, false) => Columns::ByTile,
         };
@@ -82,34 +90,37 @@ impl Extents {
 
     /// What the cost model does with a register block.
     pub(super) fn estimate(&self, block: &Block, nr: usize) -> (ContractChoice, Tiling) {
-        let swapped = block.swapped;
+        let (swapped, inner) = (block.swapped, block.inner);
         let of = |ahead: Packed| {
             let product = self.product(block, nr, ahead);
             let (tiles, tiling) = product.counted_tiling();
             let cycles = product.cycles(&tiling) + passes(&product, ahead, swapped);
-            (cycles, ContractChoice { swapped, columns: nr, tiles, k_block: LONGEST_K, ahead }, tiling)
+            let k_block = product.longest_k();
+            (cycles, ContractChoice { swapped, columns: nr, inner, tiles, k_block, ahead }, tiling)
         };
         let none = of(Packed::default());
-        let best = self.packings().skip(1).map(of).fold(none, |best, next| if next.0 < best.0 { next } else { best });
+        let best =
+            self.packings(block).skip(1).map(of).fold(none, |best, next| if next.0 < best.0 { next } else { best });
         (best.1, best.2)
     }
 
     /// The tiling of a choice; `None` if the block's panels would be too large.
     pub(super) fn cut(&self, block: &Block, choice: &ContractChoice) -> Option<Tiling> {
-        self.product(block, choice.columns, self.with(choice.ahead)).cut_at(choice.k_block, choice.tiles)
+        self.product(block, choice.columns, self.with(block, choice.ahead)).cut_at(choice.k_block, choice.tiles)
     }
 
-    /// Those of `ahead` that may be.
-    pub(super) fn with(&self, ahead: Packed) -> Packed {
-        let [left, right] = [(ahead.left, Side::Left), (ahead.right, Side::Right)]
-            .map(|(wanted, side)| wanted && self.may_pack.side(side) && !self.packed.side(side));
+    /// Those of `ahead` that may be: what blocks read as it must lie is never packed.
+    pub(super) fn with(&self, block: &Block, ahead: Packed) -> Packed {
+        let (left_lies, right_lies) = turned(Packed { left: block.rows_in_place, right: block.inner }, block.swapped);
+        let [left, right] = [(ahead.left, left_lies, Side::Left), (ahead.right, right_lies, Side::Right)]
+            .map(|(wanted, lies, side)| wanted && !lies && self.may_pack.side(side) && !self.packed.side(side));
         Packed { left, right }
     }
 
-    fn packings(&self) -> impl Iterator<Item = Packed> + use<> {
-        let extents = *self;
+    fn packings(&self, block: &Block) -> impl Iterator<Item = Packed> + use<> {
+        let (extents, block) = (*self, *block);
         let all = [false, true].into_iter().flat_map(|left| [false, true].map(|right| Packed { left, right }));
-        all.filter(move |&packed| extents.with(packed) == packed)
+        all.filter(move |&packed| extents.with(&block, packed) == packed)
     }
 }
 
@@ -146,12 +157,13 @@ struct Candidate {
 
 impl Candidate {
     fn is_like(&self, other: &Candidate) -> bool {
-        let kind = |c: &ContractChoice| (c.swapped, c.columns, c.ahead);
+        let kind = |c: &ContractChoice| (c.swapped, c.columns, c.inner, c.ahead);
         kind(&self.choice) == kind(&other.choice)
     }
 
-    fn comes_to(&self, swapped: bool, tiling: &Tiling, ahead: Packed) -> bool {
-        self.choice.swapped == swapped && self.tiling == *tiling && self.ahead == ahead
+    fn comes_to(&self, choice: &ContractChoice, tiling: &Tiling, ahead: Packed) -> bool {
+        let kind = |c: &ContractChoice| (c.swapped, c.inner);
+        kind(&self.choice) == kind(choice) && self.tiling == *tiling && self.ahead == ahead
     }
 }
 
@@ -170,12 +182,11 @@ pub(super) fn alternatives<T: Real>(
     candidates.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
     let best = candidates.first().map_or(0.0, |first| first.cycles);
     let current = blocks.iter().find(|block| is_of(table, block, chosen));
-    let current = current.and_then(|block| extents.cut(block, chosen));
+    let current = current.and_then(|block| Some((extents.cut(block, chosen)?, extents.with(block, chosen.ahead))));
     let mut kept: Vec<Candidate> = Vec::new();
     for one in candidates.into_iter().take_while(|one| one.cycles <= HOPELESS * best) {
-        let is_current =
-            current.is_some_and(|tiling| one.comes_to(chosen.swapped, &tiling, extents.with(chosen.ahead)));
-        let again = kept.iter().any(|other| one.comes_to(other.choice.swapped, &other.tiling, other.ahead));
+        let is_current = current.is_some_and(|(tiling, ahead)| one.comes_to(chosen, &tiling, ahead));
+        let again = kept.iter().any(|other| one.comes_to(&other.choice, &other.tiling, other.ahead));
         let alike = kept.iter().filter(|other| one.is_like(other)).count();
         if !is_current && !again && alike < OF_A_KIND && kept.len() < MOST {
             kept.push(one);
@@ -196,16 +207,17 @@ fn candidates<T: Real>(
     let (swapped, columns) = (block.swapped, shape.nr);
     let sizes = if swapped { (extents.right, extents.left) } else { (extents.left, extents.right) };
     let mut found = Vec::new();
-    for ahead in extents.packings() {
+    for ahead in extents.packings(block) {
         let product = extents.product(block, columns, ahead);
         let passes = passes(&product, ahead, swapped);
         let counts = TILES.iter().flat_map(|&m| TILES.iter().map(move |&n| (m, n)));
         let counts = counts.flat_map(|(m, n)| splits.iter().map(move |&k| [m, n, k]));
-        for (tiles, k_block) in counts.flat_map(|tiles| K_BLOCKS.map(|k_block| (tiles, k_block))) {
+        let k_blocks = K_BLOCKS.map(|k_block| if k_block == LONGEST_K { product.longest_k() } else { k_block });
+        for (tiles, k_block) in counts.flat_map(|tiles| k_blocks.map(|k_block| (tiles, k_block))) {
             let Some(tiling) = product.cut_at(k_block, tiles) else { continue };
             if order.is_none_or(|order| order == SumOrder::new(table, sizes, block, &tiling)) {
                 let cycles = block.cycles + product.cycles(&tiling) + passes;
-                let choice = ContractChoice { swapped, columns, tiles, k_block, ahead };
+                let choice = ContractChoice { swapped, columns, inner: block.inner, tiles, k_block, ahead };
                 found.push(Candidate { cycles, choice, tiling, ahead });
             }
         }
@@ -216,5 +228,5 @@ fn candidates<T: Real>(
 /// Whether a choice wants this register block.
 pub(super) fn is_of<T: Real>(table: &Table<T>, block: &Block, choice: &ContractChoice) -> bool {
     let nr = table.shapes.get(block.shape).map(|shape| shape.nr);
-    block.swapped == choice.swapped && nr == Some(choice.columns)
+    (block.swapped, block.inner, nr) == (choice.swapped, choice.inner, Some(choice.columns))
 }

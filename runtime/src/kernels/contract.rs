@@ -121,7 +121,7 @@ impl ContractPlan {
         let Work { sizes, steps, ref blocks, cheapest, .. } = *work;
         let wanted_block = wanted.and_then(|choice| blocks.iter().find(|block| choice::is_of(table, block, choice)));
         let block = wanted_block.copied().unwrap_or(cheapest);
-        let Block { swapped, shape, last, mr, in_place, .. } = block;
+        let Block { swapped, shape, last, mr, in_place, inner, .. } = block;
         let sides = if swapped { [1, 0] } else { [0, 1] };
         let [rows, columns] = sides.map(|side| &work.operands[side]);
         let [out_rows, out_columns] = sides.map(|side| &work.out[side]);
@@ -130,7 +130,8 @@ impl ContractPlan {
 
         let nr = table.shapes[shape].nr;
         let mut tables = Tables {
-            rows: GatherTables::new(&rows.read, &rows.dims, mr, rows.native)?,
+            // Rows that run along the sum are packed one by one.
+            rows: GatherTables::new(&rows.read, &rows.dims, if inner { 1 } else { mr }, rows.native)?,
             columns: GatherTables::new(&columns.read, &columns.dims, nr, columns.native)?,
             out: OutTables::new(
                 offsets_of(&spec.batch, batch_strides)?,
@@ -151,7 +152,7 @@ impl ContractPlan {
         let extents = Extents { g, left, right, k, packed: spec.packed, may_pack };
         let by_estimate = |block: &Block| {
             let (choice, tiling) = extents.estimate(block, table.shapes[block.shape].nr);
-            (choice, tiling, extents.with(choice.ahead))
+            (choice, tiling, extents.with(block, choice.ahead))
         };
         let order = |block: &Block, tiling: &Tiling| {
             SumOrder::new(table, if block.swapped { (right, left) } else { (left, right) }, block, tiling)
@@ -159,7 +160,7 @@ impl ContractPlan {
         let estimated = by_estimate(&cheapest);
         let of_choice = wanted
             .filter(|_| wanted_block.is_some())
-            .and_then(|choice| Some((*choice, extents.cut(&block, choice)?, extents.with(choice.ahead))));
+            .and_then(|choice| Some((*choice, extents.cut(&block, choice)?, extents.with(&block, choice.ahead))));
         // Of a wish that cannot be had the block is left, and the cost model cuts that.
         let (choice, tiling, ahead) =
             of_choice.unwrap_or_else(|| if wanted_block.is_some() { by_estimate(&block) } else { estimated });
@@ -174,11 +175,12 @@ impl ContractPlan {
         let (rows_packed, columns_packed) = (spec.packed.side(rows.side) | rows_ahead, spec.packed.side(columns.side));
         tables.rows.packed = rows_packed;
         tables.columns.packed = columns_packed;
+        let rows_step = rows.along_sum.filter(|_| block.rows_in_place && !rows_packed).unwrap_or(0);
         let columns_in_place = in_place && !columns_packed && !columns_shared && !tables.columns.lanes_along_k;
 
         let align = |elements: usize| elements.next_multiple_of(64 / element_bytes);
-        let row_block = if rows_packed { 0 } else { tiling.mc.min(m) * tiling.kc };
-        let column_block = if columns_packed { 0 } else { nr * tiling.kc };
+        let row_block = if rows_packed || rows_step > 0 { 0 } else { tiling.mc.min(m) * tiling.kc };
+        let column_block = if columns_packed || inner { 0 } else { nr * tiling.kc };
         let keeps_partial = tiling.k_splits == 1 && tiling.kc < k;
         let partial = if keeps_partial { tiling.mc * tiling.nc } else { 0 };
         let scratch_columns = align(row_block);
@@ -224,20 +226,23 @@ impl ContractPlan {
             columns_shared,
             shared_flags: align(sums) * element_bytes,
             shared_panels: 0,
-            columns_step: match columns.in_place {
-                Some(lies) if columns_in_place => lies.step,
+            columns_step: match (columns.in_place, columns.along_sum) {
+                (_, Some(step)) if inner => step,
+                (Some(lies), _) if columns_in_place => lies.step,
                 _ if columns.native => tables.columns.step_of_runs(),
                 _ => 0,
             },
             columns_in_place,
             vectors: table.shapes[shape].vectors,
+            inner,
+            rows_step,
         });
         let flags = if columns_shared { descriptor.shared_count(tables.columns.packed_copies()) } else { 0 };
         descriptor.shared_panels = descriptor.shared_flags + Flags::bytes(flags);
         Ok(Self {
             descriptor,
             tiling,
-            kernel: format!("{}-{mr}x{nr}", table.name),
+            kernel: format!("{}-{mr}x{nr}{}", table.name, if inner { "-inner" } else { "" }),
             packed: by_operand(rows_packed, columns_packed),
             element_bytes,
             out_bytes: spec.output().bytes(),
@@ -385,9 +390,16 @@ impl ContractPlan {
 
     /// How each operand is packed, for humans: `(left, right)`.
     pub fn packing(&self) -> (String, String) {
-        let (rows, mut columns) = (self.tables.rows.describe(), self.tables.columns.describe());
-        if self.descriptor.columns_in_place {
-            columns = format!("nothing of steps {} apart", self.descriptor.columns_step);
+        let (mut rows, mut columns) = (self.tables.rows.describe(), self.tables.columns.describe());
+        let d = &self.descriptor;
+        if d.columns_in_place {
+            columns = format!("nothing of steps {} apart", d.columns_step);
+        }
+        if d.inner {
+            columns = format!("nothing of columns {} apart", d.columns_step);
+        }
+        if d.rows_step > 0 {
+            rows = format!("nothing of rows {} apart", d.rows_step);
         }
         if self.descriptor.swapped { (columns, rows) } else { (rows, columns) }
     }

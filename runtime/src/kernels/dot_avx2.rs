@@ -143,7 +143,7 @@ macro_rules! integers {
         pub(super) static $name: Table<i32> = Table {
             name: $text,
             terms: $terms,
-            shapes: &[Shape { nr: 16, vectors: 2, rows: &[$($rows),*] }],
+            shapes: &[Shape { inner: false, in_place: &[], nr: 16, vectors: 2, rows: &[$($rows),*] }],
             pack: pack_words,
             convert: $convert,
             activate: math::activate_i32,

@@ -242,8 +242,8 @@ pub(super) static BF16: Table<f32> = Table {
     name: "avx512-bf16",
     terms: 2,
     shapes: &[
-        Shape { nr: 32, vectors: 2, rows: super::avx512::fourteen!(bf16_rows, 2) },
-        Shape { nr: 16, vectors: 1, rows: super::avx512::fourteen!(bf16_rows, 1) },
+        Shape { inner: false, in_place: &[], nr: 32, vectors: 2, rows: super::avx512::fourteen!(bf16_rows, 2) },
+        Shape { inner: false, in_place: &[], nr: 16, vectors: 1, rows: super::avx512::fourteen!(bf16_rows, 1) },
     ],
     pack: pack_avx512::pack_f32,
     convert: convert_bf16_pairs,
@@ -257,7 +257,7 @@ macro_rules! integers {
         pub(super) static $name: Table<i32> = Table {
             name: $text,
             terms: $terms,
-            shapes: &[Shape { nr: 32, vectors: 2, rows: twelve!($rows) }],
+            shapes: &[Shape { inner: false, in_place: &[], nr: 32, vectors: 2, rows: twelve!($rows) }],
             pack: pack_words,
             convert: $convert,
             activate: super::math::activate_i32,

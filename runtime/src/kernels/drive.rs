@@ -14,8 +14,8 @@ use super::shared::{Claim, Flags};
 use super::simd::Real;
 use super::spec::Element;
 
-/// Elements that a block takes of a vector of the epilogue, at most.
-pub(super) const VECTOR: usize = 64;
+/// Elements that a block takes of a vector of the epilogue, at most: the largest width any shape has.
+pub(super) const VECTOR: usize = 256;
 
 /// Empties the panels that tiles share. One tile, to be run before all others.
 ///
@@ -100,6 +100,11 @@ unsafe fn packer<T: Real>(table: &Table<T>, op: &Operand) -> PackFn<T> {
 /// The tensor of an operand, advanced to batch `g`; what it points to is the packer's to know.
 unsafe fn advanced<T>(op: &Operand, tensor: *const u8, g: usize) -> *const T {
     tensor.wrapping_offset(*op.batch.add(g) as isize * op.element.bytes() as isize).cast()
+}
+
+/// The first element of an operand that lies along the sum.
+unsafe fn along_sum<T>(op: &Operand, tensor: *const u8, g: usize) -> *const T {
+    advanced::<T>(op, tensor, g).wrapping_offset(*op.free as isize + *op.k as isize)
 }
 
 unsafe fn pack_panels<T: Real>(d: &Descriptor, rows: bool, from: *const u8, to: *mut T, panels: Range<usize>) {
@@ -241,11 +246,14 @@ impl<'a, T: Real> Run<'a, T> {
                 call.partial_stride = stride;
                 call.load = k0 > k_begin;
                 call.last = k1 == k_end && d.k_splits == 1;
+                // From row to row: of the operand, or of rows that are packed one by one.
+                let row = if d.rows_step > 0 { d.rows_step } else { k1 - k0 };
+                call.a_row = if d.rows_step > 0 || d.inner { row } else { 0 };
                 let nothing = call.ahead[1];
                 for m in rows.clone().step_by(d.mr) {
                     let at = m - rows.start;
                     self.take_rows(&mut call, g, m, n);
-                    call.a = row_panels.add(at * (k1 - k0));
+                    call.a = row_panels.add(at * row);
                     if d.rows.packed && number == 0 {
                         call.ahead[0] = Ahead { at: call.a.wrapping_add(d.mr * (k1 - k0)), step: d.mr };
                     }
@@ -264,8 +272,9 @@ impl<'a, T: Real> Run<'a, T> {
     }
 
     unsafe fn run(&self, call: &TileCall<T>, n: usize, rows_left: usize) {
-        let (shape, _) = self.d.panel_shape(n);
-        (self.table.shapes[shape].rows[rows_left.min(self.d.mr) - 1])(call);
+        let shape = &self.table.shapes[self.d.panel_shape(n).0];
+        let blocks = if self.d.rows_step > 0 && !self.d.inner { shape.in_place } else { shape.rows };
+        (blocks[rows_left.min(self.d.mr) - 1])(call);
     }
 
     /// Packs (or finds) the row panels of one k block.
@@ -275,6 +284,9 @@ impl<'a, T: Real> Run<'a, T> {
             let copy = *op.packed_batch.add(g) as usize;
             let rows_of = self.rows.cast::<T>();
             return rows_of.add(copy * op.free_len * self.d.k + k0 * op.free_len + rows.start * (k1 - k0));
+        }
+        if self.d.rows_step > 0 {
+            return along_sum::<T>(op, self.rows, g).wrapping_add(rows.start * self.d.rows_step + k0);
         }
         if !held {
             for m in rows.clone().step_by(op.width) {
@@ -297,6 +309,10 @@ impl<'a, T: Real> Run<'a, T> {
 
     /// Finds the column panel that starts at `n`, or packs it.
     unsafe fn column_panel(&self, g: usize, n: usize, k0: usize, k1: usize) -> Panel<T> {
+        if self.d.inner {
+            let step = self.d.columns_step;
+            return Panel { at: along_sum::<T>(&self.d.columns, self.columns, g).wrapping_add(n * step + k0), step };
+        }
         if self.d.columns_in_place
             && let Some(at) = self.columns_in_place(g, n, k0)
         {
@@ -376,6 +392,9 @@ impl<'a, T: Real> Run<'a, T> {
     unsafe fn columns_ahead(&self, g: usize, n: usize, k0: usize, k1: usize) -> Option<Ahead<T>> {
         let d = self.d;
         let op = &d.columns;
+        if d.inner {
+            return None;
+        }
         if op.packed {
             let at = self.columns.cast::<T>().wrapping_add(self.panel_at(g, n, k0, k1));
             return Some(Ahead { at, step: d.nr });

@@ -41,7 +41,7 @@ impl Estimate {
         };
         let gathered = |operand: &GatherTables| !operand.packed && operand.runs_per_group() > MOST_RUNS;
         // A tile packs its own rows, and each of its column panels once, unless tiles share them or read them as they lie.
-        let column_packs = match (d.columns_in_place, d.columns_shared) {
+        let column_packs = match (d.columns_in_place || d.inner, d.columns_shared) {
             (true, _) => 0,
             (false, true) => 1,
             (false, false) => d.m_tiles,
@@ -50,9 +50,10 @@ impl Estimate {
             ideal,
             idle_lanes: filled - ideal,
             latency: blocks - filled,
-            packing: packing(rows, d.m, d.n_tiles) + packing(columns, d.n, column_packs),
+            packing: packing(rows, d.m, if d.rows_step > 0 { 0 } else { d.n_tiles })
+                + packing(columns, d.n, column_packs),
             stores: STORE * (d.g * d.m * out.segments.len()) as f64 * d.n as f64 / out.n_period.len as f64,
-            gathers: gathered(rows) || gathered(columns) && !d.columns_in_place,
+            gathers: gathered(rows) && d.rows_step == 0 || gathered(columns) && !d.columns_in_place && !d.inner,
         }
     }
 

@@ -8,6 +8,7 @@
 use std::arch::aarch64::*;
 
 use super::abi::{PackCall, Shape, Table, TileCall};
+use super::inner::{COLUMNS, inner};
 use super::math;
 use super::simd::{Simd, SimdMath, SimdWindow};
 use super::tile::{tile, transpose};
@@ -173,6 +174,10 @@ unsafe fn rows<const R: usize>(call: &TileCall<f32>) {
     tile::<F32x4, R, 4>(call);
 }
 
+unsafe fn inner_rows<const R: usize>(call: &TileCall<f32>) {
+    inner::<F32x4, R, 4, 4>(call);
+}
+
 unsafe fn pack_f32(call: &PackCall<'_, f32>) {
     super::pack::pack(call);
 }
@@ -185,7 +190,22 @@ unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
 pub(crate) static F32: Table<f32> = Table {
     name: "neon-f32",
     terms: 1,
-    shapes: &[Shape { nr: 16, vectors: 4, rows: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>] }],
+    shapes: &[
+        Shape {
+            inner: false,
+            in_place: &[],
+            nr: 16,
+            vectors: 4,
+            rows: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>],
+        },
+        Shape {
+            inner: true,
+            in_place: &[],
+            nr: COLUMNS,
+            vectors: 4,
+            rows: &[inner_rows::<1>, inner_rows::<2>, inner_rows::<3>, inner_rows::<4>],
+        },
+    ],
     pack: pack_f32,
     convert: convert_f32,
     activate,

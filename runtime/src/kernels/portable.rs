@@ -7,6 +7,7 @@
 
 use super::abi::{PackCall, Shape, Table, TileCall};
 use super::convert::pack_words_of;
+use super::inner::{COLUMNS, inner};
 use super::math;
 use super::pack;
 use super::simd::{Real, Simd, SimdMath, SimdWindow};
@@ -188,6 +189,10 @@ unsafe fn rows<T: Real, const R: usize>(call: &TileCall<T>) {
     tile::<Array<T>, R, 1>(call);
 }
 
+unsafe fn inner_rows<T: Real, const R: usize>(call: &TileCall<T>) {
+    inner::<Array<T>, R, 2, 2>(call);
+}
+
 unsafe fn pack_panel<T: Real>(call: &PackCall<'_, T>) {
     pack::pack(call);
 }
@@ -200,7 +205,22 @@ unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
 pub(crate) static F32: Table<f32> = Table {
     name: "portable-f32",
     terms: 1,
-    shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f32, 1>, rows::<f32, 2>, rows::<f32, 3>, rows::<f32, 4>] }],
+    shapes: &[
+        Shape {
+            inner: false,
+            in_place: &[],
+            nr: 8,
+            vectors: 1,
+            rows: &[rows::<f32, 1>, rows::<f32, 2>, rows::<f32, 3>, rows::<f32, 4>],
+        },
+        Shape {
+            inner: true,
+            in_place: &[],
+            nr: COLUMNS,
+            vectors: 2,
+            rows: &[inner_rows::<f32, 1>, inner_rows::<f32, 2>],
+        },
+    ],
     pack: pack_panel::<f32>,
     convert: convert_f32,
     activate,
@@ -211,7 +231,16 @@ pub(crate) static F32: Table<f32> = Table {
 pub(crate) static F64: Table<f64> = Table {
     name: "portable-f64",
     terms: 1,
-    shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<f64, 1>, rows::<f64, 2>] }],
+    shapes: &[
+        Shape { inner: false, in_place: &[], nr: 8, vectors: 1, rows: &[rows::<f64, 1>, rows::<f64, 2>] },
+        Shape {
+            inner: true,
+            in_place: &[],
+            nr: COLUMNS,
+            vectors: 2,
+            rows: &[inner_rows::<f64, 1>, inner_rows::<f64, 2>],
+        },
+    ],
     pack: pack_panel::<f64>,
     convert: pack_panel::<f64>,
     activate: math::activate_f64,
@@ -226,7 +255,13 @@ unsafe fn convert_i32(call: &PackCall<'_, i32>) {
 pub(crate) static I32: Table<i32> = Table {
     name: "portable-i32",
     terms: 1,
-    shapes: &[Shape { nr: 8, vectors: 1, rows: &[rows::<i32, 1>, rows::<i32, 2>, rows::<i32, 3>, rows::<i32, 4>] }],
+    shapes: &[Shape {
+        inner: false,
+        in_place: &[],
+        nr: 8,
+        vectors: 1,
+        rows: &[rows::<i32, 1>, rows::<i32, 2>, rows::<i32, 3>, rows::<i32, 4>],
+    }],
     pack: pack_panel::<i32>,
     convert: convert_i32,
     activate: math::activate_i32,

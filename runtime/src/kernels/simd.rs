@@ -5,6 +5,8 @@
 //! pointers must be good for the lanes touched. `#[inline(always)]` lets each body end up inside a
 //! `#[target_feature]` function, where it becomes single instructions.
 
+use super::abi::GROUP;
+
 /// What packing moves.
 pub(crate) trait Lane: Copy {
     const ZERO: Self;
@@ -118,6 +120,21 @@ pub(crate) trait Simd: Copy {
     unsafe fn min_or_other(self, other: Self) -> Self;
     /// `self > 0 ? self : alpha * self`.
     unsafe fn leaky(self, alpha: Self) -> Self;
+    /// The sum of all lanes, added in halves.
+    #[inline(always)]
+    unsafe fn total(self) -> Self::Elem {
+        let mut lanes = [Self::Elem::ZERO; GROUP];
+        // SAFETY: no register has more lanes than a group; the instructions are the caller's promise.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] = lanes[lane].add(lanes[lane + half]);
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
     /// An element of the rows in every lane.
     #[inline(always)]
     unsafe fn row(value: Self::Elem) -> Self {

@@ -2,7 +2,7 @@
 //! side by side as one of the panel's.
 
 use super::gather::Read;
-use super::in_place::InPlace;
+use super::in_place::{InPlace, along_sum};
 use super::spec::{AffineRead, ContractSpec, Element, Side};
 
 /// How an operand is read by its packer.
@@ -15,6 +15,8 @@ pub(super) struct Source {
     pub(super) native: bool,
     /// How it lies, if a register block could read its columns without packing.
     pub(super) in_place: Option<InPlace>,
+    /// Elements from one free index to the next, if an inner product could read it without packing.
+    pub(super) along_sum: Option<usize>,
 }
 
 impl Source {
@@ -34,12 +36,13 @@ impl Source {
         match joined {
             Some((read, dims)) => {
                 let in_place = in_place(&read, &dims);
-                Source { side, read, dims, element: spec.element, native: true, in_place }
+                Source { side, read, dims, element: spec.element, native: true, in_place, along_sum: None }
             }
             None => {
                 let native = terms == 1 && element == spec.element;
                 let in_place = if native { in_place(read, &dims) } else { None };
-                Source { side, read: read.clone(), dims, element, native, in_place }
+                let along_sum = if native && !comes_packed { along_sum(read, &dims) } else { None };
+                Source { side, read: read.clone(), dims, element, native, in_place, along_sum }
             }
         }
     }

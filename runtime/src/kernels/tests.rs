@@ -5,6 +5,7 @@ mod cases;
 mod choice;
 mod contract;
 mod depthwise;
+mod few_rows;
 mod in_place;
 mod pool;
 mod run;

@@ -57,12 +57,16 @@ pub enum Columns {
     Packed,
     /// Nobody: blocks read them as they lie.
     InPlace,
+    /// Nobody: inner products read them as they lie, along the sum, the longer the faster.
+    Inner,
 }
 
 /// Row panels of one k block fit half of a 1 MiB second-level cache.
 const ROW_BLOCK: usize = 96 * 1024;
-/// Longest k block, unless one is asked for.
+/// Longest k block of panels, unless one is asked for.
 pub(super) const LONGEST_K: usize = 512;
+/// Longest k block.
+const MOST_K: usize = 4 * LONGEST_K;
 /// Row panels that make tiles enough by themselves: five tiles of 64 rows kept one of two threads waiting for a fifth of the
 /// time.
 const ENOUGH_PANELS: usize = 16;
@@ -116,13 +120,18 @@ impl Product {
         cycles * elements as f64
     }
 
+    /// Longest k block, unless one is asked for.
+    pub(super) fn longest_k(&self) -> usize {
+        if self.columns == Columns::Inner { MOST_K } else { LONGEST_K }
+    }
+
     fn not_empty(self) -> Product {
         Product { g: self.g.max(1), m: self.m.max(1), n: self.n.max(1), k: self.k.max(1), ..self }
     }
 
     /// The cut into so many tiles, or fewer where blocks do not come out even; `None` if a row block is too large.
     fn cut(&self, m_tiles: usize, n_tiles: usize, k_splits: usize) -> Option<Tiling> {
-        self.not_empty().cut_at(LONGEST_K, [m_tiles, n_tiles, k_splits])
+        self.not_empty().cut_at(self.longest_k(), [m_tiles, n_tiles, k_splits])
     }
 
     /// The same, in k blocks of at most `longest`; whatever the numbers are, the cut is a valid one.
@@ -130,7 +139,7 @@ impl Product {
         let Product { m, n, k, mr, nr, .. } = self.not_empty();
         let [m_tiles, n_tiles, k_splits] = counts.map(|count| count.max(1));
         let k_splits = k_splits.min(COUNTS[COUNTS.len() - 1]);
-        let longest = longest.clamp(16, 4 * LONGEST_K);
+        let longest = longest.clamp(16, MOST_K);
         let (row_panels, column_panels) = (m.div_ceil(mr), n.div_ceil(nr));
         let (m_tiles, n_tiles) = (m_tiles.min(row_panels), n_tiles.min(column_panels));
         let mc = row_panels.div_ceil(m_tiles) * mr;
@@ -166,7 +175,7 @@ impl Product {
         let column_reads = match self.columns {
             Columns::ByTile => PACK * t.m_tiles as f64,
             Columns::Shared => PACK + STREAM_SHARED * t.m_tiles as f64,
-            Columns::Packed | Columns::InPlace => STREAM * t.m_tiles as f64,
+            Columns::Packed | Columns::InPlace | Columns::Inner => STREAM * t.m_tiles as f64,
         };
         row_reads * rows + column_reads * columns + partial + TILE * tiles as f64 + LAST * tile_work / g as f64
     }

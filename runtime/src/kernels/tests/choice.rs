@@ -93,6 +93,7 @@ fn a_senseless_choice_is_rounded_to_a_possible_one() {
             let choice = ContractChoice {
                 swapped: i % 2 == 0,
                 columns: if i < 3 { 16 } else { number },
+                inner: i % 2 == 1,
                 tiles: [number, wild[(i + 2) % 5], wild[(i + 3) % 5]],
                 k_block: number,
                 ahead: Packed { left: true, right: i % 2 == 1 },

@@ -57,7 +57,7 @@ impl Blocks {
     pub(super) fn new(shape: &Shape, algorithm: Algorithm, table: &Table<f32>, wish: Option<(usize, usize)>) -> Blocks {
         let wide = 0;
         let nr = table.shapes[wide].nr;
-        let narrow = table.shapes.iter().position(|s| s.nr == GROUP).unwrap_or(wide);
+        let narrow = table.shapes.iter().position(|s| s.nr == GROUP && !s.inner).unwrap_or(wide);
         let (m, positions) = (algorithm.outputs(), algorithm.positions());
         let tiles = shape.images * shape.out_size.0.div_ceil(m) * shape.out_size.1.div_ceil(m);
         let all_groups = tiles.div_ceil(GROUP);

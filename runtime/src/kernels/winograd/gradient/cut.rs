@@ -60,7 +60,7 @@ impl Cut {
     pub(super) fn new(shape: &GradientShape, algorithm: Algorithm, table: &Table<f32>, mr: usize) -> Cut {
         let (m, positions) = (algorithm.outputs(), algorithm.positions());
         let (wide, nr) = (0, table.shapes[0].nr);
-        let narrow = table.shapes.iter().position(|s| s.nr == GROUP).unwrap_or(wide);
+        let narrow = table.shapes.iter().position(|s| s.nr == GROUP && !s.inner).unwrap_or(wide);
         let (rows, columns) = (shape.out_size.0.div_ceil(m), shape.out_size.1.div_ceil(m));
         let strips = shape.images * rows;
         let (output_groups, channel_groups) = (shape.outputs.div_ceil(GROUP), shape.channels.div_ceil(GROUP));
