@@ -189,11 +189,7 @@ fn parameters(forward: &Graph, plan: &Plan<'_>, module: &Module) -> Result<Vec<(
 ///
 /// # Errors
 /// There is nothing to train.
-pub(super) fn step_graph(
-    forward: &Graph,
-    plans: &[Plan<'_>],
-    module: &mut Module,
-) -> Result<Graph, Vec<Diagnostic>> {
+pub(super) fn step_graph(forward: &Graph, plans: &[Plan<'_>], module: &mut Module) -> Result<Graph, Vec<Diagnostic>> {
     let mut graph = Graph::new("step0");
     let mut copy = Copy::new(forward, &mut graph, |_| true).with_relays(relays(plans));
     let builder = GraphBuilder::over(graph);

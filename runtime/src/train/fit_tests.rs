@@ -176,6 +176,15 @@ fn steps_and_folds_are_obeyed() {
     assert!(report.test.is_empty() && report.history.test_names.is_empty());
 }
 
+#[test]
+fn losses_are_results_by_name() {
+    let losses = |name: &str| FitOptions { losses: vec![name.into()], steps: Some(3), ..options() };
+    let report = run(&mut training(0.1), &losses("loss")).unwrap();
+    assert_eq!(report.losses(), run(&mut training(0.1), &FitOptions { steps: Some(3), ..options() }).unwrap().losses());
+    let message = run(&mut training(0.1), &losses("lost")).unwrap_err().to_string();
+    assert_eq!(message, "train: `losses = lost` is not a list of names of results");
+}
+
 /// Sets the stop flag after some steps.
 struct StopAfter(u64, Arc<AtomicBool>);
 
