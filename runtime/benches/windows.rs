@@ -32,8 +32,8 @@ fn main() {
     }
 }
 
-/// Planes, extent, kernel, stride, padding: MobileNetV2, ResNet-18, VGG-16 and a small network in batches of 32.
-const GEOMETRIES: [(usize, usize, usize, usize, usize); 13] = [
+/// Planes, extent, kernel, stride, padding: MobileNetV2, ResNet-18, VGG-16 and a small network in batches of 32 and alone.
+const GEOMETRIES: [(usize, usize, usize, usize, usize); 15] = [
     (32, 112, 3, 1, 1),
     (96, 112, 3, 2, 1),
     (144, 56, 3, 1, 1),
@@ -47,6 +47,8 @@ const GEOMETRIES: [(usize, usize, usize, usize, usize); 13] = [
     (256, 56, 2, 2, 0),
     (32 * 32, 30, 2, 2, 0),
     (32 * 64, 13, 2, 2, 0),
+    (32, 30, 2, 2, 0),
+    (64, 13, 2, 2, 0),
 ];
 
 struct Shape {

@@ -1,6 +1,8 @@
 #![allow(unsafe_code, reason = "the entry point is called with raw tensors")]
 //! Maxima and sums of windows.
 
+use std::ops::Range;
+
 use super::axis::{Axis, WindowError, check_planes, tile_planes};
 use super::tables::WindowTable;
 use crate::kernels::{Activation, Kernels};
@@ -54,6 +56,10 @@ pub struct PoolDescriptor {
     pub(super) masks: Vec<[u16; 2]>,
     /// `[vectors of a row]`
     pub(super) full: Vec<bool>,
+    /// The first run of full vectors.
+    pub(super) full_vectors: Range<usize>,
+    /// Rows of windows of which all rows exist.
+    pub(super) whole_rows: Range<usize>,
     pub(super) scale: f32,
     pub(super) activation: (u32, [f32; 2]),
 }
@@ -78,8 +84,9 @@ impl PoolPlan {
         let shape = match (rows.kernel, columns.kernel, columns.stride) {
             (2, 2, 2) => 0,
             (3, 3, 2) => 1,
-            (_, _, 1) => 2,
-            _ => 3,
+            (3, 3, 1) => 2,
+            (_, _, 1) => 3,
+            _ => 4,
         };
         let (masks, full) = columns.masks(table.lanes);
         let (code, alpha) = spec.activation.code();
@@ -92,7 +99,9 @@ impl PoolPlan {
                 // A window is read once: elements, not operations, are what a tile takes its time for.
                 tile: tile_planes(spec.planes, rows.input * columns.input * 8),
                 masks,
+                full_vectors: first_run(&full),
                 full,
+                whole_rows: rows.whole_windows(),
                 scale: scale as f32,
                 activation: (code, alpha.map(|a| a as f32)),
             }),
@@ -100,6 +109,12 @@ impl PoolPlan {
     }
 
     super::plan::queries!(PoolDescriptor);
+}
+
+/// Where the first run of `true` is.
+fn first_run(full: &[bool]) -> Range<usize> {
+    let begin = full.iter().take_while(|full| !**full).count();
+    begin..begin + full.iter().skip(begin).take_while(|full| **full).count()
 }
 
 /// Tiles `begin..end` of a pool. `place` is written only if the spec asks for places.
