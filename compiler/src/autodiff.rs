@@ -1,7 +1,8 @@
 //! Pass `autodiff`: expands `gradient` nodes into ordinary nodes.
 //!
 //! Only the reverse walk and the accumulation live here; the rules live with the ops. The result is ordinary IR, so a
-//! gradient of a gradient is two `gradient` nodes, expanded in program order.
+//! gradient of a gradient is two `gradient` nodes, expanded in program order. Behind them a `detach` has nothing left to
+//! hold back, and goes.
 //!
 //! ```text
 //! graph @f(%x: f32[2]) {
@@ -30,7 +31,7 @@ use std::collections::HashMap;
 use kiln_ir::body::Body;
 use kiln_ir::builder::{GraphBuilder, Tensor};
 use kiln_ir::graph::{Graph, Node, Provenance, Value, ValueMap};
-use kiln_ir::op::{Gradient, Op, Vjp};
+use kiln_ir::op::{Elementwise, Gradient, Op, Vjp};
 use kiln_ir::types::Name;
 use kiln_ir::{Diagnostic, Module};
 
@@ -49,10 +50,33 @@ impl Pass for Autodiff {
     fn run(&self, module: &mut Module, remarks: &mut Remarks) -> Result<Changed, Vec<Diagnostic>> {
         each_graph(module, remarks, |graph, remarks| {
             let gradients = graph.nodes().filter(|(_, data)| matches!(data.op, Op::GradientOf(_))).count();
-            remarks.rewrote(gradients);
-            if gradients > 0 { expand(graph).map(Some) } else { Ok(None) }
+            let detached = graph.nodes().filter(|(_, data)| is_detach(&data.op)).count();
+            remarks.rewrote(gradients + detached);
+            let expanded = if gradients > 0 { Some(expand(graph)?) } else { None };
+            if detached == 0 {
+                return Ok(expanded);
+            }
+            Ok(Some(without_detach(expanded.as_ref().unwrap_or(graph))))
         })
     }
+}
+
+fn is_detach(op: &Op) -> bool {
+    matches!(op, Op::Elementwise(Elementwise::Detach))
+}
+
+fn without_detach(graph: &Graph) -> Graph {
+    let mut next = graph.successor();
+    let mut map = ValueMap::params(graph);
+    for (_, data) in graph.nodes() {
+        if is_detach(&data.op) {
+            map.set(data.results[0], map.get(data.operands[0]));
+        } else {
+            next.push_copy(graph, data, &mut map);
+        }
+    }
+    next.finish_copy(graph, &map);
+    next
 }
 
 fn expand(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
@@ -119,7 +143,7 @@ impl Walk {
         builder.with_graph(|graph| {
             active.resize(graph.value_count(), false);
             for (_, data) in graph.nodes().skip(begin).take(end - begin) {
-                let any = data.operands.iter().any(|v| active[v.index()]);
+                let any = !is_detach(&data.op) && data.operands.iter().any(|v| active[v.index()]);
                 let flows = |v: &&Value| any && graph.ty(**v).dtype.is_float();
                 data.results.iter().filter(flows).for_each(|v| active[v.index()] = true);
             }

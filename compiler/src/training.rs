@@ -77,7 +77,7 @@ pub fn train(module: &Module, folder: &Path, reporter: &mut dyn Reporter) -> Res
 /// The graphs that a training runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrainGraphs {
-    /// One per optimizer, run in this order on every batch.
+    /// Run in this order on every batch; a model has one, for all of its steps.
     pub steps: Vec<Name>,
     /// Loss and metrics of the examples held out.
     pub eval: Option<Name>,

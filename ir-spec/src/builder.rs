@@ -509,7 +509,7 @@ macro_rules! unary_methods {
 unary_methods! {
     neg: Neg, abs: Abs, sign: Sign, exp: Exp, log: Log, sqrt: Sqrt, rsqrt: Rsqrt, square: Square, sin: Sin, cos: Cos,
     tanh: Tanh, erf: Erf, floor: Floor, relu: Relu, sigmoid: Sigmoid, gelu: Gelu, gelu_tanh: GeluTanh, silu: Silu,
-    hard_sigmoid: HardSigmoid, hard_swish: HardSwish, softplus: Softplus, reciprocal: Reciprocal
+    hard_sigmoid: HardSigmoid, hard_swish: HardSwish, softplus: Softplus, reciprocal: Reciprocal, detach: Detach
 }
 
 /// `a + b` and friends broadcast a scalar or a suffix shape on either side, and take numbers.

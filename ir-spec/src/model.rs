@@ -39,6 +39,7 @@ use crate::module::Module;
 use crate::types::{Bindings, DType, Name, Shape, TensorType};
 
 pub(crate) mod assemble;
+mod extract;
 pub(crate) mod foreign;
 mod step;
 mod training;

@@ -29,7 +29,7 @@ fn steps(path: &Path) -> Module {
     module
 }
 
-/// States after three batches of all steps on the same random examples, and the losses.
+/// States after three batches of all steps on the same random examples, and the losses and metrics.
 fn train(module: &Module, options: &Options, threads: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
     let program = kiln::compile(module, options).unwrap();
     let mut session = Session::new(threads).unwrap();
@@ -43,7 +43,7 @@ fn train(module: &Module, options: &Options, threads: usize) -> (Vec<u8>, Vec<Ve
     for (id, inputs) in programs.iter().cycle().take(3 * programs.len()) {
         let mut outputs = session.outputs(*id).unwrap();
         session.run(*id, &inputs.iter().collect::<Vec<_>>(), &mut outputs).unwrap();
-        losses.push(outputs[0].bytes().to_vec());
+        losses.extend(outputs.iter().map(|output| output.bytes().to_vec()));
     }
     let states = session.states().iter().flat_map(|(_, state)| state.bytes().to_vec()).collect();
     (states, losses)

@@ -17,6 +17,7 @@ mod passes;
 mod spec;
 #[cfg(target_os = "linux")]
 mod steady;
+mod steps;
 mod tidy;
 mod tuning;
 mod winograd;

@@ -1,11 +1,11 @@
 //! Values of programs that still have `gradient` nodes: the reference evaluator has none for them, central differences
-//! have. A gradient of a gradient is a difference of differences.
+//! have. A gradient of a gradient is a difference of differences, and what `detach` holds back is a number in each of them.
 
 use std::sync::Arc;
 
 use kiln_ir::Graph;
 use kiln_ir::attribute::Literal;
-use kiln_ir::graph::{Node, Value, ValueMap};
+use kiln_ir::graph::{Value, ValueMap};
 use kiln_ir::op::{self, Elementwise, Op};
 use kiln_ir::reference::{Array, Data, EvalError, Evaluator, Outcome, States};
 use kiln_ir::scalar::Number;
@@ -28,30 +28,51 @@ pub(super) fn evaluate(graph: &Graph, inputs: &[Array], states: States<'_>) -> R
 
 /// The graph with the gradients at `inputs` as constants.
 fn without_gradients(graph: &Graph, inputs: &[Array], states: States<'_>) -> Result<Graph, EvalError> {
-    let mut next = graph.successor();
-    let mut map = ValueMap::params(graph);
-    for (node, data) in graph.nodes() {
-        if !matches!(data.op, Op::GradientOf(_)) {
-            next.push_copy(graph, data, &mut map);
-            continue;
-        }
-        for (&result, &of) in data.results.iter().zip(&data.operands[1..]) {
-            let numbers = gradient(graph, node, data.operands[0], of, inputs, states)?;
-            let ty = graph.ty(result).clone();
-            let value = Literal::Dense(Arc::from(numbers));
-            let constant = op::Const { ty: ty.clone(), value };
-            let name = graph.value_name(result).clone();
-            let new = next.push(constant.into(), [], [(name, ty)], Vec::new(), data.provenance.clone());
-            map.set(result, next.node(new).results[0]);
+    let (mut next, mut map) = (graph.successor(), ValueMap::params(graph));
+    // The same with its gradients, so that they can be differentiated; what is held back stays as it is at `inputs`.
+    let (mut held, mut held_map) = (graph.successor(), ValueMap::params(graph));
+    for (_, data) in graph.nodes() {
+        match &data.op {
+            Op::GradientOf(_) => {
+                let (at, loss) = (held.nodes().len(), held_map.get(data.operands[0]));
+                for (&result, &of) in data.results.iter().zip(&data.operands[1..]) {
+                    let numbers = gradient(&held, at, loss, held_map.get(of), inputs, states)?;
+                    constant(graph, result, numbers, &mut next, &mut map);
+                }
+                held.push_copy(graph, data, &mut held_map);
+            }
+            Op::Elementwise(Elementwise::Detach) => {
+                next.set_returns([map.get(data.operands[0])]);
+                let outcome = Evaluator::wide().evaluate(&next, inputs, states)?;
+                let numbers = outcome.returns.first().map(numbers).unwrap_or_default();
+                constant(graph, data.results[0], numbers.clone(), &mut next, &mut map);
+                constant(graph, data.results[0], numbers, &mut held, &mut held_map);
+            }
+            _ => {
+                next.push_copy(graph, data, &mut map);
+                held.push_copy(graph, data, &mut held_map);
+            }
         }
     }
     next.finish_copy(graph, &map);
     Ok(next)
 }
 
+/// Puts a constant into the place of `value` of `graph`.
+fn constant(graph: &Graph, value: Value, numbers: Vec<Number>, next: &mut Graph, map: &mut ValueMap) {
+    let (name, ty) = (graph.value_name(value).clone(), graph.ty(value).clone());
+    let op = op::Const { ty: ty.clone(), value: Literal::Dense(Arc::from(numbers)) };
+    let node = next.push(op.into(), [], [(name, ty)], Vec::new(), Default::default());
+    map.set(value, next.node(node).results[0]);
+}
+
+fn numbers(array: &Array) -> Vec<Number> {
+    (0..array.ty.elements()).filter_map(|position| array.at(position)).collect()
+}
+
 fn gradient(
     graph: &Graph,
-    at: Node,
+    at: usize,
     loss: Value,
     of: Value,
     inputs: &[Array],
@@ -74,8 +95,8 @@ fn gradient(
         .collect()
 }
 
-/// The nodes before `at`, with the value `of` moved by a further parameter, returning the loss.
-fn shifted(graph: &Graph, at: Node, loss: Value, of: Value) -> Graph {
+/// The first `at` nodes, with the value `of` moved by a further parameter, returning the loss.
+fn shifted(graph: &Graph, at: usize, loss: Value, of: Value) -> Graph {
     let mut next = graph.successor();
     let mut map = ValueMap::params(graph);
     let ty = graph.ty(of).clone();
@@ -89,7 +110,7 @@ fn shifted(graph: &Graph, at: Node, loss: Value, of: Value) -> Graph {
     if graph.producer(of).is_none() {
         add(&mut next, &mut map);
     }
-    for (_, data) in graph.nodes().take(at.index()) {
+    for (_, data) in graph.nodes().take(at) {
         next.push_copy(graph, data, &mut map);
         if data.results.contains(&of) {
             add(&mut next, &mut map);

@@ -115,6 +115,20 @@ fn a_wrong_gradient_is_found() {
 }
 
 #[test]
+fn what_is_held_back_does_not_move_in_a_difference() {
+    let text = |gradient: &str| {
+        format!(
+            "graph @f(%x: f32[3]) {{ %s = square %x %c = detach %s %y = mul %c, %x %loss = reduce_sum %y {{dims = [0]}} {gradient} return %d }}"
+        )
+    };
+    let before = module(&text("%d = gradient %loss, %x"), &Bindings::new()).unwrap();
+    let right = module(&text("%d = square %x"), &Bindings::new()).unwrap();
+    let through = module(&text("%three: f32[3] = const {value = 3.0} %d = mul %three, %s"), &Bindings::new()).unwrap();
+    assert_eq!(check_equivalent(&before, &right), Ok(Equivalence::Derivative));
+    assert!(check_equivalent(&before, &through).is_err());
+}
+
+#[test]
 fn a_second_derivative_is_a_difference_of_differences() {
     let text = |gradient: &str| {
         format!(

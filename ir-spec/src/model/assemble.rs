@@ -1,20 +1,21 @@
-//! From one forward graph to the module: `@predict`, `@eval`, `@step0` and its like, and the recipe.
+//! From one forward graph to the module: `@predict`, `@eval`, `@step0` and the recipe.
 //!
 //! The forward is built once; each graph is a copy of what its results need. Front ends differ in how they build it
 //! and in nothing after that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::extract;
 use super::foreign::{self, ForeignWeight};
-use super::step::{plan, step_graph};
+use super::step::{plan, reported_losses, step_graph};
 use super::training::Train;
 use crate::attribute::AttrValue;
 use crate::builder::GraphBuilder;
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Def, Graph, Location, Provenance, Update, Value, ValueMap};
+use crate::graph::{Graph, Location, Value};
 use crate::module::{Module, Recipe};
-use crate::op::{self, Op};
-use crate::types::{Name, TensorType};
+use crate::op::Op;
+use crate::types::Name;
 
 /// A value that leaves the model.
 #[derive(Clone, Debug)]
@@ -61,15 +62,20 @@ pub(crate) fn assemble(program: Program) -> Result<Module, Vec<Diagnostic>> {
     let mut module = Module { states, ..Module::default() };
     let mut recipe = Recipe::default();
     if let Some(root) = &predict {
-        module.add_graph(extract(&forward, "predict", &[root], &Copied::default()).0);
+        module.add_graph(extract::of_value(&forward, "predict", root));
     }
     if !losses.is_empty() {
-        let copied = Copied { reported: true, ..Copied::default() };
-        module.add_graph(extract(&forward, "eval", &reported, &copied).0);
+        module.add_graph(extract::reporting(&forward, "eval", &reported));
     }
     if let Some(train) = &training {
-        let steps = add_steps(&forward, &losses, &metrics, &pending, train, &mut module)?;
-        recipe.entries.insert("step".into(), steps);
+        let plans = plan(&forward, &losses, &metrics, &pending, train)?;
+        let graph = step_graph(&forward, &plans, &mut module)?;
+        recipe.entries.insert("step".into(), global(graph.name()));
+        module.add_graph(graph);
+        if plans.len() > 1 {
+            let losses = reported_losses(&plans).into_iter().map(AttrValue::Text).collect();
+            recipe.entries.insert("losses".into(), AttrValue::List(losses));
+        }
         recipe.entries.insert("eval".into(), global("eval"));
         if predict.is_some() {
             recipe.entries.insert("predict".into(), global("predict"));
@@ -86,31 +92,6 @@ pub(crate) fn assemble(program: Program) -> Result<Module, Vec<Diagnostic>> {
         module.recipe = Some(recipe);
     }
     Ok(module)
-}
-
-/// Adds `@step0`, `@step1`, ... and gives their names as the recipe has them.
-fn add_steps(
-    forward: &Graph,
-    losses: &[Root],
-    metrics: &[Root],
-    pending: &[Update],
-    train: &Train,
-    module: &mut Module,
-) -> Result<AttrValue, Vec<Diagnostic>> {
-    let plans = plan(forward, losses, metrics, pending, train)?;
-    let mut names = Vec::new();
-    for (number, plan) in plans.iter().enumerate() {
-        let name = format!("step{number}");
-        let copied = Copied { reported: true, relays: plan.relays() };
-        let (graph, map) = extract(forward, &name, &plan.roots, &copied);
-        let graph = step_graph(graph, &map, plan, module)?;
-        module.add_graph(graph);
-        names.push(global(&name));
-    }
-    Ok(match <[AttrValue; 1]>::try_from(names) {
-        Ok([only]) => only,
-        Err(names) => AttrValue::List(names),
-    })
 }
 
 /// `@name` as a value of the recipe.
@@ -139,103 +120,6 @@ pub(crate) fn not_reportable(forward: &Graph, root: &Root) -> Option<Diagnostic>
     let name = forward.value_name(root.value);
     let message = format!("`{}` must be a float scalar, the mean over the batch; %{name} is {ty}", root.name);
     Some(Diagnostic::error("model.C4", message).at(root.at.clone()).help("take the mean: `reduce_mean %x`"))
-}
-
-/// What a copy has beyond the nodes that its roots need.
-#[derive(Debug, Default)]
-pub(super) struct Copied {
-    /// Its roots are reported, each under its own name, and it has every parameter.
-    pub(super) reported: bool,
-    /// Nodes that read a state as an earlier node leaves it: by the node's result, the state and that node's result.
-    pub(super) relays: BTreeMap<Value, (Name, Value)>,
-}
-
-/// Which values are needed for `values`, by index.
-pub(super) fn needed(graph: &Graph, values: impl IntoIterator<Item = Value>) -> Vec<bool> {
-    let mut live = vec![false; graph.value_count()];
-    let mark = |live: &mut Vec<bool>, value: Value| {
-        if let Some(flag) = live.get_mut(value.index()) {
-            *flag = true;
-        }
-    };
-    values.into_iter().for_each(|value| mark(&mut live, value));
-    let nodes: Vec<_> = graph.nodes().map(|(_, data)| data).collect();
-    for data in nodes.iter().rev() {
-        if data.results.iter().any(|v| live[v.index()]) {
-            data.operands.iter().for_each(|&v| mark(&mut live, v));
-        }
-    }
-    live
-}
-
-/// A copy of what `roots` need, returning them.
-pub(super) fn extract(forward: &Graph, name: &str, roots: &[&Root], copied: &Copied) -> (Graph, ValueMap) {
-    let live = needed(forward, roots.iter().map(|root| root.value));
-    let nodes: Vec<_> = forward.nodes().map(|(_, data)| data).collect();
-    let rename = copied.reported;
-
-    // Names by which roots are returned; a value has the first, and no other value has any of them.
-    let mut given: BTreeMap<Value, &Name> = BTreeMap::new();
-    let reserved: BTreeSet<&Name> = if rename { roots.iter().map(|r| &r.name).collect() } else { BTreeSet::new() };
-    for root in roots.iter().filter(|_| rename) {
-        if let Def::Result(node, _) = forward.value(root.value).def
-            && !matches!(forward.node(node).op, Op::State(_))
-        {
-            given.entry(root.value).or_insert(&root.name);
-        }
-    }
-
-    let mut graph = Graph::new(name);
-    let mut map = ValueMap::empty(forward);
-    for param in forward.params() {
-        if copied.reported || live[param.value.index()] {
-            let data = forward.value(param.value);
-            map.set(param.value, graph.add_param(data.name.clone(), data.ty.clone(), param.below));
-        }
-    }
-    for data in nodes {
-        if !data.results.iter().any(|v| live[v.index()]) {
-            continue;
-        }
-        let results: Vec<(Name, TensorType)> = data
-            .results
-            .iter()
-            .map(|v| {
-                let own = forward.value_name(*v);
-                let name = match given.get(v) {
-                    Some(name) => (*name).clone(),
-                    None if reserved.contains(own) => format!("{own}.value").into(),
-                    None => own.clone(),
-                };
-                (name, forward.ty(*v).clone())
-            })
-            .collect();
-        let relayed = |v: Value| {
-            let relay =
-                |result| copied.relays.get(result).filter(|(state, _)| forward.read_state_name(v) == Some(state));
-            data.results.iter().find_map(relay).map_or(v, |(_, left)| *left)
-        };
-        let operands: Vec<Value> = data.operands.iter().map(|&v| map.get(relayed(v))).collect();
-        let node = graph.push(data.op.clone(), operands, results, data.regions.clone(), data.provenance.clone());
-        for (&old, &new) in data.results.iter().zip(&graph.node(node).results.clone()) {
-            map.set(old, new);
-        }
-    }
-    let returns = roots.iter().map(|root| {
-        let value = map.get(root.value);
-        if !rename || graph.value_name(value) == &root.name {
-            return value;
-        }
-        // A parameter, a state or a value reported twice: its second name needs a value.
-        let ty = graph.ty(value).clone();
-        let provenance = Provenance { source: root.at.clone(), derived: None };
-        let copy =
-            graph.push(op::Reshape { ty: ty.clone() }.into(), [value], [(root.name.clone(), ty)], vec![], provenance);
-        graph.node(copy).results[0]
-    });
-    let returns: Vec<Value> = returns.collect();
-    graph.set_returns(returns);
-    (graph, map)
 }
 
 /// A layer whose result nobody uses leaves no state behind.

@@ -1,16 +1,22 @@
-//! Steps: what each of them computes, and its gradient, optimizer and updates as a graph.
+//! Steps: what each of them computes, its gradient, optimizer and updates, all of them as one graph.
 //!
 //! A batch is one evaluation of the model in several steps. Each computes what its loss needs with the states as the
-//! step before left them. An application of `batch_norm` moves the running statistics once a batch, in the first step
-//! that needs it, and in the order of the text; the draws of `@rng` are the same in all steps of a batch.
+//! step before left them, and takes from the steps before what that does not change: a generator's images, which the
+//! discriminator's step has judged, are there when the generator's step begins. Where a step reads a state that
+//! another one has changed, it reads the changed value behind a `detach`: to its gradient, parameters are numbers, however
+//! they came to be. An application of `batch_norm` moves the running statistics once a batch, in the first step that
+//! needs it, and in the order of the text; the draws of `@rng` are the same in all steps of a batch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::assemble::{Root, needed};
+use indexmap::IndexMap;
+
+use super::assemble::Root;
+use super::extract::{Copy, Report, needed, report_all};
 use super::training::{Step, Train};
 use crate::builder::{GraphBuilder, Tensor};
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Graph, Location, Provenance, Update, Value, ValueMap};
+use crate::graph::{Graph, Location, Provenance, Update, Value};
 use crate::module::{Initializer, Module, Role, State};
 use crate::op::{self, Elementwise, Op};
 use crate::text::suggest::did_you_mean;
@@ -24,7 +30,9 @@ const DRAWS: &str = "rng";
 pub(super) struct Plan<'a> {
     step: &'a Step,
     /// The loss, then metrics.
-    pub(super) roots: Vec<&'a Root>,
+    roots: Vec<&'a Root>,
+    /// Which values of the forward they need, by index.
+    cone: Vec<bool>,
     /// Next values of statistics that this step writes, in order; several of one state follow each other.
     updates: Vec<Update>,
     /// Whether it adds 1 to [`DRAWS`].
@@ -32,15 +40,29 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Each update but the first of a state reads what the one before it leaves.
-    pub(super) fn relays(&self) -> BTreeMap<Value, (Name, Value)> {
-        let mut last: BTreeMap<Name, Value> = BTreeMap::new();
-        let relay = |update: &'_ Update| {
-            let Update { state, value } = update;
-            last.insert(state.clone(), *value).map(|left| (*value, (state.clone(), left)))
-        };
-        self.updates.iter().filter_map(relay).collect()
+    fn needs(&self, value: Value) -> bool {
+        self.cone.get(value.index()).is_some_and(|needed| *needed)
     }
+}
+
+/// Each update but the first of a state reads what the one before it leaves: by its value, the state and that.
+fn relays(plans: &[Plan<'_>]) -> BTreeMap<Value, (Name, Value)> {
+    let mut last: BTreeMap<Name, Value> = BTreeMap::new();
+    let relay = |update: &Update| {
+        let Update { state, value } = update;
+        last.insert(state.clone(), *value).map(|left| (*value, (state.clone(), left)))
+    };
+    plans.iter().flat_map(|plan| &plan.updates).filter_map(relay).collect()
+}
+
+/// Names of the losses among what the steps return: a loss that several steps make small is called after each of them.
+pub(super) fn reported_losses(plans: &[Plan<'_>]) -> Vec<Name> {
+    plans.iter().flat_map(|plan| plan.roots.first().map(|root| reported_name(plans, plan, root))).collect()
+}
+
+fn reported_name(plans: &[Plan<'_>], plan: &Plan<'_>, root: &Root) -> Name {
+    let times = plans.iter().flat_map(|plan| &plan.roots).filter(|other| other.name == root.name).count();
+    if times > 1 { plan.step.state(&root.name) } else { root.name.clone() }
 }
 
 /// The steps of a training.
@@ -67,34 +89,36 @@ pub(super) fn plan<'a>(
             faults.push(fault.at(step.at.clone()).help("their counters and moments are named after them"));
         }
         match loss_of(step, losses) {
-            Ok(loss) => plans.push(Plan { step, roots: vec![loss], updates: Vec::new(), draws: false }),
+            Ok(loss) => {
+                let cone = cone(forward, &[loss]);
+                plans.push(Plan { step, roots: vec![loss], cone, updates: Vec::new(), draws: false });
+            }
             Err(fault) => faults.push(*fault),
         }
     }
     if !faults.is_empty() {
         return Err(faults);
     }
-    let mut cones: Vec<Vec<bool>> = plans.iter().map(|plan| cone(forward, &plan.roots)).collect();
     for metric in metrics {
         let own = needed(forward, [metric.value]);
-        let common = |cone: &Vec<bool>| own.iter().zip(cone).filter(|(own, other)| **own && **other).count();
+        let common = |plan: &Plan<'_>| own.iter().zip(&plan.cone).filter(|(own, other)| **own && **other).count();
         // The step that computes most of it anyway, the first of equals.
-        let best = cones.iter().enumerate().max_by_key(|(i, cone)| (common(cone), std::cmp::Reverse(*i)));
+        let best = plans.iter().enumerate().max_by_key(|(i, plan)| (common(plan), std::cmp::Reverse(*i)));
         let best = best.map(|(i, _)| i).and_then(|i| plans.get_mut(i));
         best.into_iter().for_each(|plan| plan.roots.push(metric));
     }
-    cones = plans.iter().map(|plan| cone(forward, &plan.roots)).collect();
     let mut written: BTreeSet<Value> = BTreeSet::new();
-    for (plan, cone) in plans.iter_mut().zip(&cones) {
+    for plan in &mut plans {
+        plan.cone = cone(forward, &plan.roots);
         let runs = |value: Value| {
             let results = forward.producer(value).map(|(_, data)| data.results.as_slice()).unwrap_or_default();
-            results.iter().any(|result| cone.get(result.index()).is_some_and(|live| *live))
+            results.iter().any(|result| plan.needs(*result))
         };
         plan.updates = pending.iter().filter(|u| runs(u.value) && written.insert(u.value)).cloned().collect();
     }
     let drawn = forward.values().any(|value| {
         let draws = forward.read_state_name(value).is_some_and(|state| &**state == DRAWS);
-        draws && cones.iter().any(|cone| cone.get(value.index()).is_some_and(|live| *live))
+        draws && plans.iter().any(|plan| plan.needs(value))
     });
     plans.last_mut().into_iter().for_each(|plan| plan.draws = drawn);
     Ok(plans)
@@ -124,9 +148,10 @@ fn loss_of<'a>(step: &Step, losses: &'a [Root]) -> Result<&'a Root, Box<Diagnost
 }
 
 /// Parameters that a step trains, with their reads.
-fn parameters(forward: &Graph, step: &Step, module: &Module) -> Result<Vec<(Name, Value)>, Vec<Diagnostic>> {
+fn parameters(forward: &Graph, plan: &Plan<'_>, module: &Module) -> Result<Vec<(Name, Value)>, Vec<Diagnostic>> {
+    let step = plan.step;
     let mut all: Vec<(Name, Value)> = Vec::new();
-    for value in forward.values() {
+    for value in forward.values().filter(|value| plan.needs(*value)) {
         let Some(name) = forward.read_state_name(value) else { continue };
         if module.states.get(name).is_some_and(|state| state.role == Role::Param) {
             all.push((name.clone(), value));
@@ -160,49 +185,92 @@ fn parameters(forward: &Graph, step: &Step, module: &Module) -> Result<Vec<(Name
     Ok(all)
 }
 
-/// Gradient, optimizer and updates behind the forward.
+/// All steps, one behind the other. Each state is written once, as the last step that changes it leaves it.
 ///
 /// # Errors
 /// There is nothing to train.
-pub(super) fn step_graph(
-    forward: Graph,
-    map: &ValueMap,
+pub(super) fn step_graph(forward: &Graph, plans: &[Plan<'_>], module: &mut Module) -> Result<Graph, Vec<Diagnostic>> {
+    let mut graph = Graph::new("step0");
+    let mut copy = Copy::new(forward, &mut graph, |_| true).with_relays(relays(plans));
+    let builder = GraphBuilder::over(graph);
+    let mut updates: IndexMap<Name, Tensor> = IndexMap::new();
+    let mut reports = Vec::new();
+    for (number, plan) in plans.iter().enumerate() {
+        builder.with_graph_mut(|graph| copy.add(graph, &plan.cone));
+        let report = |root: &&Root| {
+            let (name, value) = (reported_name(plans, plan, root), copy.get(root.value));
+            Report { name, value, at: root.at.clone() }
+        };
+        reports.extend(plan.roots.iter().map(report));
+        let changed = changes(&builder, forward, &copy, plan, module)?;
+        hand_over(&builder, forward, &mut copy, &changed, plans.get(number + 1..).unwrap_or_default(), module);
+        updates.extend(changed);
+    }
+    builder.set_provenance(None);
+    builder.with_graph_mut(|graph| report_all(graph, reports));
+    for (state, value) in &updates {
+        builder.update(state, value);
+    }
+    builder.finish()
+}
+
+/// Gradient and optimizer behind a step's part of the forward, and next values of what it changes.
+fn changes(
+    builder: &GraphBuilder,
+    forward: &Graph,
+    copy: &Copy<'_>,
     plan: &Plan<'_>,
     module: &mut Module,
-) -> Result<Graph, Vec<Diagnostic>> {
+) -> Result<Vec<(Name, Tensor)>, Vec<Diagnostic>> {
     let step = plan.step;
-    let returns = forward.returns().to_vec();
-    let parameters = parameters(&forward, step, module)?;
-    let builder = GraphBuilder::over(forward);
+    let parameters = parameters(forward, plan, module)?;
     let derived = step.name.as_ref().map_or("train".into(), |name| format!("train({name})").into());
     builder.set_provenance(Some(Provenance { source: step.at.clone(), derived: Some(derived) }));
-    let count = counter(&builder, module, &step.state("step"), &step.at);
-    let rate = rate(&builder, step, &count);
-    let weights: Vec<Tensor> = parameters.iter().map(|(_, value)| builder.tensor(*value)).collect();
-    let loss = builder.tensor(returns[0]);
-    let operands: Vec<&Tensor> = std::iter::once(&loss).chain(&weights).collect();
+    let count = counter(builder, module, &step.state("step"), &step.at);
+    let rate = rate(builder, step, &count);
+    let weights: Vec<Tensor> = parameters.iter().map(|(_, value)| builder.tensor(copy.get(*value))).collect();
+    let loss = plan.roots.first().map(|root| builder.tensor(copy.get(root.value)));
+    let operands: Vec<&Tensor> = loss.iter().chain(&weights).collect();
     let names: Vec<String> = parameters.iter().map(|(name, _)| format!("grad.{name}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let gradients = builder.apply_all(op::GradientOf {}, &operands, &names);
-    let gradients = clipped(&builder, step, gradients.to_vec());
+    let gradients = clipped(builder, step, gradients.to_vec());
 
-    let mut updates: Vec<(Name, Tensor)> = Vec::new();
+    let mut changed: Vec<(Name, Tensor)> = Vec::new();
     for (((name, _), weight), gradient) in parameters.iter().zip(&weights).zip(&gradients) {
-        updates.extend(optimize(&builder, step, module, name, [weight, gradient, &count, &rate]));
+        changed.extend(optimize(builder, step, module, name, [weight, gradient, &count, &rate]));
     }
     // Of several next values of one state the last holds the others.
     let statistics: BTreeMap<&Name, Value> =
-        plan.updates.iter().filter_map(|u| Some((&u.state, map.try_get(u.value)?))).collect();
+        plan.updates.iter().filter_map(|u| Some((&u.state, copy.first(u.value)?))).collect();
     let in_order = module.states.keys().filter_map(|state| Some((state.clone(), *statistics.get(state)?)));
-    updates.extend(in_order.map(|(state, value)| (state, builder.tensor(value))));
-    updates.push((step.state("step"), incremented(&builder, &count, &step.state("step"))));
+    changed.extend(in_order.map(|(state, value)| (state, builder.tensor(value))));
+    changed.push((step.state("step"), incremented(builder, &count, &step.state("step"))));
     if plan.draws {
-        updates.push((DRAWS.into(), incremented(&builder, &draws(&builder), DRAWS)));
+        changed.push((DRAWS.into(), incremented(builder, &draws(builder), DRAWS)));
     }
-    for (state, value) in updates {
-        builder.update(&state, &value);
+    Ok(changed)
+}
+
+/// Lets the steps `after` one read parameters as it has changed them. Statistics go from one application to the next.
+fn hand_over(
+    builder: &GraphBuilder,
+    forward: &Graph,
+    copy: &mut Copy<'_>,
+    changed: &[(Name, Tensor)],
+    after: &[Plan<'_>],
+    module: &Module,
+) {
+    let parameter = |state: &Name| module.states.get(state).is_some_and(|state| state.role == Role::Param);
+    let changed: BTreeMap<&Name, &Tensor> =
+        changed.iter().filter(|(state, _)| parameter(state)).map(|(state, next)| (state, next)).collect();
+    for read in forward.values().filter(|value| after.iter().any(|plan| plan.needs(*value))) {
+        let Some(state) = forward.read_state_name(read) else { continue };
+        if let Some(next) = changed.get(state) {
+            let now = builder.apply_named(Op::Elementwise(Elementwise::Detach), &[next], &format!("{state}.now"));
+            copy.replace(read, now.value());
+        }
     }
-    builder.finish()
 }
 
 fn incremented(builder: &GraphBuilder, value: &Tensor, name: &str) -> Tensor {

@@ -2,7 +2,7 @@
 //! Trainings of several steps: what each graph computes, reads and writes.
 
 use super::*;
-use crate::graph::Graph;
+use crate::graph::{Graph, Value};
 use crate::op::Op;
 use crate::{Module, Role, script, text};
 
@@ -73,27 +73,21 @@ fn count(graph: &Graph, mnemonic: &str) -> usize {
 #[test]
 fn a_step_writes_what_it_trains_and_nothing_else() {
     let module = gan();
-    let (first, second) = (module.graph("step0").unwrap(), module.graph("step1").unwrap());
-    let trained = |graph: &Graph, role: Role| {
+    let graph = module.graph("step0").unwrap();
+    let trained = |role: Role| {
         let names = written(graph).into_iter().filter(|name| module.states[name.as_str()].role == role);
         names.collect::<Vec<_>>()
     };
     let weights =
         ["dense1.weight", "dense1.bias", "batch_norm1.scale", "batch_norm1.offset", "dense2.weight", "dense2.bias"];
-    assert_eq!(trained(first, Role::Param), weights.map(|name| format!("d.{name}")));
-    assert_eq!(trained(second, Role::Param), weights.map(|name| format!("g.{name}")));
-    // Counters and moments of its own, the latter those of its optimizer.
-    assert_eq!(trained(first, Role::Counter), ["discriminator.step"]);
-    assert!(trained(first, Role::Moment).iter().all(|name| name.starts_with("discriminator.adam.")));
-    assert!(trained(second, Role::Moment).iter().all(|name| name.starts_with("generator.momentum.m.g.")));
-    assert_eq!((trained(first, Role::Moment).len(), trained(second, Role::Moment).len()), (12, 6));
-}
-
-#[test]
-fn draws_are_counted_once_a_batch_by_its_last_step() {
-    let module = gan();
-    assert!(!written(module.graph("step0").unwrap()).contains(&"rng".to_owned()));
-    assert!(written(module.graph("step1").unwrap()).contains(&"rng".to_owned()));
+    let of = |instance: &str| weights.map(|name| format!("{instance}.{name}"));
+    assert_eq!(trained(Role::Param), [of("d"), of("g")].concat());
+    // Counters and moments of its own, the latter those of its optimizer. What is drawn is counted once a batch.
+    assert_eq!(trained(Role::Counter), ["discriminator.step", "generator.step", "rng"]);
+    let moments = trained(Role::Moment);
+    assert!(moments[..12].iter().all(|name| name.starts_with("discriminator.adam.")), "{moments:?}");
+    assert!(moments[12..].iter().all(|name| name.starts_with("generator.momentum.m.g.")), "{moments:?}");
+    assert_eq!(moments.len(), 12 + 6);
 }
 
 #[test]
@@ -110,44 +104,92 @@ fn each_application_has_a_random_stream_of_its_own() {
 #[test]
 fn statistics_are_moved_once_by_each_application_in_the_order_of_the_text() {
     let module = gan();
-    let (first, second) = (module.graph("step0").unwrap(), module.graph("step1").unwrap());
-    let statistics = |graph: &Graph| {
-        let names = written(graph).into_iter().filter(|name| name.ends_with(".mean") || name.ends_with(".variance"));
-        names.collect::<Vec<_>>()
-    };
-    // The generator is applied once, and the first step needs it; the discriminator's third use is the second step's.
-    let both = ["g.batch_norm1.mean", "g.batch_norm1.variance", "d.batch_norm1.mean", "d.batch_norm1.variance"];
-    assert_eq!(statistics(first), both);
-    assert_eq!(statistics(second), both[2..]);
+    let step = module.graph("step0").unwrap();
+    let moved: Vec<_> =
+        written(step).into_iter().filter(|name| name.ends_with(".mean") || name.ends_with(".variance")).collect();
+    assert_eq!(moved, ["g.batch_norm1.mean", "g.batch_norm1.variance", "d.batch_norm1.mean", "d.batch_norm1.variance"]);
 
-    // The running mean of the second use is what the first use leaves; of the second that is what is written.
+    // The generator is applied once; each use of the discriminator moves what the one before it leaves, the third one in
+    // the second step. That is what is written.
     let norms = |graph: &Graph| {
         let norms = graph.nodes().filter(|(_, data)| matches!(data.op, Op::BatchNorm(_)));
         norms.map(|(_, data)| data.clone()).collect::<Vec<_>>()
     };
-    let [generator, real, fake] = norms(first).try_into().unwrap();
-    assert_eq!(first.read_state_name(generator.operands[3]).unwrap().as_ref(), "g.batch_norm1.mean");
-    assert_eq!(first.read_state_name(real.operands[3]).unwrap().as_ref(), "d.batch_norm1.mean");
+    let [generator, real, fake, judged] = norms(step).try_into().unwrap();
+    assert_eq!(step.read_state_name(generator.operands[3]).unwrap().as_ref(), "g.batch_norm1.mean");
+    assert_eq!(step.read_state_name(real.operands[3]).unwrap().as_ref(), "d.batch_norm1.mean");
     assert_eq!(fake.operands[3..], real.results[1..]);
-    let update = first.updates().iter().find(|update| &*update.state == "d.batch_norm1.mean").unwrap();
-    assert_eq!(update.value, fake.results[1]);
-    let judged = norms(second).pop().unwrap();
-    assert_eq!(second.read_state_name(judged.operands[3]).unwrap().as_ref(), "d.batch_norm1.mean");
+    assert_eq!(judged.operands[3..], fake.results[1..]);
+    assert_eq!(next(step, "g.batch_norm1.mean"), generator.results[1]);
+    assert_eq!(next(step, "d.batch_norm1.mean"), judged.results[1]);
     // Without training every use reads the state.
     let eval = module.graph("eval").unwrap();
     assert!(norms(eval).iter().all(|norm| eval.read_state_name(norm.operands[3]).is_some()));
 }
 
 #[test]
-fn a_step_computes_what_its_loss_needs() {
+fn a_step_computes_what_its_loss_needs_and_is_not_there() {
     let module = gan();
-    let (first, second) = (module.graph("step0").unwrap(), module.graph("step1").unwrap());
-    // Two uses of two dense layers and one of two, and the same for the second with one use.
-    assert_eq!((count(first, "dot"), count(second, "dot")), (6, 4));
-    assert_eq!(returned(first), ["d_loss", "found"]);
-    assert_eq!(returned(second), ["g_loss", "fooled"]);
+    let step = module.graph("step0").unwrap();
+    // Two dense layers of the generator, and two of the discriminator three times.
+    assert_eq!(count(step, "dot"), 8);
+    assert_eq!(returned(step), ["d_loss", "found", "g_loss", "fooled"]);
     assert_eq!(returned(module.graph("eval").unwrap()), ["d_loss", "g_loss", "fooled", "found"]);
-    assert_eq!(module.recipe.as_ref().unwrap().get("step").unwrap().to_string(), "[@step0, @step1]");
+    let entry = |key: &str| module.recipe.as_ref().unwrap().get(key).unwrap().to_string();
+    assert_eq!((entry("step"), entry("losses")), ("@step0".into(), "[\"d_loss\", \"g_loss\"]".into()));
+}
+
+#[test]
+fn a_step_reads_what_another_has_changed_without_its_history() {
+    let module = gan();
+    let step = module.graph("step0").unwrap();
+    let dots: Vec<_> = step.nodes().filter(|(_, data)| data.op.mnemonic() == "dot").map(|(_, data)| data).collect();
+    let weight = |dot: usize| step.producer(dots[dot].operands[1]).unwrap().1;
+    // The generator's two, those of the discriminator for both uses of its step, and then for the generator's.
+    assert_eq!(step.read_state_name(dots[2].operands[1]).unwrap().as_ref(), "d.dense1.weight");
+    assert_eq!(dots[4].operands[1], dots[2].operands[1]);
+    assert_eq!(weight(6).op.mnemonic(), "detach");
+    assert_eq!(weight(6).operands[..], [next(step, "d.dense1.weight")]);
+    // What nothing reads any more is not handed over.
+    assert_eq!(count(step, "detach"), 6);
+}
+
+/// Critics that train on one loss, in a model whose values have names that training gives too.
+const CRITICS: &str = "\
+model @m(%x: f32[batch, 4], %y: f32[batch, 1]) {
+  %a = dense %x {units = 1, name = a}
+  %loss = mse %a, %y
+  %half = mul %loss, 0.5
+  %rate = square %half
+  loss %loss
+  loss %half
+  metric %rate
+}
+
+train {
+  data = \"d.npz\",
+  optimizer = sgd {rate = 0.1},
+  steps = [first {loss = loss}, second {loss = loss}, third {loss = half}],
+}
+";
+
+#[test]
+fn what_is_returned_has_its_name_and_a_loss_of_several_steps_theirs() {
+    let module = script::load("m.kiln", CRITICS, &Bindings::from([("batch".into(), 8)])).unwrap();
+    let step = module.graph("step0").unwrap();
+    assert_eq!(returned(step), ["first.loss", "second.loss", "half", "rate"]);
+    let losses = module.recipe.as_ref().unwrap().get("losses").unwrap().to_string();
+    assert_eq!(losses, "[\"first.loss\", \"second.loss\", \"half\"]");
+    // One weight, changed three times and written once; what is made of it is computed with each of its values.
+    assert_eq!(written(step).iter().filter(|name| *name == "a.weight").count(), 1);
+    assert_eq!((count(step, "dot"), count(step, "sgd"), count(step, "detach")), (3, 6, 4));
+    let last = step.producer(next(step, "a.weight")).unwrap().1;
+    assert_eq!(step.producer(last.operands[0]).unwrap().1.op.mnemonic(), "detach");
+}
+
+/// What a graph writes into a state.
+fn next(graph: &Graph, state: &str) -> Value {
+    graph.updates().iter().find(|update| &*update.state == state).unwrap().value
 }
 
 #[test]
@@ -217,7 +259,7 @@ train {
     let script = script::load("gan.kiln", text, &Bindings::from([("batch".into(), 8)])).unwrap();
     assert_eq!(built.states, script.states);
     assert_eq!(built.recipe, script.recipe);
-    for name in ["step0", "step1", "eval"] {
+    for name in ["step0", "eval"] {
         let ops = |module: &Module| {
             let graph = module.graph(name).unwrap();
             let ops: Vec<String> = graph.nodes().map(|(_, data)| data.op.mnemonic().to_owned()).collect();

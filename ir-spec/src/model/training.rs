@@ -117,7 +117,7 @@ pub struct StepKey {
     pub doc: &'static str,
 }
 
-/// Keys of `train` that become part of the step graphs. All but the first may stand in a step, for it alone.
+/// Keys of `train` that become part of the step graph. All but the first may stand in a step, for it alone.
 pub const STEP_KEYS: [StepKey; 4] = [
     StepKey {
         name: "steps",

@@ -199,6 +199,8 @@ elementwise! {
     /// `x * hard_sigmoid(x)` (Howard et al., ICCV 2019); the subgradient is 0 at -3 and 1 at 3.
     hard_swish HardSwish(x: Float) -> y = x * (min(max(x + 3.0, 0.0), 6.0) * SIXTH);
         vjp(dy) = [select(gt(x, -3.0), select(lt(x, 3.0), dy * (x * (2.0 * SIXTH) + 0.5), dy), 0.0)];
+    /// `x` as it is, through which no gradient flows back: what comes of it is a constant to every `gradient`.
+    detach Detach(x: Any) -> y = x; vjp(dy) = [()];
     /// `log(1 + e^x)`, without overflow.
     softplus Softplus(x: Float) -> y = max(x, 0.0) + log_of_1_plus(exp(-abs(x))); vjp(dy) = [dy * logistic(x)];
 

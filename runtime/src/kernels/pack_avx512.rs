@@ -424,14 +424,34 @@ unsafe fn gather_rows(call: &PackCall<'_, f32>, rows: &Rows, group: usize) -> [_
     let op = call.operand;
     let lanes = low_lanes(call.k1 - group * GROUP);
     let index = _mm512_maskz_loadu_epi32(lanes, op.k.wrapping_add(group * GROUP));
+    let (later, places) = next_places(call, group);
     let mut block = [_mm512_setzero_ps(); 16];
     for r in 0..16 {
+        for offset in later.iter().take(places) {
+            _mm_prefetch::<_MM_HINT_T0>(rows.from[r].wrapping_offset(*offset as isize).cast());
+        }
         let inside = if op.checked { *rows.masks[r].add(group) } else { u16::MAX };
         let mask = lanes & inside & rows.exist[r];
         let zero = _mm512_setzero_ps();
         block[r] = _mm512_mask_i32gather_ps::<4>(zero, mask, index, rows.from[r].cast());
     }
     block
+}
+
+/// Offsets of the next group's terms that begin another line, and how many there are: those of a filter share one, those
+/// of the next filter lie where no prefetcher of the processor looks.
+#[inline(always)]
+unsafe fn next_places(call: &PackCall<'_, f32>, group: usize) -> ([i32; GROUP], usize) {
+    let (mut places, mut count, mut line) = ([0; GROUP], 0, i32::MIN);
+    for k in (group + 1) * GROUP..((group + 2) * GROUP).min(call.k1) {
+        let offset = *call.operand.k.add(k);
+        if line.abs_diff(offset) >= GROUP as u32 {
+            line = offset;
+            places[count] = offset;
+            count += 1;
+        }
+    }
+    (places, count)
 }
 
 /// The lanes of `mask` of a strided run.

@@ -65,13 +65,26 @@ impl Feed {
         self.runners(kind).iter().flat_map(|runner| runner.names.iter().cloned()).collect()
     }
 
-    /// Where the loss of each step stands among the values of [`Kind::Step`]: it is the first result of its program.
-    pub(crate) fn losses(&self) -> Vec<usize> {
-        let starts = self.runners(Kind::Step).iter().scan(0, |end, runner| {
-            *end += runner.names.len();
-            Some(*end - runner.names.len())
-        });
-        starts.collect()
+    /// Where losses stand among the values of [`Kind::Step`]: those of these names, or the first result of each program.
+    ///
+    /// # Errors
+    /// [`TrainError::Recipe`] if no program returns one of the names.
+    pub(crate) fn losses(&self, names: &[Name]) -> Result<Vec<usize>, TrainError> {
+        if names.is_empty() {
+            let starts = self.runners(Kind::Step).iter().scan(0, |end, runner| {
+                *end += runner.names.len();
+                Some(*end - runner.names.len())
+            });
+            return Ok(starts.collect());
+        }
+        let all = self.names(Kind::Step);
+        let place = |name: &Name| all.iter().position(|other| other == name);
+        let missing = |name: &Name| TrainError::Recipe {
+            key: "losses",
+            value: name.to_string(),
+            wanted: "a list of names of results",
+        };
+        names.iter().map(|name| place(name).ok_or_else(|| missing(name))).collect()
     }
 
     fn runners(&self, kind: Kind) -> &[Runner] {

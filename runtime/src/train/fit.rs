@@ -53,7 +53,7 @@ struct Fit<'a> {
     values: Vec<f64>,
     /// Means over the examples of the current epoch: kept, since a step allocates nothing.
     means: Vec<f64>,
-    /// Which of the results of a step are losses, one for each step program.
+    /// Which of the results of a step are losses.
     losses: Vec<usize>,
     /// Test values of the current parameters, if they have been computed.
     tested: Option<Vec<f64>>,
@@ -89,7 +89,7 @@ impl<'a> Fit<'a> {
             position.history.test_names = feed.names(Kind::Eval);
         }
         position.sums = vec![0.0; position.history.train_names.len()];
-        let (means, losses) = (position.sums.clone(), feed.losses());
+        let (means, losses) = (position.sums.clone(), feed.losses(&options.losses)?);
         position.losses.reserve(KEPT_LOSSES * losses.len());
         let (snapshot, saved, values, tested) = (Snapshot::default(), None, Vec::new(), None);
         Ok(Fit {

@@ -176,6 +176,37 @@ fn steps_and_folds_are_obeyed() {
     assert!(report.test.is_empty() && report.history.test_names.is_empty());
 }
 
+#[test]
+fn losses_are_results_by_name() {
+    let losses = |name: &str| FitOptions { losses: vec![name.into()], steps: Some(3), ..options() };
+    let report = run(&mut training(0.1), &losses("loss")).unwrap();
+    assert_eq!(report.losses(), run(&mut training(0.1), &FitOptions { steps: Some(3), ..options() }).unwrap().losses());
+    let message = run(&mut training(0.1), &losses("lost")).unwrap_err().to_string();
+    assert_eq!(message, "train: `losses = lost` is not a list of names of results");
+}
+
+/// As a module in graph form may have it; those of a model are one program.
+#[test]
+fn several_step_programs_run_in_order_on_each_batch() {
+    let mut training = training(0.1);
+    for (size, programs) in &mut training.programs.by_batch {
+        let second = Executable { name: "again".into(), ..executable(*size, 0.1) };
+        programs.steps.push(training.session.load(Arc::new(second)).unwrap());
+    }
+    let options = FitOptions { shuffle: false, test_every: 0, steps: Some(1), ..options() };
+    let report = run(&mut training, &options).unwrap();
+    // The first four examples, with w = 0 and then as the first program leaves it.
+    let batch: Vec<(f64, f64)> = (0..4).map(|i| 0.1 * f64::from(i) - 1.0).map(|x| (x, 3.0 * x + 0.01)).collect();
+    let mean = |term: &dyn Fn(f64, f64) -> f64| batch.iter().map(|(x, t)| term(*x, *t)).sum::<f64>() / 4.0;
+    let loss = |w: f64| mean(&|x, t| (w * x - t).powi(2));
+    let next = 0.1 * mean(&|x, t| 2.0 * t * x);
+    let names: Vec<&str> = report.step_losses.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["step0.loss", "again.loss"]);
+    for ((_, found), expected) in report.step_losses.iter().zip([loss(0.0), loss(next)]) {
+        assert!((found[0] - expected).abs() < 1e-5, "{} {expected}", found[0]);
+    }
+}
+
 /// Sets the stop flag after some steps.
 struct StopAfter(u64, Arc<AtomicBool>);
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use kiln_ir::Recipe;
-use kiln_ir::attribute::AttrValue;
+use kiln_ir::attribute::{AttrValue, Attribute};
+use kiln_ir::{Name, Recipe};
 
 use super::error::TrainError;
 use crate::session::ProgramId;
@@ -23,7 +23,7 @@ pub struct TrainPrograms {
 /// Programs for batches of one size. Their results are scalars, each the mean over the batch: `loss`, then metrics.
 #[derive(Clone, Debug, Default)]
 pub struct BatchPrograms {
-    /// One per optimizer, run in order on each batch of training examples.
+    /// Run in order on each batch of training examples; a model makes one, however many steps it has.
     pub steps: Vec<ProgramId>,
     /// Loss and metrics without an update.
     pub eval: Option<ProgramId>,
@@ -43,6 +43,8 @@ pub struct FitOptions {
     pub batch: usize,
     /// Passes over the data.
     pub epochs: u64,
+    /// Results of the step programs that are losses; the first of each program if empty.
+    pub losses: Vec<Name>,
     /// Stop after this many steps, those before a resume included.
     pub steps: Option<u64>,
     /// Key of the order of examples.
@@ -70,6 +72,7 @@ impl Default for FitOptions {
         FitOptions {
             batch: 32,
             epochs: 1,
+            losses: Vec::new(),
             steps: None,
             seed: 0,
             shuffle: true,
@@ -103,6 +106,13 @@ impl FitOptions {
         }
         if let Some(every) = integer(recipe, "test_every", 0, "an integer of at least 0")? {
             options.test_every = usize::try_from(every).unwrap_or(usize::MAX);
+        }
+        if let Some(losses) = recipe.get("losses") {
+            let names = match losses {
+                AttrValue::List(names) => names.iter().map(Name::from_value).collect(),
+                _ => None,
+            };
+            options.losses = names.ok_or_else(|| wrong("losses", losses, "a list of names of results"))?;
         }
         match recipe.get("shuffle") {
             None => {}

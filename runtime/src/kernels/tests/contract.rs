@@ -233,6 +233,22 @@ fn phases_divide_nowhere_and_give_the_same_sums() {
     }
 }
 
+/// Weights whose terms along the sum are taps of one filter after the other, in whole groups of rows and in parts of one,
+/// packed ahead and not.
+#[test]
+fn weights_of_phases_are_gathered() {
+    for (c, kernel) in [(16, (4, 4)), (21, (4, 4)), (5, (4, 4)), (20, (3, 3)), (18, (5, 5)), (18, (4, 9))] {
+        let conv = Conv { channels: c, outputs: 7, size: (9, 10), kernel, pad: 1, stride: 2, ..CONV };
+        for packed in [false, true] {
+            let mut spec = conv.backward_data();
+            spec.packed.left = packed;
+            for kernels in levels() {
+                check_parts(&spec, &spec.phases(), kernels);
+            }
+        }
+    }
+}
+
 #[test]
 fn convolutions_backward_weights() {
     for conv in convolutions() {
