@@ -6,6 +6,8 @@
 #![allow(clippy::needless_range_loop, reason = "taps number registers and addresses alike")]
 //! One plane of a pool, vector by vector along the output rows.
 
+use super::flat::Flat;
+use super::flat_lanes::{TapSink, vector};
 use super::lanes::{announce, announce_write, first_lanes, tap, taps};
 use super::pool::PoolDescriptor;
 use crate::kernels::math::clamp;
@@ -16,9 +18,13 @@ pub(crate) const MAX: u32 = 0;
 pub(crate) const ARG_MAX: u32 = 1;
 pub(crate) const SUM: u32 = 2;
 
-/// One plane: pointers to its first elements.
+/// One plane, or a group of planes: pointers to its first elements.
 pub(crate) struct PoolCall<'a> {
     pub(super) d: &'a PoolDescriptor,
+    /// The vectors, where they are not those of rows.
+    pub(super) flat: Option<&'a Flat>,
+    /// Planes from the first on: one, or those of `flat`.
+    pub(super) planes: usize,
     pub(super) x: *const f32,
     pub(super) out: *mut f32,
     /// Bits of i32.
@@ -63,25 +69,71 @@ pub(crate) unsafe fn pool_plane<S: SimdWindow, const OP: u32, const K: usize, co
                 reduce::<S, OP, K, STRIDE, true>(call, &block)
             };
             let mask = first_lanes(columns.output - v * S::LANES, S::LANES);
-            let at = y * columns.output + v * S::LANES;
-            let value = finish::<S, OP>(call, best.0);
-            if full {
-                value.store(call.out.wrapping_add(at));
-            } else {
-                value.store_mask(call.out.wrapping_add(at), mask);
-            }
-            if OP == ARG_MAX {
-                if full {
-                    best.1.store(call.place.wrapping_add(at));
-                } else {
-                    best.1.store_mask(call.place.wrapping_add(at), mask);
-                }
-            }
+            store::<S, OP>(call, best, y * columns.output + v * S::LANES, if full { None } else { Some(mask) });
         }
     }
-    let (code, alpha) = d.activation;
+    activate(call);
+}
+
+/// As [`pool_plane`], for a group of planes whose vectors hold outputs of several rows.
+///
+/// # Safety
+/// As [`pool_plane`].
+#[inline(always)]
+pub(crate) unsafe fn pool_flat<S: SimdWindow, const OP: u32>(call: &PoolCall<'_>) {
+    let Some(flat) = call.flat else { return };
+    let (rows, columns) = (&call.d.spec.rows, &call.d.spec.columns);
+    announce(call.x, call.planes * rows.input * columns.input);
+    announce_write(call.out, call.planes * rows.output * columns.output);
+    if OP == ARG_MAX {
+        announce_write(call.place, call.planes * rows.output * columns.output);
+    }
+    for v in &flat.vectors {
+        let neutral = neutral::<S, OP>();
+        let mut taps = Taps::<S, OP> { state: State::new(neutral), place: 0 };
+        vector(flat, v, [rows.kernel, columns.kernel], call.x, neutral, &mut taps);
+        store::<S, OP>(call, result::<S, OP>(taps.state), v.out, Some(v.lanes));
+    }
+    activate(call);
+}
+
+/// Reduces taps; `place` numbers them.
+struct Taps<S: SimdWindow, const OP: u32> {
+    state: State<S>,
+    place: usize,
+}
+
+impl<S: SimdWindow, const OP: u32> TapSink<S> for Taps<S, OP> {
+    #[inline(always)]
+    unsafe fn tap(&mut self, x: S) {
+        step::<S, OP>(&mut self.state, x, self.place);
+        self.place += 1;
+    }
+}
+
+/// Stores reduced windows, and their places; all lanes, or those of a mask.
+#[inline(always)]
+unsafe fn store<S: SimdWindow, const OP: u32>(call: &PoolCall<'_>, best: (S, S), at: usize, mask: Option<u16>) {
+    let value = finish::<S, OP>(call, best.0);
+    match mask {
+        None => value.store(call.out.wrapping_add(at)),
+        Some(mask) => value.store_mask(call.out.wrapping_add(at), mask),
+    }
+    if OP == ARG_MAX {
+        match mask {
+            None => best.1.store(call.place.wrapping_add(at)),
+            Some(mask) => best.1.store_mask(call.place.wrapping_add(at), mask),
+        }
+    }
+}
+
+/// An activation that vectors of the pool do not have.
+#[inline(always)]
+unsafe fn activate(call: &PoolCall<'_>) {
+    let (rows, columns) = (&call.d.spec.rows, &call.d.spec.columns);
+    let (code, alpha) = call.d.activation;
     if code > CLAMP {
-        (d.table.activate)(code, alpha, call.out, rows.output * columns.output);
+        (call.d.table.activate)(code, alpha, call.out, call.planes * rows.output * columns.output);
     }
 }
 
@@ -101,6 +153,13 @@ struct State<S: SimdWindow> {
     numbers: S::Mask,
 }
 
+impl<S: SimdWindow> State<S> {
+    #[inline(always)]
+    unsafe fn new(neutral: S) -> Self {
+        Self { value: neutral, place: S::splat(0.0), numbers: S::all() }
+    }
+}
+
 /// The reduced windows of one vector, and their places.
 #[inline(always)]
 unsafe fn reduce<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize, const MASKED: bool>(
@@ -108,8 +167,8 @@ unsafe fn reduce<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usi
     block: &Block,
 ) -> (S, S) {
     let columns = &call.d.spec.columns;
-    let neutral = S::splat(if OP == SUM { 0.0 } else { f32::NEG_INFINITY });
-    let mut state = State { value: neutral, place: S::splat(0.0), numbers: S::all() };
+    let neutral = neutral::<S, OP>();
+    let mut state = State::new(neutral);
     if K > 0 && block.from == 0 && block.to == K {
         for i in 0..K {
             let x = taps::<S, K, STRIDE, MASKED>(block.at.wrapping_add(i * columns.input), block.masks, neutral);
@@ -126,6 +185,18 @@ unsafe fn reduce<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usi
             }
         }
     }
+    result::<S, OP>(state)
+}
+
+/// What changes no window.
+#[inline(always)]
+unsafe fn neutral<S: SimdWindow, const OP: u32>() -> S {
+    S::splat(if OP == SUM { 0.0 } else { f32::NEG_INFINITY })
+}
+
+/// Reduced windows, and their places.
+#[inline(always)]
+unsafe fn result<S: SimdWindow, const OP: u32>(state: State<S>) -> (S, S) {
     let State { value, place, numbers } = state;
     (if OP == MAX { S::select(numbers, value, S::splat(f32::NAN)) } else { value }, place)
 }

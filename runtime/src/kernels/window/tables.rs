@@ -21,6 +21,8 @@ pub(crate) struct WindowTable {
     pub(crate) depthwise_grad_any: [FilterFn; 2],
     /// By op (maximum, with place, sum) and window: 2 x 2 by 2, 3 x 3 by 2, any by 1, any by 2 along rows.
     pub(crate) pool: [[PoolFn; 4]; 3],
+    /// By op, for vectors of several rows and any window.
+    pub(crate) pool_flat: [PoolFn; 3],
     /// Whole, by places and by weights; stride 1 and 2 along rows.
     pub(crate) pool_grad: [[PoolGradFn; 2]; 3],
     pub(crate) activate: ActivateFn<f32>,
@@ -75,6 +77,10 @@ macro_rules! window_table {
             crate::kernels::window::pool_plane::<$vector, OP, K, STRIDE>(call);
         }
         $(#[target_feature(enable = $feature)])?
+        unsafe fn pool_flat<const OP: u32>(call: &crate::kernels::window::PoolCall<'_>) {
+            crate::kernels::window::pool_flat::<$vector, OP>(call);
+        }
+        $(#[target_feature(enable = $feature)])?
         unsafe fn pool_grad<const SHARE: u8, const STRIDE: usize>(
             call: &crate::kernels::window::PoolGradCall<'_>,
         ) {
@@ -102,6 +108,7 @@ macro_rules! window_table {
                 [pool::<1, 2, 2>, pool::<1, 3, 2>, pool::<1, 0, 1>, pool::<1, 0, 2>],
                 [pool::<2, 2, 2>, pool::<2, 3, 2>, pool::<2, 0, 1>, pool::<2, 0, 2>],
             ],
+            pool_flat: [pool_flat::<0>, pool_flat::<1>, pool_flat::<2>],
             pool_grad: {
                 use crate::kernels::window::{CHOSEN, WEIGHTED, WHOLE};
                 [
