@@ -33,7 +33,7 @@ fn main() {
 }
 
 /// Planes, extent, kernel, stride, padding: MobileNetV2, ResNet-18, VGG-16 and a small network in batches of 32.
-const GEOMETRIES: [(usize, usize, usize, usize, usize); 18] = [
+const GEOMETRIES: [(usize, usize, usize, usize, usize); 20] = [
     (32, 112, 3, 1, 1),
     (96, 112, 3, 2, 1),
     (144, 56, 3, 1, 1),
@@ -52,6 +52,8 @@ const GEOMETRIES: [(usize, usize, usize, usize, usize); 18] = [
     (16 * 256, 16, 4, 4, 0),
     (960, 7, 5, 1, 2),
     (240, 28, 5, 2, 2),
+    (480, 14, 5, 1, 2),
+    (2048, 5, 3, 1, 1),
 ];
 
 struct Shape {

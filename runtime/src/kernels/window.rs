@@ -21,10 +21,11 @@ mod tables;
 
 pub use axis::{Axis, WindowError};
 pub use depthwise::{DepthwiseDescriptor, DepthwiseEpilogue, DepthwisePlan, DepthwiseSpec, depthwise_tiles};
-pub(crate) use depthwise_block::{BlockSet, FIRST, LAST, PlaneCall, block};
+pub(crate) use depthwise_block::{ANY, BlockSet, FIRST, LAST, PlaneCall, block, depthwise_flat};
 pub use depthwise_grad::{DepthwiseGradDescriptor, DepthwiseGradPlan, DepthwiseGradSpec, depthwise_grad_tiles};
 pub(crate) use depthwise_grad_filter::{FilterCall, filters};
 pub(crate) use depthwise_plane::Block;
+pub(crate) use flat::Flat;
 pub use plan::WindowPlan;
 pub use pool::{PoolDescriptor, PoolPlan, PoolReduce, PoolSpec, pool_tiles};
 pub use pool_grad::{PoolGradDescriptor, PoolGradPlan, PoolGradSpec, Share, pool_grad_tiles};

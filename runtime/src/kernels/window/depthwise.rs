@@ -11,6 +11,7 @@ use std::ptr::null;
 use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
 use super::depthwise_block::PlaneCall;
 use super::depthwise_plane::{Block, blocks};
+use super::flat::Flat;
 use super::tables::WindowTable;
 use crate::kernels::tile::CLAMP;
 use crate::kernels::{Activation, Kernels};
@@ -66,8 +67,9 @@ pub struct DepthwiseDescriptor {
     /// Elements from the start of a filter to its first tap, and between taps of neighbouring rows and columns.
     first_tap: isize,
     pub(super) tap_steps: [isize; 2],
-    /// Of every plane.
+    /// Of every plane, unless vectors hold outputs of several rows.
     blocks: Vec<Block>,
+    flat: Option<Flat>,
     pub(super) activation: (u32, [f32; 2]),
 }
 
@@ -82,11 +84,12 @@ impl DepthwisePlan {
         if spec.filters == 0 || spec.multiplier == 0 {
             return Err(WindowError::Empty);
         }
-        if columns.stride > 2 {
+        let table = kernels.window;
+        let flat = flat(&rows, &columns, table.lanes);
+        if columns.stride > 2 && flat.is_none() {
             return Err(WindowError::Stride);
         }
-        let table = kernels.window;
-        let (masks, full) = columns.masks(table.lanes);
+        let (masks, full) = if flat.is_some() { (vec![], vec![]) } else { columns.masks(table.lanes) };
         let work = rows.output * columns.output * rows.kernel * columns.kernel;
         let (code, alpha) = spec.epilogue.activation.code();
         let step = |d: usize, step: usize| if spec.flipped[d] { -(step as isize) } else { step as isize };
@@ -99,6 +102,7 @@ impl DepthwisePlan {
                 tile: tile_planes(spec.planes, work),
                 first_tap: (last(0, &rows, columns.kernel) + last(1, &columns, 1)) as isize,
                 tap_steps: [step(0, columns.kernel), step(1, 1)],
+                flat,
                 blocks: blocks(table, &rows, &columns, &full),
                 masks,
                 activation: (code, alpha.map(|a| a as f32)),
@@ -107,6 +111,28 @@ impl DepthwisePlan {
     }
 
     super::plan::queries!(DepthwiseDescriptor);
+}
+
+/// Vectors of several rows, if these are the only ones, or take fewer cycles than a vector for each row.
+fn flat(rows: &Axis, columns: &Axis, lanes: usize) -> Option<Flat> {
+    let flat = Flat::new(rows, columns, lanes, 1)?;
+    let vectors = (rows.output * columns.output.div_ceil(lanes)) as f64;
+    let by_rows = vectors * row_cost(rows, columns);
+    (columns.stride > 2 || flat.cost() < by_rows).then_some(flat)
+}
+
+/// About how long one vector along a row takes, in cycles: measured.
+fn row_cost(rows: &Axis, columns: &Axis) -> f64 {
+    let taps = (rows.kernel * columns.kernel) as f64;
+    let square = rows.kernel == columns.kernel && rows.stride == columns.stride;
+    match (columns.stride, columns.kernel) {
+        (1, 3) if square => 9.0,
+        (_, 3) if square => 18.0,
+        (1, 5) if square => 20.0,
+        (_, 5) if square => 40.0,
+        (1, _) => 1.5 * taps,
+        _ => 2.5 * taps,
+    }
 }
 
 /// Tiles `begin..end` of a depthwise convolution. `bias`, `scale` and `residual` are not read where the spec has none.
@@ -145,6 +171,10 @@ pub unsafe extern "C" fn depthwise_tiles(
             scale: of_filter(spec.epilogue.scale, scale),
             residual: if spec.epilogue.residual { residual.wrapping_add(plane * output) } else { null() },
         };
+        if let Some(flat) = &d.flat {
+            // SAFETY: as for blocks.
+            unsafe { (d.table.depthwise_flat)(&call, flat) }
+        }
         for block in &d.blocks {
             // SAFETY: by the contract above all planes exist, and the level is available.
             unsafe { (block.run)(&call, block) }

@@ -9,7 +9,7 @@ use super::axis::Axis;
 
 /// The vectors of some planes.
 #[derive(Debug)]
-pub(super) struct Flat {
+pub(crate) struct Flat {
     /// Planes of a group: vectors repeat from group to group.
     pub(super) planes: usize,
     pub(super) vectors: Vec<FlatVector>,

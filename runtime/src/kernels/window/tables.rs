@@ -1,7 +1,8 @@
 //! The window kernels of one level.
 
-use super::depthwise_block::BlockSet;
+use super::depthwise_block::{BlockSet, PlaneCall};
 use super::depthwise_grad_filter::FilterFn;
+use super::flat::Flat;
 use super::pool_grad_plane::PoolGradFn;
 use super::pool_plane::PoolFn;
 use crate::kernels::abi::ActivateFn;
@@ -13,8 +14,12 @@ pub(crate) struct WindowTable {
     pub(crate) lanes: usize,
     /// Depthwise convolution by 3 x 3, strides 1 and 2; most rows first.
     pub(crate) depthwise3: [[BlockSet; 3]; 2],
+    /// By 5 x 5, likewise.
+    pub(crate) depthwise5: [[BlockSet; 3]; 2],
     /// By any kernel, stride 1 and 2 along rows; most rows first, then one.
     pub(crate) depthwise: [[BlockSet; 2]; 2],
+    /// By vectors of several rows, any kernel.
+    pub(crate) depthwise_flat: unsafe fn(&PlaneCall<'_>, &Flat),
     /// Gradient of the filters, by 3, 5 and 7 columns, strides 1 and 2.
     pub(crate) depthwise_grad: [[FilterFn; 2]; 3],
     /// By any kernel.
@@ -39,10 +44,18 @@ macro_rules! window_table {
         ) {
             crate::kernels::window::block::<$vector, K, STRIDE, R, EDGE, MASKED>(call, block);
         }
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn depthwise_flat(
+            call: &crate::kernels::window::PlaneCall<'_>,
+            flat: &crate::kernels::window::Flat,
+        ) {
+            crate::kernels::window::depthwise_flat::<$vector>(call, flat);
+        }
         const fn depthwise_3<const STRIDE: usize, const R: usize>() -> crate::kernels::window::BlockSet {
             use crate::kernels::window::{BlockSet, FIRST, LAST};
             BlockSet {
                 rows: R,
+                outside: 1,
                 run: [
                     depthwise::<3, STRIDE, R, 0, false>,
                     depthwise::<3, STRIDE, R, 0, true>,
@@ -52,10 +65,17 @@ macro_rules! window_table {
                 ],
             }
         }
+        const fn depthwise_5<const STRIDE: usize, const R: usize>() -> crate::kernels::window::BlockSet {
+            use crate::kernels::window::ANY;
+            let border = depthwise::<5, STRIDE, R, ANY, true>;
+            let (inside, masked) = (depthwise::<5, STRIDE, R, 0, false>, depthwise::<5, STRIDE, R, 0, true>);
+            crate::kernels::window::BlockSet { rows: R, outside: 4, run: [inside, masked, border, border, border] }
+        }
         const fn depthwise_any<const STRIDE: usize, const R: usize>() -> crate::kernels::window::BlockSet {
             let masked = depthwise::<0, STRIDE, R, 0, true>;
             crate::kernels::window::BlockSet {
                 rows: R,
+                outside: 1,
                 run: [depthwise::<0, STRIDE, R, 0, false>, masked, masked, masked, masked],
             }
         }
@@ -93,10 +113,15 @@ macro_rules! window_table {
                 [depthwise_3::<1, $rows>(), depthwise_3::<1, 2>(), depthwise_3::<1, 1>()],
                 [depthwise_3::<2, $few>(), depthwise_3::<2, 2>(), depthwise_3::<2, 1>()],
             ],
+            depthwise5: [
+                [depthwise_5::<1, $few>(), depthwise_5::<1, 2>(), depthwise_5::<1, 1>()],
+                [depthwise_5::<2, $few>(), depthwise_5::<2, 2>(), depthwise_5::<2, 1>()],
+            ],
             depthwise: [
                 [depthwise_any::<1, $few>(), depthwise_any::<1, 1>()],
                 [depthwise_any::<2, $few>(), depthwise_any::<2, 1>()],
             ],
+            depthwise_flat,
             depthwise_grad: [
                 [depthwise_grad::<3, 3, 1, $few>, depthwise_grad::<3, 3, 2, $few>],
                 [depthwise_grad::<FIVE, 5, 1, BLOCK>, depthwise_grad::<FIVE, 5, 2, BLOCK>],
