@@ -113,26 +113,10 @@ impl DepthwisePlan {
     super::plan::queries!(DepthwiseDescriptor);
 }
 
-/// Vectors of several rows, if these are the only ones, or take fewer cycles than a vector for each row.
+/// Vectors of several rows where no others are: they load and add one tap after the other, so that a row's vector of five
+/// outputs, whose rows share loads, takes less time than its share of them.
 fn flat(rows: &Axis, columns: &Axis, lanes: usize) -> Option<Flat> {
-    let flat = Flat::new(rows, columns, lanes, 1)?;
-    let vectors = (rows.output * columns.output.div_ceil(lanes)) as f64;
-    let by_rows = vectors * row_cost(rows, columns);
-    (columns.stride > 2 || flat.cost() < by_rows).then_some(flat)
-}
-
-/// About how long one vector along a row takes, in cycles: measured.
-fn row_cost(rows: &Axis, columns: &Axis) -> f64 {
-    let taps = (rows.kernel * columns.kernel) as f64;
-    let square = rows.kernel == columns.kernel && rows.stride == columns.stride;
-    match (columns.stride, columns.kernel) {
-        (1, 3) if square => 9.0,
-        (_, 3) if square => 18.0,
-        (1, 5) if square => 20.0,
-        (_, 5) if square => 40.0,
-        (1, _) => 1.5 * taps,
-        _ => 2.5 * taps,
-    }
+    if columns.stride > 2 { Flat::new(rows, columns, lanes, 1) } else { None }
 }
 
 /// Tiles `begin..end` of a depthwise convolution. `bias`, `scale` and `residual` are not read where the spec has none.

@@ -83,12 +83,14 @@ pub(crate) unsafe fn pool_plane<S: SimdWindow, const OP: u32, const K: usize, co
 pub(crate) unsafe fn pool_flat<S: SimdWindow, const OP: u32>(call: &PoolCall<'_>) {
     let Some(flat) = call.flat else { return };
     let (rows, columns) = (&call.d.spec.rows, &call.d.spec.columns);
-    announce(call.x, call.planes * rows.input * columns.input);
-    announce_write(call.out, call.planes * rows.output * columns.output);
-    if OP == ARG_MAX {
-        announce_write(call.place, call.planes * rows.output * columns.output);
-    }
-    for v in &flat.vectors {
+    // What a vector reads, about: a whole plane at once is more than the processor asks for without waiting.
+    let part = (call.planes * rows.input * columns.input).div_ceil(flat.vectors.len());
+    for (n, v) in flat.vectors.iter().enumerate() {
+        announce(call.x.wrapping_add(n * part), part);
+        announce_write(call.out.wrapping_add(v.out), S::LANES);
+        if OP == ARG_MAX {
+            announce_write(call.place.wrapping_add(v.out), S::LANES);
+        }
         let neutral = neutral::<S, OP>();
         let mut taps = Taps::<S, OP> { state: State::new(neutral), place: 0 };
         vector(flat, v, [rows.kernel, columns.kernel], call.x, neutral, &mut taps);
