@@ -32,8 +32,8 @@ fn main() {
     }
 }
 
-/// Planes, extent, kernel, stride, padding: MobileNetV2, ResNet-18, VGG-16 and a small network in batches of 32.
-const GEOMETRIES: [(usize, usize, usize, usize, usize); 20] = [
+/// Planes, extent, kernel, stride, padding: MobileNetV2, ResNet-18, VGG-16 and a small network in batches of 32 and alone.
+const GEOMETRIES: [(usize, usize, usize, usize, usize); 22] = [
     (32, 112, 3, 1, 1),
     (96, 112, 3, 2, 1),
     (144, 56, 3, 1, 1),
@@ -47,6 +47,8 @@ const GEOMETRIES: [(usize, usize, usize, usize, usize); 20] = [
     (256, 56, 2, 2, 0),
     (32 * 32, 30, 2, 2, 0),
     (32 * 64, 13, 2, 2, 0),
+    (32, 30, 2, 2, 0),
+    (64, 13, 2, 2, 0),
     (32 * 32, 8, 2, 2, 0),
     (32 * 64, 4, 2, 2, 0),
     (16 * 256, 16, 4, 4, 0),
@@ -97,7 +99,7 @@ fn best(mut body: impl FnMut()) -> f64 {
 }
 
 fn depthwise(shape: &Shape, kernels: &Kernels, filter: &str) {
-    if shape.axis.kernel % 2 == 0 {
+    if shape.axis.kernel.is_multiple_of(2) {
         return;
     }
     let spec = DepthwiseSpec {

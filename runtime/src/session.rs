@@ -9,23 +9,17 @@ use kiln_ir::{Module, Name};
 
 use crate::arena::{Arena, OutOfMemory};
 use crate::error::{Direction, KernelFault, LoadError, RunError, boundable};
-use crate::executable::{Binding, Executable, Launch, Status};
+use crate::executable::{Binding, Executable, Status};
 use crate::init;
 use crate::launch::{Faults, Memory, Tables};
 use crate::pool::{Pool, WorkerPanicked};
 use crate::profile::{LaunchTimes, Profile};
 use crate::states::StateStore;
 use crate::tensor::Tensor;
+use forking::Forking;
 
+mod forking;
 mod last_run;
-
-/// A launch that one core finishes in less time than this runs on the caller's thread, in nanoseconds. Opening and
-/// closing the pool's gate takes 0.1 to 0.2 microseconds, until another core has taken tiles and returned its cache
-/// lines it is one to two.
-const FORK_NANOSECONDS: u64 = 4_000;
-/// Rough speed of one core for [`FORK_NANOSECONDS`]: operations and bytes per nanosecond.
-const FLOPS_PER_NANOSECOND: u64 = 16;
-const BYTES_PER_NANOSECOND: u64 = 12;
 
 /// Distance of the workers' status words: each in its own pair of cache lines.
 const STATUS_STRIDE: usize = 128;
@@ -51,8 +45,7 @@ struct Program {
     tables: Tables,
     constants: Arena,
     executable: Arc<Executable>,
-    /// For each launch, whether it is worth a fork-join.
-    forked: Vec<bool>,
+    forking: Forking,
 }
 
 impl Session {
@@ -175,8 +168,8 @@ impl Session {
         self.grow(&executable)?;
         let mut constants = Arena::new(executable.constants.len())?;
         constants.as_mut_slice().copy_from_slice(&executable.constants);
-        let forked = executable.launches.iter().map(worth_forking).collect();
-        let mut program = Program { tables: Tables::default(), constants, executable, forked };
+        let forking = Forking::new(&executable.launches, self.threads());
+        let mut program = Program { tables: Tables::default(), constants, executable, forking };
         program.tables = self.tables(&mut program.constants, &program.executable)?;
         self.programs.push(Some(program));
         Ok(ProgramId(self.programs.len() - 1))
@@ -255,8 +248,7 @@ impl Session {
     /// [`RunError`]: tensors of another type, values out of their declared range, or what a kernel reports.
     pub fn run(&mut self, id: ProgramId, inputs: &[&Tensor], outputs: &mut [Tensor]) -> Result<(), RunError> {
         self.prepare(id, inputs, outputs)?;
-        let launches = self.executable(id)?.launches.len();
-        (0..launches).try_for_each(|launch| self.launch(id, launch))
+        self.launches(id, None)
     }
 
     /// Runs a program `iterations` times and times each launch. States are updated as often.
@@ -276,11 +268,7 @@ impl Session {
         for _ in 0..iterations {
             let start = Instant::now();
             self.prepare(id, inputs, outputs)?;
-            for (launch, times) in times.iter_mut().enumerate() {
-                let start = Instant::now();
-                self.launch(id, launch)?;
-                times.push(start.elapsed());
-            }
+            self.launches(id, Some(&mut times))?;
             totals.push(start.elapsed());
         }
         Ok(Profile::new(times, totals))
@@ -288,8 +276,7 @@ impl Session {
 
     /// Checks the tensors against the signature and enters their addresses.
     fn prepare(&mut self, id: ProgramId, inputs: &[&Tensor], outputs: &mut [Tensor]) -> Result<(), RunError> {
-        let unknown = RunError::UnknownProgram { id: id.0, programs: self.programs.len() };
-        let program = self.programs.get_mut(id.0).and_then(Option::as_mut).ok_or(unknown)?;
+        let program = self.program(id)?;
         let executable = &*program.executable;
         check_count(executable, Direction::Inputs, executable.inputs.len(), inputs.len())?;
         check_count(executable, Direction::Outputs, executable.outputs.len(), outputs.len())?;
@@ -304,6 +291,30 @@ impl Session {
         Ok(())
     }
 
+    /// Runs the launches of a prepared program, and enters the time of each.
+    fn launches(&mut self, id: ProgramId, mut times: Option<&mut [LaunchTimes]>) -> Result<(), RunError> {
+        let program = self.program(id)?;
+        let launches = program.executable.launches.len();
+        let learns = program.forking.times_launches();
+        let start = Instant::now();
+        for launch in 0..launches {
+            let clock = (learns || times.is_some()).then(Instant::now);
+            self.launch(id, launch)?;
+            let Some(time) = clock.map(|start| start.elapsed()) else { continue };
+            if let Some(times) = times.as_mut().and_then(|times| times.get_mut(launch)) {
+                times.push(time);
+            }
+            self.program(id)?.forking.launch_took(launch, time);
+        }
+        self.program(id)?.forking.run_took(start.elapsed());
+        Ok(())
+    }
+
+    fn program(&mut self, id: ProgramId) -> Result<&mut Program, RunError> {
+        let unknown = RunError::UnknownProgram { id: id.0, programs: self.programs.len() };
+        self.programs.get_mut(id.0).and_then(Option::as_mut).ok_or(unknown)
+    }
+
     /// Runs one launch of a prepared program.
     fn launch(&mut self, id: ProgramId, index: usize) -> Result<(), RunError> {
         let unknown = RunError::UnknownProgram { id: id.0, programs: self.programs.len() };
@@ -316,9 +327,9 @@ impl Session {
             // move; the pool never runs one worker or one tile twice at a time.
             unsafe { program.tables.call((worker, index), entry, (begin, end), &self.faults) }
         };
-        let done: Result<(), WorkerPanicked> = match program.forked.get(index) {
-            Some(true) => self.pool.run(launch.tiles, &task),
-            _ => self.pool.run_here(launch.tiles, &task),
+        let done: Result<(), WorkerPanicked> = match program.forking.forks(index) {
+            true => self.pool.run(launch.tiles, &task),
+            false => self.pool.run_here(launch.tiles, &task),
         };
         done?;
         match self.faults.take() {
@@ -347,12 +358,6 @@ impl Session {
         };
         RunError::Kernel { fault: Box::new(fault) }
     }
-}
-
-/// Whether a launch is long enough to be shared among workers.
-fn worth_forking(launch: &Launch) -> bool {
-    let time = (launch.flops / FLOPS_PER_NANOSECOND).max(launch.bytes / BYTES_PER_NANOSECOND);
-    launch.tiles > 1 && launch.forks.unwrap_or(time >= FORK_NANOSECONDS)
 }
 
 fn check_count(program: &Executable, direction: Direction, expected: usize, given: usize) -> Result<(), RunError> {

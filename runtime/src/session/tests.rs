@@ -7,7 +7,7 @@ use std::cell::Cell;
 use kiln_ir::{DType, TensorType};
 
 use super::*;
-use crate::executable::{Code, KernelFn, Site, Slot};
+use crate::executable::{Code, KernelFn, Launch, Site, Slot};
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -289,14 +289,6 @@ fn a_profile_has_every_launch() {
     assert_eq!(names, ["kernel0", "kernel0", "kernel1", "kernel2"]);
     assert!(profile.launches.iter().all(|launch| launch.times.len() == 3));
     assert!(profile.min() <= profile.median());
-}
-
-#[test]
-fn short_launches_stay_on_the_caller() {
-    let launch = |tiles, flops, bytes| Launch { flops, bytes, ..launch(0, Vec::new(), tiles) };
-    assert!(!worth_forking(&launch(1, 1 << 40, 0)));
-    assert!(!worth_forking(&launch(64, 1000, 1000)));
-    assert!(worth_forking(&launch(2, 0, 1 << 20)));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! One spatial axis of a window, and which lanes of its vectors lie inside the plane.
 
+use std::ops::Range;
+
 /// Output `o` reads input `o * stride + k + offset` for `k` in `0..kernel`; what lies outside `0..input` is padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Axis {
@@ -40,6 +42,15 @@ impl Axis {
         let within = |position: i64| position.unsigned_abs() < i32::MAX as u64;
         let fits = largest < i32::MAX as usize && within(self.offset) && within(last) && within(last + self.offset);
         if fits { Ok(()) } else { Err(WindowError::TooLarge) }
+    }
+
+    /// The outputs whose windows lie inside as a whole.
+    pub(super) fn whole_windows(&self) -> Range<usize> {
+        let stride = self.stride as i64;
+        let first = (-self.offset).max(0) as usize;
+        let last = self.input as i64 - self.kernel as i64 - self.offset;
+        let end = if last < 0 { 0 } else { self.output.min((last / stride) as usize + 1) };
+        first.div_ceil(self.stride).min(end)..end
     }
 
     /// For each vector of `lanes` outputs and each `k`: which elements of the `stride` vectors read from `k` on lie

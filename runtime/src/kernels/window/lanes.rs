@@ -105,7 +105,7 @@ pub(super) fn first_lanes(left: usize, lanes: usize) -> u16 {
 }
 
 /// Elements between what is computed and what is announced.
-const AHEAD: usize = 1024;
+pub(super) const AHEAD: usize = 1024;
 
 /// Asks for `len` elements a little after `at`, to be read. Tensors are walked front to back, plane after plane.
 #[inline(always)]

@@ -4,14 +4,16 @@
     reason = "inner loops over raw planes; the contract is PoolCall's, stated once on `pool_plane`"
 )]
 #![allow(clippy::needless_range_loop, reason = "taps number registers and addresses alike")]
-//! One plane of a pool, vector by vector along the output rows.
+//! One plane of a pool, in vectors of windows along the output rows.
 
+use std::ops::Range;
+
+use super::axis::Axis;
 use super::flat::Flat;
-use super::flat_lanes::{TapSink, vector};
-use super::lanes::{announce, announce_write, first_lanes, tap, taps};
+use super::lanes::{AHEAD, first_lanes, tap, taps};
 use super::pool::PoolDescriptor;
 use crate::kernels::math::clamp;
-use crate::kernels::simd::SimdWindow;
+use crate::kernels::simd::{SimdWindow, prefetch_near};
 use crate::kernels::tile::{CLAMP, LEAKY_RELU, RELU};
 
 pub(crate) const MAX: u32 = 0;
@@ -44,111 +46,121 @@ pub(crate) unsafe fn pool_plane<S: SimdWindow, const OP: u32, const K: usize, co
 ) {
     let d = call.d;
     let (rows, columns) = (&d.spec.rows, &d.spec.columns);
-    for y in 0..rows.output {
-        let top = (y * rows.stride) as isize + rows.offset as isize;
-        announce(call.x.wrapping_add(y * rows.stride * columns.input), rows.stride * columns.input);
-        announce_write(call.out.wrapping_add(y * columns.output), columns.output);
-        if OP == ARG_MAX {
-            announce_write(call.place.wrapping_add(y * columns.output), columns.output);
-        }
-        for v in 0..d.full.len() {
-            let block = Block {
-                at: call
-                    .x
-                    .wrapping_offset(top * columns.input as isize + columns.offset as isize)
-                    .wrapping_add(v * S::LANES * STRIDE),
-                masks: d.masks.as_ptr().add(v * columns.kernel),
-                // Rows of the window that exist.
-                from: (-top).clamp(0, rows.kernel as isize) as usize,
-                to: (rows.input as isize - top).clamp(0, rows.kernel as isize) as usize,
-            };
-            let full = *d.full.get_unchecked(v);
-            let best = if full {
-                reduce::<S, OP, K, STRIDE, false>(call, &block)
-            } else {
-                reduce::<S, OP, K, STRIDE, true>(call, &block)
-            };
-            let mask = first_lanes(columns.output - v * S::LANES, S::LANES);
-            store::<S, OP>(call, best, y * columns.output + v * S::LANES, if full { None } else { Some(mask) });
+    let vectors = d.full.len();
+    let whole = d.whole_rows.clone();
+    for y in (0..whole.start).chain(whole.end..rows.output) {
+        for v in 0..vectors {
+            border::<S, OP, STRIDE>(call, y, v);
         }
     }
-    activate(call);
-}
-
-/// As [`pool_plane`], for a group of planes whose vectors hold outputs of several rows.
-///
-/// # Safety
-/// As [`pool_plane`].
-#[inline(always)]
-pub(crate) unsafe fn pool_flat<S: SimdWindow, const OP: u32>(call: &PoolCall<'_>) {
-    let Some(flat) = call.flat else { return };
-    let (rows, columns) = (&call.d.spec.rows, &call.d.spec.columns);
-    // What a vector reads, about: a whole plane at once is more than the processor asks for without waiting.
-    let part = (call.planes * rows.input * columns.input).div_ceil(flat.vectors.len());
-    for (n, v) in flat.vectors.iter().enumerate() {
-        announce(call.x.wrapping_add(n * part), part);
-        announce_write(call.out.wrapping_add(v.out), S::LANES);
-        if OP == ARG_MAX {
-            announce_write(call.place.wrapping_add(v.out), S::LANES);
-        }
-        let neutral = neutral::<S, OP>();
-        let mut taps = Taps::<S, OP> { state: State::new(neutral), place: 0 };
-        vector(flat, v, [rows.kernel, columns.kernel], call.x, neutral, &mut taps);
-        store::<S, OP>(call, result::<S, OP>(taps.state), v.out, Some(v.lanes));
-    }
-    activate(call);
-}
-
-/// Reduces taps; `place` numbers them.
-struct Taps<S: SimdWindow, const OP: u32> {
-    state: State<S>,
-    place: usize,
-}
-
-impl<S: SimdWindow, const OP: u32> TapSink<S> for Taps<S, OP> {
-    #[inline(always)]
-    unsafe fn tap(&mut self, x: S) {
-        step::<S, OP>(&mut self.state, x, self.place);
-        self.place += 1;
-    }
-}
-
-/// Stores reduced windows, and their places; all lanes, or those of a mask.
-#[inline(always)]
-unsafe fn store<S: SimdWindow, const OP: u32>(call: &PoolCall<'_>, best: (S, S), at: usize, mask: Option<u16>) {
-    let value = finish::<S, OP>(call, best.0);
-    match mask {
-        None => value.store(call.out.wrapping_add(at)),
-        Some(mask) => value.store_mask(call.out.wrapping_add(at), mask),
-    }
-    if OP == ARG_MAX {
-        match mask {
-            None => best.1.store(call.place.wrapping_add(at)),
-            Some(mask) => best.1.store_mask(call.place.wrapping_add(at), mask),
+    // Along the rows where that is far enough, and what is left down the columns.
+    let along = if d.full_vectors.len() >= LONG_RUN { d.full_vectors.clone() } else { 0..0 };
+    if !along.is_empty() {
+        for y in whole.clone() {
+            let steps = Steps { count: along.len(), x: S::LANES * STRIDE, out: S::LANES };
+            run::<S, OP, K, STRIDE, false>(call, y, along.start, steps);
         }
     }
-}
-
-/// An activation that vectors of the pool do not have.
-#[inline(always)]
-unsafe fn activate(call: &PoolCall<'_>) {
-    let (rows, columns) = (&call.d.spec.rows, &call.d.spec.columns);
-    let (code, alpha) = call.d.activation;
+    for v in (0..along.start).chain(along.end..vectors) {
+        let steps = Steps { count: whole.len(), x: rows.stride * columns.input, out: columns.output };
+        if *d.full.get_unchecked(v) {
+            run::<S, OP, K, STRIDE, false>(call, whole.start, v, steps);
+        } else {
+            run::<S, OP, K, STRIDE, true>(call, whole.start, v, steps);
+        }
+    }
+    let (code, alpha) = d.activation;
     if code > CLAMP {
-        (call.d.table.activate)(code, alpha, call.out, call.planes * rows.output * columns.output);
+        (d.table.activate)(code, alpha, call.out, rows.output * columns.output);
     }
 }
 
-struct Block {
-    at: *const f32,
-    masks: *const [u16; 2],
-    from: usize,
-    to: usize,
+/// Vectors of windows in a row from which on they are walked row by row, else column by column.
+const LONG_RUN: usize = 4;
+
+/// Vectors of windows that lie equally far apart and have the same lanes inside.
+struct Steps {
+    count: usize,
+    /// Elements from vector to vector.
+    x: usize,
+    out: usize,
+}
+
+/// Vectors of windows of which all rows exist, from vector `v` of row `y` on. Nothing is decided in the loop: with one
+/// vector in a row, what it takes to find its rows took four times as long as its maxima.
+#[inline(always)]
+unsafe fn run<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize, const MASKED: bool>(
+    call: &PoolCall<'_>,
+    y: usize,
+    v: usize,
+    steps: Steps,
+) {
+    let d = call.d;
+    let (rows, columns) = (d.spec.rows, d.spec.columns);
+    let end = End::of(d);
+    let mut x = first_element(call, y, v * S::LANES * STRIDE);
+    // Whole steps, so that what is asked for is what a later vector reads.
+    let ahead = AHEAD.next_multiple_of(steps.x.max(1));
+    let masks = d.masks.as_ptr().add(v * columns.kernel);
+    let mut at = y * columns.output + v * S::LANES;
+    let lanes = first_lanes(columns.output - v * S::LANES, S::LANES);
+    for _ in 0..steps.count {
+        for row in 0..rows.stride {
+            for part in 0..STRIDE {
+                prefetch_near(x.wrapping_add(ahead + row * columns.input + part * S::LANES));
+            }
+        }
+        let (value, place) = if K > 0 {
+            reduce_square::<S, OP, K, STRIDE, MASKED>(x, columns.input, masks)
+        } else {
+            reduce_any::<S, OP, STRIDE, MASKED>(x, &columns, masks, 0..rows.kernel)
+        };
+        put::<S, MASKED>(end.apply::<S, OP>(value), call.out.wrapping_add(at), lanes);
+        if OP == ARG_MAX {
+            put::<S, MASKED>(place, call.place.wrapping_add(at), lanes);
+        }
+        x = x.wrapping_add(steps.x);
+        at += steps.out;
+    }
+}
+
+/// Vector `v` of row `y`, whose windows lack rows.
+#[inline(always)]
+unsafe fn border<S: SimdWindow, const OP: u32, const STRIDE: usize>(call: &PoolCall<'_>, y: usize, v: usize) {
+    let d = call.d;
+    let (rows, columns) = (&d.spec.rows, &d.spec.columns);
+    let end = End { scale: d.scale, activation: d.activation };
+    let top = (y * rows.stride) as isize + rows.offset as isize;
+    let inside = |row: isize| row.clamp(0, rows.kernel as isize) as usize;
+    let exist = inside(-top)..inside(rows.input as isize - top);
+    let masks = d.masks.as_ptr().add(v * columns.kernel);
+    let x = first_element(call, y, v * S::LANES * STRIDE);
+    let (value, place) = reduce_any::<S, OP, STRIDE, true>(x, columns, masks, exist);
+    let at = y * columns.output + v * S::LANES;
+    let lanes = first_lanes(columns.output - v * S::LANES, S::LANES);
+    put::<S, true>(end.apply::<S, OP>(value), call.out.wrapping_add(at), lanes);
+    if OP == ARG_MAX {
+        put::<S, true>(place, call.place.wrapping_add(at), lanes);
+    }
+}
+
+/// What the windows of row `y` meet with their first tap, from element `along` of it on. It may lie outside.
+#[inline(always)]
+fn first_element(call: &PoolCall<'_>, y: usize, along: usize) -> *const f32 {
+    let (rows, columns) = (&call.d.spec.rows, &call.d.spec.columns);
+    let top = (y * rows.stride) as isize + rows.offset as isize;
+    call.x.wrapping_offset(top * columns.input as isize + columns.offset as isize).wrapping_add(along)
+}
+
+/// Stores the lanes of the mask, which are all unless `MASKED`.
+#[inline(always)]
+unsafe fn put<S: SimdWindow, const MASKED: bool>(value: S, at: *mut f32, lanes: u16) {
+    if MASKED { value.store_mask(at, lanes) } else { value.store(at) }
 }
 
 /// What one vector of windows has become so far.
 #[derive(Clone, Copy)]
-struct State<S: SimdWindow> {
+pub(super) struct State<S: SimdWindow> {
     value: S,
     place: S,
     /// Windows without NaN so far: the first NaN stays.
@@ -157,56 +169,64 @@ struct State<S: SimdWindow> {
 
 impl<S: SimdWindow> State<S> {
     #[inline(always)]
-    unsafe fn new(neutral: S) -> Self {
+    pub(super) unsafe fn new<const OP: u32>() -> Self {
+        let neutral = S::splat(neutral::<OP>());
         Self { value: neutral, place: S::splat(0.0), numbers: S::all() }
     }
+
+    /// The reduced windows, and their places.
+    #[inline(always)]
+    pub(super) unsafe fn result<const OP: u32>(self) -> (S, S) {
+        let value = if OP == MAX { S::select(self.numbers, self.value, S::splat(f32::NAN)) } else { self.value };
+        (value, self.place)
+    }
 }
 
-/// The reduced windows of one vector, and their places.
+/// What an element outside counts as.
+pub(super) const fn neutral<const OP: u32>() -> f32 {
+    if OP == SUM { 0.0 } else { f32::NEG_INFINITY }
+}
+
+/// One vector of `K x K` windows; rows are `pitch` elements apart.
 #[inline(always)]
-unsafe fn reduce<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize, const MASKED: bool>(
-    call: &PoolCall<'_>,
-    block: &Block,
+unsafe fn reduce_square<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize, const MASKED: bool>(
+    x: *const f32,
+    pitch: usize,
+    masks: *const [u16; 2],
 ) -> (S, S) {
-    let columns = &call.d.spec.columns;
-    let neutral = neutral::<S, OP>();
-    let mut state = State::new(neutral);
-    if K > 0 && block.from == 0 && block.to == K {
-        for i in 0..K {
-            let x = taps::<S, K, STRIDE, MASKED>(block.at.wrapping_add(i * columns.input), block.masks, neutral);
-            for j in 0..K {
-                step::<S, OP>(&mut state, x[j], i * K + j);
-            }
-        }
-    } else {
-        for i in block.from..block.to {
-            let row = block.at.wrapping_add(i * columns.input);
-            for j in 0..columns.kernel {
-                let (x, _) = tap::<S, STRIDE, MASKED>(row, block.masks, j, neutral);
-                step::<S, OP>(&mut state, x, i * columns.kernel + j);
-            }
+    let mut state = State::<S>::new::<OP>();
+    for i in 0..K {
+        let x = taps::<S, K, STRIDE, MASKED>(x.wrapping_add(i * pitch), masks, S::splat(neutral::<OP>()));
+        for j in 0..K {
+            step::<S, OP>(&mut state, x[j], i * K + j);
         }
     }
-    result::<S, OP>(state)
+    state.result::<OP>()
 }
 
-/// What changes no window.
+/// One vector of windows of any extents, of which the rows of `exist` do.
 #[inline(always)]
-unsafe fn neutral<S: SimdWindow, const OP: u32>() -> S {
-    S::splat(if OP == SUM { 0.0 } else { f32::NEG_INFINITY })
-}
-
-/// Reduced windows, and their places.
-#[inline(always)]
-unsafe fn result<S: SimdWindow, const OP: u32>(state: State<S>) -> (S, S) {
-    let State { value, place, numbers } = state;
-    (if OP == MAX { S::select(numbers, value, S::splat(f32::NAN)) } else { value }, place)
+unsafe fn reduce_any<S: SimdWindow, const OP: u32, const STRIDE: usize, const MASKED: bool>(
+    x: *const f32,
+    columns: &Axis,
+    masks: *const [u16; 2],
+    exist: Range<usize>,
+) -> (S, S) {
+    let mut state = State::<S>::new::<OP>();
+    for i in exist {
+        let row = x.wrapping_add(i * columns.input);
+        for j in 0..columns.kernel {
+            let (x, _) = tap::<S, STRIDE, MASKED>(row, masks, j, S::splat(neutral::<OP>()));
+            step::<S, OP>(&mut state, x, i * columns.kernel + j);
+        }
+    }
+    state.result::<OP>()
 }
 
 /// Compares with the mask of what is still a number: the chain from maximum to maximum is then one comparison long, or
 /// without places one maximum.
 #[inline(always)]
-unsafe fn step<S: SimdWindow, const OP: u32>(state: &mut State<S>, x: S, place: usize) {
+pub(super) unsafe fn step<S: SimdWindow, const OP: u32>(state: &mut State<S>, x: S, place: usize) {
     match OP {
         SUM => state.value = state.value.add(x),
         MAX => {
@@ -222,14 +242,26 @@ unsafe fn step<S: SimdWindow, const OP: u32>(state: &mut State<S>, x: S, place: 
     }
 }
 
-#[inline(always)]
-unsafe fn finish<S: SimdWindow, const OP: u32>(call: &PoolCall<'_>, value: S) -> S {
-    let value = if OP == SUM { value.mul(S::splat(call.d.scale)) } else { value };
-    let (code, alpha) = call.d.activation;
-    match code {
-        RELU => S::splat(0.0).max_or_other(value),
-        LEAKY_RELU => value.leaky(S::splat(alpha[0])),
-        CLAMP => clamp(value, S::splat(alpha[0]), S::splat(alpha[1])),
-        _ => value,
+/// What is done to the reduced windows.
+pub(super) struct End {
+    scale: f32,
+    activation: (u32, [f32; 2]),
+}
+
+impl End {
+    pub(super) fn of(d: &PoolDescriptor) -> Self {
+        Self { scale: d.scale, activation: d.activation }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn apply<S: SimdWindow, const OP: u32>(&self, value: S) -> S {
+        let value = if OP == SUM { value.mul(S::splat(self.scale)) } else { value };
+        let (code, alpha) = self.activation;
+        match code {
+            RELU => S::splat(0.0).max_or_other(value),
+            LEAKY_RELU => value.leaky(S::splat(alpha[0])),
+            CLAMP => clamp(value, S::splat(alpha[0]), S::splat(alpha[1])),
+            _ => value,
+        }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct WindowTable {
     /// By any kernel.
     pub(crate) depthwise_grad_any: [FilterFn; 2],
     /// By op (maximum, with place, sum) and window: 2 x 2 by 2, 3 x 3 by 2, any by 1, any by 2 along rows.
-    pub(crate) pool: [[PoolFn; 4]; 3],
+    pub(crate) pool: [[PoolFn; 5]; 3],
     /// By op, for vectors of several rows and any window.
     pub(crate) pool_flat: [PoolFn; 3],
     /// Whole, by places and by weights; stride 1 and 2 along rows.
@@ -129,9 +129,9 @@ macro_rules! window_table {
             ],
             depthwise_grad_any: [depthwise_grad::<0, 0, 1, 1>, depthwise_grad::<0, 0, 2, 1>],
             pool: [
-                [pool::<0, 2, 2>, pool::<0, 3, 2>, pool::<0, 0, 1>, pool::<0, 0, 2>],
-                [pool::<1, 2, 2>, pool::<1, 3, 2>, pool::<1, 0, 1>, pool::<1, 0, 2>],
-                [pool::<2, 2, 2>, pool::<2, 3, 2>, pool::<2, 0, 1>, pool::<2, 0, 2>],
+                [pool::<0, 2, 2>, pool::<0, 3, 2>, pool::<0, 3, 1>, pool::<0, 0, 1>, pool::<0, 0, 2>],
+                [pool::<1, 2, 2>, pool::<1, 3, 2>, pool::<1, 3, 1>, pool::<1, 0, 1>, pool::<1, 0, 2>],
+                [pool::<2, 2, 2>, pool::<2, 3, 2>, pool::<2, 3, 1>, pool::<2, 0, 1>, pool::<2, 0, 2>],
             ],
             pool_flat: [pool_flat::<0>, pool_flat::<1>, pool_flat::<2>],
             pool_grad: {
