@@ -123,8 +123,8 @@ fn flat(planes: usize, rows: &Axis, columns: &Axis, lanes: usize) -> Option<[Fla
     let group = of(planes.min(lanes)).filter(|group| group.cost() < one.cost()).or_else(|| of(1))?;
     let vectors = (rows.output * columns.output.div_ceil(lanes)) as f64;
     let taps = (rows.kernel * columns.kernel) as f64;
-    // Measured: 8 cycles for a vector of 2 x 2 windows in a row, twice of what is counted in a vector of several rows.
-    (columns.stride > 2 || 2.0 * group.cost() < 2.0 * taps * vectors).then_some([group, one])
+    // Both costs are in proportion: at 8 x 8 (24 to 32) vectors of several rows win, at 13 x 13 (74 to 48) those of one.
+    (columns.stride > 2 || group.cost() < 2.0 * taps * vectors).then_some([group, one])
 }
 
 /// Where the first run of `true` is.
