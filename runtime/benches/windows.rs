@@ -33,7 +33,7 @@ fn main() {
 }
 
 /// Planes, extent, kernel, stride, padding: MobileNetV2, ResNet-18, VGG-16 and a small network in batches of 32 and alone.
-const GEOMETRIES: [(usize, usize, usize, usize, usize); 15] = [
+const GEOMETRIES: [(usize, usize, usize, usize, usize); 22] = [
     (32, 112, 3, 1, 1),
     (96, 112, 3, 2, 1),
     (144, 56, 3, 1, 1),
@@ -49,6 +49,13 @@ const GEOMETRIES: [(usize, usize, usize, usize, usize); 15] = [
     (32 * 64, 13, 2, 2, 0),
     (32, 30, 2, 2, 0),
     (64, 13, 2, 2, 0),
+    (32 * 32, 8, 2, 2, 0),
+    (32 * 64, 4, 2, 2, 0),
+    (16 * 256, 16, 4, 4, 0),
+    (960, 7, 5, 1, 2),
+    (240, 28, 5, 2, 2),
+    (480, 14, 5, 1, 2),
+    (2048, 5, 3, 1, 1),
 ];
 
 struct Shape {
@@ -92,7 +99,7 @@ fn best(mut body: impl FnMut()) -> f64 {
 }
 
 fn depthwise(shape: &Shape, kernels: &Kernels, filter: &str) {
-    if shape.axis.kernel != 3 {
+    if shape.axis.kernel.is_multiple_of(2) {
         return;
     }
     let spec = DepthwiseSpec {
@@ -109,7 +116,11 @@ fn depthwise(shape: &Shape, kernels: &Kernels, filter: &str) {
         },
     };
     let plan = DepthwisePlan::new(&spec, kernels).unwrap();
-    let (x, w, bias) = (vec![0.5f32; shape.input()], vec![0.25f32; shape.planes * 9], vec![1.0f32; shape.planes]);
+    let (x, w, bias) = (
+        vec![0.5f32; shape.input()],
+        vec![0.25f32; shape.planes * shape.axis.kernel.pow(2)],
+        vec![1.0f32; shape.planes],
+    );
     let mut out = vec![0.0f32; shape.output()];
     let none = std::ptr::null();
     shape.report(plan.kernel(), filter, 2, shape.input() + shape.output(), || {
@@ -164,7 +175,7 @@ fn pool(shape: &Shape, kernels: &Kernels, filter: &str, reduce: PoolReduce) {
 fn max_pool_grad(shape: &Shape, kernels: &Kernels, filter: &str) {
     let (rows, columns) = (shape.axis, shape.axis);
     let spec = PoolGradSpec { planes: shape.planes, rows, columns, share: Share::Chosen, gate: true };
-    let plan = PoolGradPlan::new(&spec, kernels).unwrap();
+    let Ok(plan) = PoolGradPlan::new(&spec, kernels) else { return };
     let (dy, place) = (vec![0.5f32; shape.output()], vec![1; shape.output()]);
     let (gate, mut dx) = (vec![1.0f32; shape.input()], vec![0.0f32; shape.input()]);
     shape.report(plan.kernel(), filter, 1, 2 * (shape.input() + shape.output()), || {

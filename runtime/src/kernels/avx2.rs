@@ -166,6 +166,17 @@ impl SimdWindow for F32x8 {
         Self(_mm256_blendv_ps(other.0, _mm256_maskload_ps(at, lanes), _mm256_castsi256_ps(lanes)))
     }
     #[inline(always)]
+    unsafe fn pick(self, next: Self, lanes: *const i32) -> Self {
+        // Bit 3 of a number, the choice between the two, becomes the sign that a blend looks at.
+        let lanes = _mm256_loadu_si256(lanes.cast());
+        let (a, b) = (_mm256_permutevar8x32_ps(self.0, lanes), _mm256_permutevar8x32_ps(next.0, lanes));
+        Self(_mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(lanes))))
+    }
+    #[inline(always)]
+    unsafe fn blend(mask: u16, yes: Self, no: Self) -> Self {
+        Self(_mm256_blendv_ps(no.0, yes.0, _mm256_castsi256_ps(lanes32(mask))))
+    }
+    #[inline(always)]
     unsafe fn all() -> __m256 {
         _mm256_castsi256_ps(_mm256_set1_epi32(-1))
     }

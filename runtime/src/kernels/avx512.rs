@@ -149,6 +149,14 @@ impl SimdWindow for F32x16 {
         Self(_mm512_mask_loadu_ps(other.0, mask, at))
     }
     #[inline(always)]
+    unsafe fn pick(self, next: Self, lanes: *const i32) -> Self {
+        Self(_mm512_permutex2var_ps(self.0, _mm512_loadu_epi32(lanes), next.0))
+    }
+    #[inline(always)]
+    unsafe fn blend(mask: u16, yes: Self, no: Self) -> Self {
+        Self(_mm512_mask_blend_ps(mask, no.0, yes.0))
+    }
+    #[inline(always)]
     unsafe fn all() -> __mmask16 {
         !0
     }

@@ -153,6 +153,19 @@ impl SimdWindow for F32x4 {
         Self(vld1q_f32(lanes.as_ptr()))
     }
     #[inline(always)]
+    unsafe fn pick(self, next: Self, lanes: *const i32) -> Self {
+        let mut both = [0.0f32; 8];
+        vst1q_f32(both.as_mut_ptr(), self.0);
+        vst1q_f32(both.as_mut_ptr().add(4), next.0);
+        let picked: [f32; 4] = std::array::from_fn(|i| both[*lanes.add(i) as usize & 7]);
+        Self(vld1q_f32(picked.as_ptr()))
+    }
+    #[inline(always)]
+    unsafe fn blend(mask: u16, yes: Self, no: Self) -> Self {
+        let lanes: [u32; 4] = std::array::from_fn(|i| 0u32.wrapping_sub(u32::from(mask >> i & 1)));
+        Self(vbslq_f32(vld1q_u32(lanes.as_ptr()), yes.0, no.0))
+    }
+    #[inline(always)]
     unsafe fn all() -> uint32x4_t {
         vdupq_n_u32(!0)
     }

@@ -168,6 +168,15 @@ impl SimdWindow for Array<f32> {
         Self(out)
     }
     #[inline(always)]
+    unsafe fn pick(self, next: Self, lanes: *const i32) -> Self {
+        let at = |i: usize| if i < 8 { self.0[i] } else { next.0[i - 8] };
+        Self(std::array::from_fn(|i| at(*lanes.add(i) as usize)))
+    }
+    #[inline(always)]
+    unsafe fn blend(mask: u16, yes: Self, no: Self) -> Self {
+        Self(std::array::from_fn(|i| if mask >> i & 1 == 1 { yes.0[i] } else { no.0[i] }))
+    }
+    #[inline(always)]
     unsafe fn all() -> [bool; 8] {
         [true; 8]
     }

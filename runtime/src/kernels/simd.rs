@@ -196,6 +196,10 @@ pub(crate) trait SimdWindow: SimdMath {
     unsafe fn after(self, first: Self) -> Self;
     /// As `load_mask`, but lanes whose bit is clear are those of `other`.
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self;
+    /// Lane `i` is element `lanes[i]`, below `2 * LANES`, of `self` followed by `next`; `lanes` points to `LANES` numbers.
+    unsafe fn pick(self, next: Self, lanes: *const i32) -> Self;
+    /// Lanes of `yes` whose bit in `mask` is set, the others of `no`.
+    unsafe fn blend(mask: u16, yes: Self, no: Self) -> Self;
     /// Every lane.
     unsafe fn all() -> Self::Mask;
     /// Where `mask` holds and `self` is a number.

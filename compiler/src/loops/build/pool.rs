@@ -83,10 +83,10 @@ impl Root {
             _ => return None,
         };
         let [rows, columns] = planes.axes;
-        // Sums of a gradient run backwards: it has a kernel of its own. Lanes run along the results' rows, which
-        // would be mostly empty for windows as large as the plane.
+        // Sums of a gradient run backwards: it has a kernel of its own. Lanes run along the results, which are few for
+        // windows as large as the plane.
         let worthwhile = columns.axis.output >= columns.axis.kernel.min(4);
-        let fits = worthwhile && columns.axis.stride <= 2 && !rows.flipped && !columns.flipped && planes.is_whole(map);
+        let fits = worthwhile && !rows.flipped && !columns.flipped && planes.is_whole(map);
         let activation = Activation::None;
         fits.then(|| {
             Root::Pool(PoolSpec {

@@ -20,8 +20,8 @@ pub struct Axis {
 /// Why a window has no kernel; the caller falls back to JITed loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
-    /// Vectors take every element or every other one.
-    #[error("window.K1: a stride along rows that is neither 1 nor 2")]
+    /// Vectors take every element or every other one; where they take others, tables say which, as far as these go.
+    #[error("window.K1: a stride along rows above 2, of a gradient or with tables that are too large")]
     Stride,
     /// An extent is 0.
     #[error("window.K2: an output or a window without elements")]

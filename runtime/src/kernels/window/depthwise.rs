@@ -11,6 +11,7 @@ use std::ptr::null;
 use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
 use super::depthwise_block::PlaneCall;
 use super::depthwise_plane::{Block, blocks};
+use super::flat::Flat;
 use super::tables::WindowTable;
 use crate::kernels::tile::CLAMP;
 use crate::kernels::{Activation, Kernels};
@@ -66,8 +67,9 @@ pub struct DepthwiseDescriptor {
     /// Elements from the start of a filter to its first tap, and between taps of neighbouring rows and columns.
     first_tap: isize,
     pub(super) tap_steps: [isize; 2],
-    /// Of every plane.
+    /// Of every plane, unless vectors hold outputs of several rows.
     blocks: Vec<Block>,
+    flat: Option<Flat>,
     pub(super) activation: (u32, [f32; 2]),
 }
 
@@ -82,11 +84,12 @@ impl DepthwisePlan {
         if spec.filters == 0 || spec.multiplier == 0 {
             return Err(WindowError::Empty);
         }
-        if columns.stride > 2 {
+        let table = kernels.window;
+        let flat = flat(&rows, &columns, table.lanes);
+        if columns.stride > 2 && flat.is_none() {
             return Err(WindowError::Stride);
         }
-        let table = kernels.window;
-        let (masks, full) = columns.masks(table.lanes);
+        let (masks, full) = if flat.is_some() { (vec![], vec![]) } else { columns.masks(table.lanes) };
         let work = rows.output * columns.output * rows.kernel * columns.kernel;
         let (code, alpha) = spec.epilogue.activation.code();
         let step = |d: usize, step: usize| if spec.flipped[d] { -(step as isize) } else { step as isize };
@@ -99,6 +102,7 @@ impl DepthwisePlan {
                 tile: tile_planes(spec.planes, work),
                 first_tap: (last(0, &rows, columns.kernel) + last(1, &columns, 1)) as isize,
                 tap_steps: [step(0, columns.kernel), step(1, 1)],
+                flat,
                 blocks: blocks(table, &rows, &columns, &full),
                 masks,
                 activation: (code, alpha.map(|a| a as f32)),
@@ -107,6 +111,12 @@ impl DepthwisePlan {
     }
 
     super::plan::queries!(DepthwiseDescriptor);
+}
+
+/// Vectors of several rows where no others are: they load and add one tap after the other, so that a row's vector of five
+/// outputs, whose rows share loads, takes less time than its share of them.
+fn flat(rows: &Axis, columns: &Axis, lanes: usize) -> Option<Flat> {
+    if columns.stride > 2 { Flat::new(rows, columns, lanes, 1) } else { None }
 }
 
 /// Tiles `begin..end` of a depthwise convolution. `bias`, `scale` and `residual` are not read where the spec has none.
@@ -145,6 +155,10 @@ pub unsafe extern "C" fn depthwise_tiles(
             scale: of_filter(spec.epilogue.scale, scale),
             residual: if spec.epilogue.residual { residual.wrapping_add(plane * output) } else { null() },
         };
+        if let Some(flat) = &d.flat {
+            // SAFETY: as for blocks.
+            unsafe { (d.table.depthwise_flat)(&call, flat) }
+        }
         for block in &d.blocks {
             // SAFETY: by the contract above all planes exist, and the level is available.
             unsafe { (block.run)(&call, block) }

@@ -11,6 +11,8 @@
 
 use super::depthwise::DepthwiseDescriptor;
 use super::depthwise_plane::Block;
+use super::flat::Flat;
+use super::flat_lanes::{TapSink, vector};
 use super::lanes::{Rows, tap, taps};
 use crate::kernels::math::clamp;
 use crate::kernels::simd::{SimdWindow, prefetch_near};
@@ -32,14 +34,16 @@ pub(crate) struct PlaneCall<'a> {
 pub(crate) type BlockFn = unsafe fn(&PlaneCall<'_>, &Block);
 
 /// The functions for blocks of as many rows: all lanes inside; some masked; masked with the first, the last or both
-/// input rows outside.
+/// input rows outside, or more where a set allows it.
 #[derive(Debug)]
 pub(crate) struct BlockSet {
     pub(crate) rows: usize,
+    /// Input rows that may lie outside on a side.
+    pub(crate) outside: usize,
     pub(crate) run: [BlockFn; 5],
 }
 
-/// Whether the first and the last input row of a block lie outside.
+/// Whether input rows of a block lie outside, above and below.
 #[derive(Clone, Copy)]
 pub(super) struct Border {
     pub(super) above: bool,
@@ -63,6 +67,8 @@ impl BlockSet {
 /// for each row are as much work as the sums of a small plane.
 pub(crate) const FIRST: u8 = 1;
 pub(crate) const LAST: u8 = 2;
+/// Any rows of a block may lie outside, which each asks for itself: next to the sums of a larger kernel that is little.
+pub(crate) const ANY: u8 = 4;
 
 /// Computes one block of a plane. `K` is the extent of a square kernel whose rows and columns have the same stride, or 0
 /// for any kernel and any border; `STRIDE` is the one along a row, 1 or 2; `R` is the rows. Unless `MASKED`, all lanes lie
@@ -100,7 +106,9 @@ pub(crate) unsafe fn block<
         macro_rules! rows {
             ($($i:literal)*) => {$(
                 if $i < (R - 1) * STRIDE + K {
-                    let outside = EDGE & FIRST != 0 && $i == 0 || EDGE & LAST != 0 && $i + 1 == (R - 1) * STRIDE + K;
+                    let outside = EDGE & FIRST != 0 && $i == 0
+                        || EDGE & LAST != 0 && $i + 1 == (R - 1) * STRIDE + K
+                        || EDGE & ANY != 0 && (block.top + $i) as usize >= call.d.spec.rows.input;
                     let row = at.wrapping_add($i * columns.input);
                     // Zeros, not skipped: what is infinite times zero is NaN there as everywhere.
                     let zero = S::splat(0.0);
@@ -123,7 +131,42 @@ pub(crate) unsafe fn block<
         }
         rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     }
-    finish::<S, R, MASKED>(call, &mut acc, block);
+    finish::<S, R, MASKED>(call, &mut acc, block.out, block.lanes);
+}
+
+/// Computes a plane by the vectors of `flat`, which hold outputs of several rows.
+///
+/// # Safety
+/// As [`block`]; `flat` is the descriptor's.
+#[inline(always)]
+pub(crate) unsafe fn depthwise_flat<S: SimdWindow>(call: &PlaneCall<'_>, flat: &Flat) {
+    let spec = &call.d.spec;
+    let size = [spec.rows.kernel, spec.columns.kernel];
+    let bias = if call.bias.is_null() { S::splat(0.0) } else { S::splat(*call.bias) };
+    for v in &flat.vectors {
+        let mut sum = Sum { acc: bias, call, i: 0, j: 0 };
+        vector(flat, v, size, call.x, S::splat(0.0), &mut sum);
+        finish::<S, 1, true>(call, &mut [sum.acc], v.out, v.lanes);
+    }
+}
+
+/// Sums taps, of which `(i, j)` comes next, by the filter's weights.
+struct Sum<'a, S> {
+    acc: S,
+    call: &'a PlaneCall<'a>,
+    i: usize,
+    j: usize,
+}
+
+impl<S: SimdWindow> TapSink<S> for Sum<'_, S> {
+    #[inline(always)]
+    unsafe fn tap(&mut self, x: S) {
+        self.acc = x.mul_add(S::splat(tap_at(self.call, self.i, self.j)), self.acc);
+        self.j += 1;
+        if self.j == self.call.d.spec.columns.kernel {
+            (self.i, self.j) = (self.i + 1, 0);
+        }
+    }
 }
 
 /// Tap `(i, j)` of the plane's filter.
@@ -158,12 +201,13 @@ unsafe fn any_kernel<S: SimdWindow, const STRIDE: usize, const R: usize, const M
     }
 }
 
-/// Epilogue and stores.
+/// Epilogue and stores: `R` rows from element `out` on, of which `lanes` exist if `MASKED`.
 #[inline(always)]
 unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
     call: &PlaneCall<'_>,
     acc: &mut [S; R],
-    block: &Block,
+    out: usize,
+    lanes: u16,
 ) {
     let pitch = call.d.spec.columns.output;
     if !call.scale.is_null() {
@@ -174,8 +218,8 @@ unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
     }
     if !call.residual.is_null() {
         for r in 0..R {
-            let from = call.residual.wrapping_add(block.out + r * pitch);
-            acc[r] = acc[r].add(if MASKED { S::load_mask(from, block.lanes) } else { S::load(from) });
+            let from = call.residual.wrapping_add(out + r * pitch);
+            acc[r] = acc[r].add(if MASKED { S::load_mask(from, lanes) } else { S::load(from) });
         }
     }
     let (code, alpha) = call.d.activation;
@@ -188,9 +232,9 @@ unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
         };
     }
     for r in 0..R {
-        let to = call.out.wrapping_add(block.out + r * pitch);
+        let to = call.out.wrapping_add(out + r * pitch);
         if MASKED {
-            acc[r].store_mask(to, block.lanes);
+            acc[r].store_mask(to, lanes);
         } else {
             acc[r].store(to);
         }

@@ -21,17 +21,23 @@ pub(crate) struct Block {
     pub(super) lanes: u16,
 }
 
-/// The blocks of a plane, row by row. `full` says which vectors of a row lie inside as a whole.
+/// The blocks of a plane, row by row. `full` says which vectors of a row lie inside as a whole; without any, none.
 pub(super) fn blocks(table: &WindowTable, rows: &Axis, columns: &Axis, full: &[bool]) -> Vec<Block> {
+    if full.is_empty() {
+        return Vec::new();
+    }
     let at = columns.stride - 1;
-    let three = (rows.kernel, columns.kernel) == (3, 3) && rows.stride == columns.stride;
-    let special: &[BlockSet] = if three { &table.depthwise3[at] } else { &[] };
+    let special: &[BlockSet] = match (rows.kernel, columns.kernel) {
+        (3, 3) if rows.stride == columns.stride => &table.depthwise3[at],
+        (5, 5) if rows.stride == columns.stride => &table.depthwise5[at],
+        _ => &[],
+    };
     let mut blocks = Vec::with_capacity(full.len() * rows.output);
     let mut y = 0;
     while y < rows.output {
         let (set, border) = special
             .iter()
-            .find_map(|set| Some((set, border(rows, y, set.rows)?)))
+            .find_map(|set| Some((set, border(rows, y, set)?)))
             .unwrap_or_else(|| general(&table.depthwise[at], rows, y));
         let top = (y * rows.stride) as i64 + rows.offset;
         for (v, &full) in full.iter().enumerate() {
@@ -50,14 +56,15 @@ pub(super) fn blocks(table: &WindowTable, rows: &Axis, columns: &Axis, full: &[b
     blocks
 }
 
-/// Which input rows of `count` output rows from `y` on lie outside; `None` if there are not so many outputs, or more than
-/// one row outside on a side.
-fn border(rows: &Axis, y: usize, count: usize) -> Option<Border> {
+/// Which input rows of a block from output row `y` on lie outside; `None` if there are not so many outputs, or more rows
+/// outside on a side than the functions allow.
+fn border(rows: &Axis, y: usize, set: &BlockSet) -> Option<Border> {
+    let count = set.rows;
     let top = (y * rows.stride) as i64 + rows.offset;
     let end = top + ((count - 1) * rows.stride + rows.kernel) as i64;
     let (above, below) = ((-top).max(0), (end - rows.input as i64).max(0));
-    let exists = y + count <= rows.output && above <= 1 && below <= 1;
-    exists.then_some(Border { above: above == 1, below: below == 1 })
+    let exists = y + count <= rows.output && above.max(below) <= set.outside as i64;
+    exists.then_some(Border { above: above > 0, below: below > 0 })
 }
 
 /// The functions for any border.
@@ -65,5 +72,5 @@ fn general<'a>(sets: &'a [BlockSet; 2], rows: &Axis, y: usize) -> (&'a BlockSet,
     let [many, one] = sets;
     let set = if y + many.rows <= rows.output { many } else { one };
     let inside = Border { above: false, below: false };
-    (set, border(rows, y, set.rows).unwrap_or(Border { above: true, ..inside }))
+    (set, border(rows, y, set).unwrap_or(Border { above: true, ..inside }))
 }

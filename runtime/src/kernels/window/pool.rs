@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::axis::{Axis, WindowError, check_planes, tile_planes};
+use super::flat::Flat;
 use super::tables::WindowTable;
 use crate::kernels::{Activation, Kernels};
 
@@ -51,6 +52,8 @@ pub struct PoolDescriptor {
     pub(super) spec: PoolSpec,
     pub(super) table: &'static WindowTable,
     plane: super::pool_plane::PoolFn,
+    /// For a group of planes and for one, where vectors hold outputs of several rows.
+    flat: Option<[Flat; 2]>,
     tile: usize,
     /// `[vectors of a row][columns of the window]`
     pub(super) masks: Vec<[u16; 2]>,
@@ -72,15 +75,16 @@ impl PoolPlan {
     pub fn new(spec: &PoolSpec, kernels: &Kernels) -> Result<Self, WindowError> {
         let (rows, columns) = (spec.rows, spec.columns);
         check_planes(spec.planes, &rows, &columns)?;
-        if columns.stride > 2 {
-            return Err(WindowError::Stride);
-        }
         let table = kernels.window;
         let (number, name, scale) = match spec.reduce {
             PoolReduce::Max { place: false } => (0, "max", 1.0),
             PoolReduce::Max { place: true } => (1, "argmax", 1.0),
             PoolReduce::Sum { scale } => (2, "sum", scale),
         };
+        let flat = flat(spec.planes, &rows, &columns, table.lanes);
+        if columns.stride > 2 && flat.is_none() {
+            return Err(WindowError::Stride);
+        }
         let shape = match (rows.kernel, columns.kernel, columns.stride) {
             (2, 2, 2) => 0,
             (3, 3, 2) => 1,
@@ -88,14 +92,15 @@ impl PoolPlan {
             (_, _, 1) => 3,
             _ => 4,
         };
-        let (masks, full) = columns.masks(table.lanes);
+        let (masks, full) = if flat.is_some() { (vec![], vec![]) } else { columns.masks(table.lanes) };
         let (code, alpha) = spec.activation.code();
         Ok(Self {
             kernel: format!("{}-{name}-pool-{}", table.name, super::axis::describe(&rows, &columns)),
             descriptor: Box::new(PoolDescriptor {
                 spec: spec.clone(),
                 table,
-                plane: table.pool[number][shape],
+                plane: if flat.is_some() { table.pool_flat[number] } else { table.pool[number][shape] },
+                flat,
                 // A window is read once: elements, not operations, are what a tile takes its time for.
                 tile: tile_planes(spec.planes, rows.input * columns.input * 8),
                 masks,
@@ -109,6 +114,17 @@ impl PoolPlan {
     }
 
     super::plan::queries!(PoolDescriptor);
+}
+
+/// Vectors of several rows, if these are the only ones, or take fewer cycles than a vector for each row of a plane.
+fn flat(planes: usize, rows: &Axis, columns: &Axis, lanes: usize) -> Option<[Flat; 2]> {
+    let of = |planes: usize| Flat::new(rows, columns, lanes, planes);
+    let one = of(1)?;
+    let group = of(planes.min(lanes)).filter(|group| group.cost() < one.cost()).or_else(|| of(1))?;
+    let vectors = (rows.output * columns.output.div_ceil(lanes)) as f64;
+    let taps = (rows.kernel * columns.kernel) as f64;
+    // Both costs are in proportion: at 8 x 8 (24 to 32) vectors of several rows win, at 13 x 13 (74 to 48) those of one.
+    (columns.stride > 2 || group.cost() < 2.0 * taps * vectors).then_some([group, one])
 }
 
 /// Where the first run of `true` is.
@@ -134,14 +150,24 @@ pub unsafe extern "C" fn pool_tiles(
     let d = unsafe { &*descriptor };
     let spec = &d.spec;
     let (input, output) = (spec.rows.input * spec.columns.input, spec.rows.output * spec.columns.output);
-    for plane in begin as usize * d.tile..(end as usize * d.tile).min(spec.planes) {
+    let mut plane = begin as usize * d.tile;
+    let end = (end as usize * d.tile).min(spec.planes);
+    while plane < end {
+        let (flat, planes) = match &d.flat {
+            Some([group, _]) if plane + group.planes <= end => (Some(group), group.planes),
+            Some([_, one]) => (Some(one), 1),
+            None => (None, 1),
+        };
         let call = super::pool_plane::PoolCall {
             d,
+            flat,
+            planes,
             x: x.wrapping_add(plane * input),
             out: out.wrapping_add(plane * output),
             place: place.wrapping_add(plane * output).cast(),
         };
         // SAFETY: by the contract above all planes exist, and the level is available.
         unsafe { (d.plane)(&call) }
+        plane += planes;
     }
 }

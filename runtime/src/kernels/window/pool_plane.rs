@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::axis::Axis;
+use super::flat::Flat;
 use super::lanes::{AHEAD, first_lanes, tap, taps};
 use super::pool::PoolDescriptor;
 use crate::kernels::math::clamp;
@@ -19,9 +20,13 @@ pub(crate) const MAX: u32 = 0;
 pub(crate) const ARG_MAX: u32 = 1;
 pub(crate) const SUM: u32 = 2;
 
-/// One plane: pointers to its first elements.
+/// One plane, or a group of planes: pointers to its first elements.
 pub(crate) struct PoolCall<'a> {
     pub(super) d: &'a PoolDescriptor,
+    /// The vectors, where they are not those of rows.
+    pub(super) flat: Option<&'a Flat>,
+    /// Planes from the first on: one, or those of `flat`.
+    pub(super) planes: usize,
     pub(super) x: *const f32,
     pub(super) out: *mut f32,
     /// Bits of i32.
@@ -92,7 +97,7 @@ unsafe fn run<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize,
 ) {
     let d = call.d;
     let (rows, columns) = (d.spec.rows, d.spec.columns);
-    let end = End { scale: d.scale, activation: d.activation };
+    let end = End::of(d);
     let mut x = first_element(call, y, v * S::LANES * STRIDE);
     // Whole steps, so that what is asked for is what a later vector reads.
     let ahead = AHEAD.next_multiple_of(steps.x.max(1));
@@ -155,7 +160,7 @@ unsafe fn put<S: SimdWindow, const MASKED: bool>(value: S, at: *mut f32, lanes: 
 
 /// What one vector of windows has become so far.
 #[derive(Clone, Copy)]
-struct State<S: SimdWindow> {
+pub(super) struct State<S: SimdWindow> {
     value: S,
     place: S,
     /// Windows without NaN so far: the first NaN stays.
@@ -164,21 +169,21 @@ struct State<S: SimdWindow> {
 
 impl<S: SimdWindow> State<S> {
     #[inline(always)]
-    unsafe fn new<const OP: u32>() -> Self {
+    pub(super) unsafe fn new<const OP: u32>() -> Self {
         let neutral = S::splat(neutral::<OP>());
         Self { value: neutral, place: S::splat(0.0), numbers: S::all() }
     }
 
     /// The reduced windows, and their places.
     #[inline(always)]
-    unsafe fn result<const OP: u32>(self) -> (S, S) {
+    pub(super) unsafe fn result<const OP: u32>(self) -> (S, S) {
         let value = if OP == MAX { S::select(self.numbers, self.value, S::splat(f32::NAN)) } else { self.value };
         (value, self.place)
     }
 }
 
 /// What an element outside counts as.
-const fn neutral<const OP: u32>() -> f32 {
+pub(super) const fn neutral<const OP: u32>() -> f32 {
     if OP == SUM { 0.0 } else { f32::NEG_INFINITY }
 }
 
@@ -221,7 +226,7 @@ unsafe fn reduce_any<S: SimdWindow, const OP: u32, const STRIDE: usize, const MA
 /// Compares with the mask of what is still a number: the chain from maximum to maximum is then one comparison long, or
 /// without places one maximum.
 #[inline(always)]
-unsafe fn step<S: SimdWindow, const OP: u32>(state: &mut State<S>, x: S, place: usize) {
+pub(super) unsafe fn step<S: SimdWindow, const OP: u32>(state: &mut State<S>, x: S, place: usize) {
     match OP {
         SUM => state.value = state.value.add(x),
         MAX => {
@@ -238,14 +243,18 @@ unsafe fn step<S: SimdWindow, const OP: u32>(state: &mut State<S>, x: S, place: 
 }
 
 /// What is done to the reduced windows.
-struct End {
+pub(super) struct End {
     scale: f32,
     activation: (u32, [f32; 2]),
 }
 
 impl End {
+    pub(super) fn of(d: &PoolDescriptor) -> Self {
+        Self { scale: d.scale, activation: d.activation }
+    }
+
     #[inline(always)]
-    unsafe fn apply<S: SimdWindow, const OP: u32>(&self, value: S) -> S {
+    pub(super) unsafe fn apply<S: SimdWindow, const OP: u32>(&self, value: S) -> S {
         let value = if OP == SUM { value.mul(S::splat(self.scale)) } else { value };
         let (code, alpha) = self.activation;
         match code {

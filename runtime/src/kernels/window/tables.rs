@@ -1,7 +1,8 @@
 //! The window kernels of one level.
 
-use super::depthwise_block::BlockSet;
+use super::depthwise_block::{BlockSet, PlaneCall};
 use super::depthwise_grad_filter::FilterFn;
+use super::flat::Flat;
 use super::pool_grad_plane::PoolGradFn;
 use super::pool_plane::PoolFn;
 use crate::kernels::abi::ActivateFn;
@@ -13,14 +14,20 @@ pub(crate) struct WindowTable {
     pub(crate) lanes: usize,
     /// Depthwise convolution by 3 x 3, strides 1 and 2; most rows first.
     pub(crate) depthwise3: [[BlockSet; 3]; 2],
+    /// By 5 x 5, likewise.
+    pub(crate) depthwise5: [[BlockSet; 3]; 2],
     /// By any kernel, stride 1 and 2 along rows; most rows first, then one.
     pub(crate) depthwise: [[BlockSet; 2]; 2],
+    /// By vectors of several rows, any kernel.
+    pub(crate) depthwise_flat: unsafe fn(&PlaneCall<'_>, &Flat),
     /// Gradient of the filters, by 3, 5 and 7 columns, strides 1 and 2.
     pub(crate) depthwise_grad: [[FilterFn; 2]; 3],
     /// By any kernel.
     pub(crate) depthwise_grad_any: [FilterFn; 2],
     /// By op (maximum, with place, sum) and window: 2 x 2 by 2, 3 x 3 by 2, any by 1, any by 2 along rows.
     pub(crate) pool: [[PoolFn; 5]; 3],
+    /// By op, for vectors of several rows and any window.
+    pub(crate) pool_flat: [PoolFn; 3],
     /// Whole, by places and by weights; stride 1 and 2 along rows.
     pub(crate) pool_grad: [[PoolGradFn; 2]; 3],
     pub(crate) activate: ActivateFn<f32>,
@@ -37,10 +44,18 @@ macro_rules! window_table {
         ) {
             crate::kernels::window::block::<$vector, K, STRIDE, R, EDGE, MASKED>(call, block);
         }
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn depthwise_flat(
+            call: &crate::kernels::window::PlaneCall<'_>,
+            flat: &crate::kernels::window::Flat,
+        ) {
+            crate::kernels::window::depthwise_flat::<$vector>(call, flat);
+        }
         const fn depthwise_3<const STRIDE: usize, const R: usize>() -> crate::kernels::window::BlockSet {
             use crate::kernels::window::{BlockSet, FIRST, LAST};
             BlockSet {
                 rows: R,
+                outside: 1,
                 run: [
                     depthwise::<3, STRIDE, R, 0, false>,
                     depthwise::<3, STRIDE, R, 0, true>,
@@ -50,10 +65,17 @@ macro_rules! window_table {
                 ],
             }
         }
+        const fn depthwise_5<const STRIDE: usize, const R: usize>() -> crate::kernels::window::BlockSet {
+            use crate::kernels::window::ANY;
+            let border = depthwise::<5, STRIDE, R, ANY, true>;
+            let (inside, masked) = (depthwise::<5, STRIDE, R, 0, false>, depthwise::<5, STRIDE, R, 0, true>);
+            crate::kernels::window::BlockSet { rows: R, outside: 4, run: [inside, masked, border, border, border] }
+        }
         const fn depthwise_any<const STRIDE: usize, const R: usize>() -> crate::kernels::window::BlockSet {
             let masked = depthwise::<0, STRIDE, R, 0, true>;
             crate::kernels::window::BlockSet {
                 rows: R,
+                outside: 1,
                 run: [depthwise::<0, STRIDE, R, 0, false>, masked, masked, masked, masked],
             }
         }
@@ -75,6 +97,10 @@ macro_rules! window_table {
             crate::kernels::window::pool_plane::<$vector, OP, K, STRIDE>(call);
         }
         $(#[target_feature(enable = $feature)])?
+        unsafe fn pool_flat<const OP: u32>(call: &crate::kernels::window::PoolCall<'_>) {
+            crate::kernels::window::pool_flat::<$vector, OP>(call);
+        }
+        $(#[target_feature(enable = $feature)])?
         unsafe fn pool_grad<const SHARE: u8, const STRIDE: usize>(
             call: &crate::kernels::window::PoolGradCall<'_>,
         ) {
@@ -87,10 +113,15 @@ macro_rules! window_table {
                 [depthwise_3::<1, $rows>(), depthwise_3::<1, 2>(), depthwise_3::<1, 1>()],
                 [depthwise_3::<2, $few>(), depthwise_3::<2, 2>(), depthwise_3::<2, 1>()],
             ],
+            depthwise5: [
+                [depthwise_5::<1, $few>(), depthwise_5::<1, 2>(), depthwise_5::<1, 1>()],
+                [depthwise_5::<2, $few>(), depthwise_5::<2, 2>(), depthwise_5::<2, 1>()],
+            ],
             depthwise: [
                 [depthwise_any::<1, $few>(), depthwise_any::<1, 1>()],
                 [depthwise_any::<2, $few>(), depthwise_any::<2, 1>()],
             ],
+            depthwise_flat,
             depthwise_grad: [
                 [depthwise_grad::<3, 3, 1, $few>, depthwise_grad::<3, 3, 2, $few>],
                 [depthwise_grad::<FIVE, 5, 1, BLOCK>, depthwise_grad::<FIVE, 5, 2, BLOCK>],
@@ -102,6 +133,7 @@ macro_rules! window_table {
                 [pool::<1, 2, 2>, pool::<1, 3, 2>, pool::<1, 3, 1>, pool::<1, 0, 1>, pool::<1, 0, 2>],
                 [pool::<2, 2, 2>, pool::<2, 3, 2>, pool::<2, 3, 1>, pool::<2, 0, 1>, pool::<2, 0, 2>],
             ],
+            pool_flat: [pool_flat::<0>, pool_flat::<1>, pool_flat::<2>],
             pool_grad: {
                 use crate::kernels::window::{CHOSEN, WEIGHTED, WHOLE};
                 [
