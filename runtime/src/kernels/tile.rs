@@ -52,6 +52,7 @@ pub(crate) unsafe fn tile<S: Simd, const R: usize, const V: usize>(call: &TileCa
 ///
 /// # Safety
 /// As [`tile`], but `a` holds `R` such rows of `k` terms.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the shapes of other processors pack their rows"))]
 #[inline(always)]
 pub(crate) unsafe fn tile_in_place<S: Simd, const R: usize, const V: usize>(call: &TileCall<S::Elem>) {
     let (mut acc, lines) = begin::<S, R, V>(call);

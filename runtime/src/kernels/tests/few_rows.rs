@@ -44,7 +44,8 @@ fn wide_blocks_store_half_types() {
 }
 
 fn kernel(spec: &ContractSpec, level: Level) -> Option<String> {
-    let kernels = Kernels::for_level(level).filter(|kernels| levels().iter().any(|own| own.level == kernels.level))?;
+    let kernels = Kernels::for_level(level)
+        .filter(|kernels| kernels.level == level && levels().iter().any(|own| own.level == level))?;
     Some(ContractPlan::new(spec, kernels).unwrap().kernel().to_owned())
 }
 
