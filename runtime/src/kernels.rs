@@ -61,6 +61,7 @@ mod shared;
 mod simd;
 mod source;
 mod spec;
+mod store;
 mod tile;
 mod tiling;
 pub mod window;

@@ -370,6 +370,13 @@ pub(crate) struct Shape<T: 'static> {
     pub(crate) in_place: &'static [TileFn<T>],
 }
 
+/// A function for each count of rows, such as `blocks!(f, 3; 1 2)` for `&[f::<1, 3>, f::<2, 3>]`.
+macro_rules! blocks {
+    ($f:ident, $v:literal; $($rows:literal)+) => { &[$($f::<$rows, $v>),+] };
+    ($f:ident; $($rows:literal)+) => { &[$($f::<$rows>),+] };
+}
+pub(super) use blocks;
+
 /// The kernels of one level and element type.
 pub(crate) struct Table<T: Real> {
     pub(crate) name: &'static str,

@@ -7,11 +7,12 @@
 
 use std::arch::x86_64::*;
 
-use super::abi::{PackCall, Shape, Table, TileCall};
+use super::abi::{PackCall, Shape, Table, TileCall, blocks};
 use super::inner::{COLUMNS, inner};
 use super::math;
 use super::simd::{Simd, SimdMath, SimdWindow};
-use super::tile::{tile, tile_in_place, transpose};
+use super::store::transpose;
+use super::tile::{tile, tile_in_place};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x8(pub(super) __m256);
@@ -279,15 +280,6 @@ unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     math::activate::<F32x8>(code, alpha, data, len);
 }
 
-macro_rules! six {
-    ($f:ident $(, $v:literal)?) => {
-        &[
-            $f::<1 $(, $v)?>, $f::<2 $(, $v)?>, $f::<3 $(, $v)?>,
-            $f::<4 $(, $v)?>, $f::<5 $(, $v)?>, $f::<6 $(, $v)?>,
-        ]
-    };
-}
-
 /// Single precision: 6 x 16 (12 accumulators of 16 registers), 6 x 8 for few columns; for few rows, whose columns are read
 /// as they lie, 2 x 32 and 1 x 64.
 pub(crate) static F32: Table<f32> = Table {
@@ -296,38 +288,24 @@ pub(crate) static F32: Table<f32> = Table {
     shapes: &[
         Shape {
             inner: false,
-            in_place: &[
-                f32_in_place::<1, 2>,
-                f32_in_place::<2, 2>,
-                f32_in_place::<3, 2>,
-                f32_in_place::<4, 2>,
-                f32_in_place::<5, 2>,
-                f32_in_place::<6, 2>,
-            ],
+            in_place: blocks!(f32_in_place, 2; 1 2 3 4 5 6),
             nr: 16,
             vectors: 2,
-            rows: six!(f32_rows, 2),
+            rows: blocks!(f32_rows, 2; 1 2 3 4 5 6),
         },
         Shape {
             inner: false,
-            in_place: &[
-                f32_in_place::<1, 1>,
-                f32_in_place::<2, 1>,
-                f32_in_place::<3, 1>,
-                f32_in_place::<4, 1>,
-                f32_in_place::<5, 1>,
-                f32_in_place::<6, 1>,
-            ],
+            in_place: blocks!(f32_in_place, 1; 1 2 3 4 5 6),
             nr: 8,
             vectors: 1,
-            rows: six!(f32_rows, 1),
+            rows: blocks!(f32_rows, 1; 1 2 3 4 5 6),
         },
         Shape {
             inner: false,
-            in_place: &[f32_in_place::<1, 4>, f32_in_place::<2, 4>],
+            in_place: blocks!(f32_in_place, 4; 1 2),
             nr: 32,
             vectors: 4,
-            rows: &[f32_rows::<1, 4>, f32_rows::<2, 4>],
+            rows: blocks!(f32_rows, 4; 1 2),
         },
         Shape { inner: false, in_place: &[f32_in_place::<1, 8>], nr: 64, vectors: 8, rows: &[f32_rows::<1, 8>] },
         Shape {
@@ -349,7 +327,7 @@ pub(crate) static F64: Table<f64> = Table {
     name: "avx2-f64",
     terms: 1,
     shapes: &[
-        Shape { inner: false, in_place: &[], nr: 8, vectors: 2, rows: six!(f64_rows) },
+        Shape { inner: false, in_place: &[], nr: 8, vectors: 2, rows: blocks!(f64_rows; 1 2 3 4 5 6) },
         Shape {
             inner: true,
             in_place: &[],

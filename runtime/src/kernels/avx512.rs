@@ -7,12 +7,13 @@
 
 use std::arch::x86_64::*;
 
-use super::abi::{PackCall, Shape, Table, TileCall};
+use super::abi::{PackCall, Shape, Table, TileCall, blocks};
 use super::inner::{COLUMNS, inner};
 use super::math;
 use super::pack_avx512;
 use super::simd::{Simd, SimdMath, SimdWindow};
-use super::tile::{tile, tile_in_place, transpose};
+use super::store::transpose;
+use super::tile::{tile, tile_in_place};
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(pub(super) __m512);
@@ -259,17 +260,6 @@ pub(super) unsafe fn activate(code: u32, alpha: [f32; 2], data: *mut f32, len: u
     math::activate::<F32x16>(code, alpha, data, len);
 }
 
-macro_rules! fourteen {
-    ($f:ident $(, $v:literal)?) => {
-        &[
-            $f::<1 $(, $v)?>, $f::<2 $(, $v)?>, $f::<3 $(, $v)?>, $f::<4 $(, $v)?>, $f::<5 $(, $v)?>,
-            $f::<6 $(, $v)?>, $f::<7 $(, $v)?>, $f::<8 $(, $v)?>, $f::<9 $(, $v)?>, $f::<10 $(, $v)?>,
-            $f::<11 $(, $v)?>, $f::<12 $(, $v)?>, $f::<13 $(, $v)?>, $f::<14 $(, $v)?>,
-        ]
-    };
-}
-pub(super) use fourteen;
-
 /// Single precision: up to 14 x 32 (28 accumulators of 32 registers), 14 x 16 for few columns, 8 x 48; for few rows, whose
 /// columns are read as they lie, 6 x 64, 4 x 96 and 1 x 256.
 pub(crate) static F32: Table<f32> = Table {
@@ -278,103 +268,41 @@ pub(crate) static F32: Table<f32> = Table {
     shapes: &[
         Shape {
             inner: false,
-            in_place: &[
-                f32_in_place::<1, 2>,
-                f32_in_place::<2, 2>,
-                f32_in_place::<3, 2>,
-                f32_in_place::<4, 2>,
-                f32_in_place::<5, 2>,
-                f32_in_place::<6, 2>,
-                f32_in_place::<7, 2>,
-                f32_in_place::<8, 2>,
-                f32_in_place::<9, 2>,
-                f32_in_place::<10, 2>,
-                f32_in_place::<11, 2>,
-            ],
+            in_place: blocks!(f32_in_place, 2; 1 2 3 4 5 6 7 8 9 10 11),
             nr: 32,
             vectors: 2,
-            rows: fourteen!(f32_rows, 2),
+            rows: blocks!(f32_rows, 2; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         },
         Shape {
             inner: false,
-            in_place: &[
-                f32_in_place::<1, 1>,
-                f32_in_place::<2, 1>,
-                f32_in_place::<3, 1>,
-                f32_in_place::<4, 1>,
-                f32_in_place::<5, 1>,
-                f32_in_place::<6, 1>,
-                f32_in_place::<7, 1>,
-                f32_in_place::<8, 1>,
-                f32_in_place::<9, 1>,
-                f32_in_place::<10, 1>,
-                f32_in_place::<11, 1>,
-            ],
+            in_place: blocks!(f32_in_place, 1; 1 2 3 4 5 6 7 8 9 10 11),
             nr: 16,
             vectors: 1,
-            rows: fourteen!(f32_rows, 1),
+            rows: blocks!(f32_rows, 1; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         },
         Shape {
             inner: false,
-            in_place: &[
-                f32_in_place::<1, 3>,
-                f32_in_place::<2, 3>,
-                f32_in_place::<3, 3>,
-                f32_in_place::<4, 3>,
-                f32_in_place::<5, 3>,
-                f32_in_place::<6, 3>,
-                f32_in_place::<7, 3>,
-                f32_in_place::<8, 3>,
-            ],
+            in_place: blocks!(f32_in_place, 3; 1 2 3 4 5 6 7 8),
             nr: 48,
             vectors: 3,
-            rows: &[
-                f32_rows::<1, 3>,
-                f32_rows::<2, 3>,
-                f32_rows::<3, 3>,
-                f32_rows::<4, 3>,
-                f32_rows::<5, 3>,
-                f32_rows::<6, 3>,
-                f32_rows::<7, 3>,
-                f32_rows::<8, 3>,
-            ],
+            rows: blocks!(f32_rows, 3; 1 2 3 4 5 6 7 8),
         },
         Shape {
             inner: false,
-            in_place: &[
-                f32_in_place::<1, 4>,
-                f32_in_place::<2, 4>,
-                f32_in_place::<3, 4>,
-                f32_in_place::<4, 4>,
-                f32_in_place::<5, 4>,
-                f32_in_place::<6, 4>,
-            ],
+            in_place: blocks!(f32_in_place, 4; 1 2 3 4 5 6),
             nr: 64,
             vectors: 4,
-            rows: &[
-                f32_rows::<1, 4>,
-                f32_rows::<2, 4>,
-                f32_rows::<3, 4>,
-                f32_rows::<4, 4>,
-                f32_rows::<5, 4>,
-                f32_rows::<6, 4>,
-            ],
+            rows: blocks!(f32_rows, 4; 1 2 3 4 5 6),
         },
         Shape {
             inner: false,
-            in_place: &[f32_in_place::<1, 6>, f32_in_place::<2, 6>, f32_in_place::<3, 6>, f32_in_place::<4, 6>],
+            in_place: blocks!(f32_in_place, 6; 1 2 3 4),
             nr: 96,
             vectors: 6,
-            rows: &[f32_rows::<1, 6>, f32_rows::<2, 6>, f32_rows::<3, 6>, f32_rows::<4, 6>],
+            rows: blocks!(f32_rows, 6; 1 2 3 4),
         },
         Shape { inner: false, in_place: &[f32_in_place::<1, 16>], nr: 256, vectors: 16, rows: &[f32_rows::<1, 16>] },
-        Shape {
-            inner: true,
-            in_place: &[],
-            nr: COLUMNS,
-            vectors: 1,
-            rows: &[f32_inner::<1>, f32_inner::<2>, f32_inner::<3>, f32_inner::<4>, f32_inner::<5>, f32_inner::<6>],
-        },
+        Shape { inner: true, in_place: &[], nr: COLUMNS, vectors: 1, rows: blocks!(f32_inner; 1 2 3 4 5 6) },
     ],
     pack: pack_avx512::pack_f32,
     convert: convert_f32,
@@ -387,14 +315,14 @@ pub(crate) static F64: Table<f64> = Table {
     name: "avx512-f64",
     terms: 1,
     shapes: &[
-        Shape { inner: false, in_place: &[], nr: 16, vectors: 2, rows: fourteen!(f64_rows) },
         Shape {
-            inner: true,
+            inner: false,
             in_place: &[],
-            nr: COLUMNS,
+            nr: 16,
             vectors: 2,
-            rows: &[f64_inner::<1>, f64_inner::<2>, f64_inner::<3>, f64_inner::<4>, f64_inner::<5>, f64_inner::<6>],
+            rows: blocks!(f64_rows; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         },
+        Shape { inner: true, in_place: &[], nr: COLUMNS, vectors: 2, rows: blocks!(f64_inner; 1 2 3 4 5 6) },
     ],
     pack: pack_f64,
     convert: pack_f64,

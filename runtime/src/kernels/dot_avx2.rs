@@ -15,7 +15,8 @@ use super::math;
 use super::pack_avx2;
 use super::simd::Simd;
 use super::spec::Element;
-use super::tile::{tile, transpose};
+use super::store::transpose;
+use super::tile::tile;
 
 /// Sums of `i32`; operands are as `KIND` says.
 #[derive(Clone, Copy)]

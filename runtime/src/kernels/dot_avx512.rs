@@ -16,13 +16,14 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::abi::{PackCall, Shape, Table, TileCall};
+use super::abi::{PackCall, Shape, Table, TileCall, blocks};
 use super::avx512::F32x16;
 use super::convert::{Bf16Pair, I8Pair, Quad, RoundedPair, U8Pair, pack_joined, pack_joined_from, pack_words_of};
 use super::pack_avx512;
 use super::simd::Simd;
 use super::spec::Element;
-use super::tile::{tile, transpose};
+use super::store::transpose;
+use super::tile::tile;
 
 /// Sums of `f32`; operands are pairs of `bf16`.
 #[derive(Clone, Copy)]
@@ -242,8 +243,20 @@ pub(super) static BF16: Table<f32> = Table {
     name: "avx512-bf16",
     terms: 2,
     shapes: &[
-        Shape { inner: false, in_place: &[], nr: 32, vectors: 2, rows: super::avx512::fourteen!(bf16_rows, 2) },
-        Shape { inner: false, in_place: &[], nr: 16, vectors: 1, rows: super::avx512::fourteen!(bf16_rows, 1) },
+        Shape {
+            inner: false,
+            in_place: &[],
+            nr: 32,
+            vectors: 2,
+            rows: blocks!(bf16_rows, 2; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        },
+        Shape {
+            inner: false,
+            in_place: &[],
+            nr: 16,
+            vectors: 1,
+            rows: blocks!(bf16_rows, 1; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        },
     ],
     pack: pack_avx512::pack_f32,
     convert: convert_bf16_pairs,

@@ -14,7 +14,7 @@
 
 use super::abi::{GROUP, TileCall};
 use super::simd::{Lane, Simd};
-use super::tile::end;
+use super::store::end;
 
 /// Columns of a block: a group, so that `V` registers hold a row of sums.
 pub(crate) const COLUMNS: usize = GROUP;

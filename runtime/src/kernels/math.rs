@@ -17,6 +17,9 @@
 use super::rational::{self, ERF_LIMIT, TANH_LIMIT};
 use super::simd::{Simd, SimdMath};
 
+pub(crate) const RELU: u32 = 1;
+pub(crate) const LEAKY_RELU: u32 = 2;
+pub(crate) const CLAMP: u32 = 3;
 pub(crate) const GELU_TANH: u32 = 4;
 pub(crate) const GELU_ERF: u32 = 5;
 pub(crate) const SILU: u32 = 6;
@@ -208,9 +211,9 @@ pub(crate) use map;
 #[inline(always)]
 pub(crate) unsafe fn activate<S: SimdMath>(code: u32, alpha: [f32; 2], data: *mut f32, len: usize) {
     match code {
-        super::tile::RELU => map!(S, data, data, len, x => S::splat(0.0).max_or_other(x)),
-        super::tile::LEAKY_RELU => map!(S, data, data, len, x => x.leaky(S::splat(alpha[0]))),
-        super::tile::CLAMP => map!(S, data, data, len, x => clamp(x, S::splat(alpha[0]), S::splat(alpha[1]))),
+        RELU => map!(S, data, data, len, x => S::splat(0.0).max_or_other(x)),
+        LEAKY_RELU => map!(S, data, data, len, x => x.leaky(S::splat(alpha[0]))),
+        CLAMP => map!(S, data, data, len, x => clamp(x, S::splat(alpha[0]), S::splat(alpha[1]))),
         GELU_TANH => map!(S, data, data, len, x => gelu_tanh(x)),
         GELU_ERF => map!(S, data, data, len, x => gelu_erf(x)),
         SILU => map!(S, data, data, len, x => silu(x)),
@@ -235,10 +238,10 @@ pub(crate) unsafe fn activate_i32(_: u32, _: [i32; 2], _: *mut i32, _: usize) {}
 /// The exact activation that every level approximates.
 pub(crate) fn activation_f64(code: u32, alpha: [f64; 2], x: f64) -> f64 {
     match code {
-        super::tile::RELU if x < 0.0 => 0.0,
-        super::tile::LEAKY_RELU if x <= 0.0 => x * alpha[0],
-        super::tile::CLAMP if x < alpha[0] => alpha[0],
-        super::tile::CLAMP if x > alpha[1] => alpha[1],
+        RELU if x < 0.0 => 0.0,
+        LEAKY_RELU if x <= 0.0 => x * alpha[0],
+        CLAMP if x < alpha[0] => alpha[0],
+        CLAMP if x > alpha[1] => alpha[1],
         GELU_TANH => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())

@@ -11,7 +11,8 @@ use super::abi::{PackCall, Shape, Table, TileCall};
 use super::inner::{COLUMNS, inner};
 use super::math;
 use super::simd::{Simd, SimdMath, SimdWindow};
-use super::tile::{tile, transpose};
+use super::store::transpose;
+use super::tile::tile;
 
 #[derive(Clone, Copy)]
 pub(crate) struct F32x4(float32x4_t);

@@ -7,7 +7,7 @@
 
 use super::abi::{GROUP, PackCall, Segment};
 use super::simd::{Lane, prefetch_near};
-use super::tile::copy_short;
+use super::store::copy_short;
 
 /// Packs one panel.
 ///

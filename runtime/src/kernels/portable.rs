@@ -11,7 +11,8 @@ use super::inner::{COLUMNS, inner};
 use super::math;
 use super::pack;
 use super::simd::{Real, Simd, SimdMath, SimdWindow};
-use super::tile::{tile, transpose};
+use super::store::transpose;
+use super::tile::tile;
 
 /// Eight lanes as an array.
 #[derive(Clone, Copy)]

@@ -238,8 +238,8 @@ impl Activation {
     pub(crate) fn code(self) -> (u32, [f64; 2]) {
         match self {
             Self::None => (0, [0.0; 2]),
-            Self::Relu => (super::tile::RELU, [0.0; 2]),
-            Self::LeakyRelu(alpha) => (super::tile::LEAKY_RELU, [alpha, 0.0]),
+            Self::Relu => (super::math::RELU, [0.0; 2]),
+            Self::LeakyRelu(alpha) => (super::math::LEAKY_RELU, [alpha, 0.0]),
             Self::GeluTanh => (super::math::GELU_TANH, [0.0; 2]),
             Self::GeluErf => (super::math::GELU_ERF, [0.0; 2]),
             Self::Silu => (super::math::SILU, [0.0; 2]),
@@ -247,7 +247,7 @@ impl Activation {
             Self::Tanh => (super::math::TANH, [0.0; 2]),
             Self::HardSigmoid => (super::math::HARD_SIGMOID, [0.0; 2]),
             Self::HardSwish => (super::math::HARD_SWISH, [0.0; 2]),
-            Self::Clamp { low, high } => (super::tile::CLAMP, [low, high]),
+            Self::Clamp { low, high } => (super::math::CLAMP, [low, high]),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::in_place::{InPlace, arrival, few_meet};
 use super::simd::Real;
 use super::source::Source;
 use super::spec::{ContractError, ContractSpec, Side};
-use super::tile::MAX_WIDTH;
+use super::store::MAX_WIDTH;
 use super::tiling::{LONGEST_K, block_cost};
 
 /// A contraction as the register blocks of one table see it.

@@ -1,7 +1,7 @@
 //! Which launches are shared among the workers: by the time that whole runs take.
 //!
 //! What a fork costs is not known ahead. Two cores of one cache hand a line over in 100 nanoseconds, two without a common
-//! cache in 400 to 900; then a launch of 20 microseconds takes longer on two than on one, and the next one finds half of its
+//! cache in 400 to 900; then a depthwise convolution of 13 microseconds took 25 on two, and the next launch finds half of its
 //! operands with the other core. A host may move virtual processors from one state to the other at any time. So launches are
 //! timed on one core in a few runs, then whole runs by each of some thresholds, and the fastest threshold stays for a while.
 //! A tile gives the same bits on any worker, so none depends on this.

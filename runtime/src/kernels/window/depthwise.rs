@@ -13,7 +13,7 @@ use super::depthwise_block::PlaneCall;
 use super::depthwise_plane::{Block, blocks};
 use super::flat::Flat;
 use super::tables::WindowTable;
-use crate::kernels::tile::CLAMP;
+use crate::kernels::math::CLAMP;
 use crate::kernels::{Activation, Kernels};
 
 /// `out[p, y, x] = epilogue(sum over i, j of in[p / multiplier, rows(y, i), columns(x, j)] * w[p % filters, i, j])`, f32.

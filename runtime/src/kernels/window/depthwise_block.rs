@@ -15,8 +15,8 @@ use super::flat::Flat;
 use super::flat_lanes::{TapSink, vector};
 use super::lanes::{Rows, tap, taps};
 use crate::kernels::math::clamp;
+use crate::kernels::math::{CLAMP, LEAKY_RELU, RELU};
 use crate::kernels::simd::{SimdWindow, prefetch_near};
-use crate::kernels::tile::{CLAMP, LEAKY_RELU, RELU};
 
 /// One plane: pointers to its first elements, null where the epilogue has none.
 pub(crate) struct PlaneCall<'a> {

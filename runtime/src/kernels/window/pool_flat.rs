@@ -8,8 +8,8 @@
 use super::flat_lanes::{TapSink, vector};
 use super::lanes::{announce, announce_write};
 use super::pool_plane::{ARG_MAX, End, PoolCall, State, neutral, step};
+use crate::kernels::math::CLAMP;
 use crate::kernels::simd::SimdWindow;
-use crate::kernels::tile::CLAMP;
 
 /// Computes the planes of one group by `OP`.
 ///

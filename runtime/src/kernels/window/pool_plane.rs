@@ -13,8 +13,8 @@ use super::flat::Flat;
 use super::lanes::{AHEAD, first_lanes, tap, taps};
 use super::pool::PoolDescriptor;
 use crate::kernels::math::clamp;
+use crate::kernels::math::{CLAMP, LEAKY_RELU, RELU};
 use crate::kernels::simd::{SimdWindow, prefetch_near};
-use crate::kernels::tile::{CLAMP, LEAKY_RELU, RELU};
 
 pub(crate) const MAX: u32 = 0;
 pub(crate) const ARG_MAX: u32 = 1;
@@ -87,7 +87,7 @@ struct Steps {
 }
 
 /// Vectors of windows of which all rows exist, from vector `v` of row `y` on. Nothing is decided in the loop: with one
-/// vector in a row, what it takes to find its rows took four times as long as its maxima.
+/// vector in a row, what it takes to find its rows took longer than its maxima.
 #[inline(always)]
 unsafe fn run<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize, const MASKED: bool>(
     call: &PoolCall<'_>,
@@ -129,7 +129,7 @@ unsafe fn run<S: SimdWindow, const OP: u32, const K: usize, const STRIDE: usize,
 unsafe fn border<S: SimdWindow, const OP: u32, const STRIDE: usize>(call: &PoolCall<'_>, y: usize, v: usize) {
     let d = call.d;
     let (rows, columns) = (&d.spec.rows, &d.spec.columns);
-    let end = End { scale: d.scale, activation: d.activation };
+    let end = End::of(d);
     let top = (y * rows.stride) as isize + rows.offset as isize;
     let inside = |row: isize| row.clamp(0, rows.kernel as isize) as usize;
     let exist = inside(-top)..inside(rows.input as isize - top);

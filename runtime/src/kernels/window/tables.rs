@@ -24,7 +24,7 @@ pub(crate) struct WindowTable {
     pub(crate) depthwise_grad: [[FilterFn; 2]; 3],
     /// By any kernel.
     pub(crate) depthwise_grad_any: [FilterFn; 2],
-    /// By op (maximum, with place, sum) and window: 2 x 2 by 2, 3 x 3 by 2, any by 1, any by 2 along rows.
+    /// By op (maximum, with place, sum) and window: 2 x 2 by 2, 3 x 3 by 2 and by 1, any by 1 and by 2 along rows.
     pub(crate) pool: [[PoolFn; 5]; 3],
     /// By op, for vectors of several rows and any window.
     pub(crate) pool_flat: [PoolFn; 3],

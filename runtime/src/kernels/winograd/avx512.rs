@@ -13,9 +13,9 @@ use std::arch::x86_64::*;
 
 use super::super::abi::GROUP;
 use super::super::avx512::F32x16;
+use super::super::math::{LEAKY_RELU, RELU};
 use super::super::pack_avx512::transpose;
 use super::super::simd::Simd;
-use super::super::tile::{LEAKY_RELU, RELU};
 use super::filter::{Filter, INPUTS, OUTPUTS};
 use super::geometry::{Geometry, Part};
 use super::gradient::transform::{Channels, gradient_transforms};

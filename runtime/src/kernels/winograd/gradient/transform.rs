@@ -11,7 +11,7 @@
 
 use super::super::super::abi::{GROUP, TransposeFn};
 use super::super::super::simd::{SimdMath, prefetch_near};
-use super::super::super::tile::copy_short;
+use super::super::super::store::copy_short;
 use super::super::filter::{Filter, INPUTS, OUTPUTS, TAPS};
 use super::super::shape::{Strides, WeightStrides};
 use super::super::transform::column;
