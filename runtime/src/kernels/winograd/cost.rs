@@ -42,6 +42,8 @@ struct Rates {
 /// Bytes that a core gets from memory, and from the third-level cache, in a cycle.
 const MEMORY: f64 = 5.0;
 const CACHE: f64 = 16.0;
+/// Cycles of loading or storing what a vector has of one more row.
+const RUN: f64 = 2.4;
 /// Part of the direct sum's time that Winograd has to stay below: estimates are not that good.
 const MARGIN: f64 = 0.9;
 
@@ -52,7 +54,7 @@ impl Rates {
                 products: 32.0,
                 pack: 5.0,
                 input: [150.0, 300.0, 330.0, 45.0, 45.0, 30.0, 30.0],
-                output: [110.0, 200.0, 190.0, 40.0, 35.0, 30.0, 20.0],
+                output: [110.0, 200.0, 190.0, 40.0, 35.0, 20.0, 20.0],
                 weights: [22.0, 35.0, 67.0, 8.0, 10.0, 8.0, 10.0],
                 image: [90.0, 180.0, 190.0, 30.0, 30.0, 30.0, 30.0],
                 gradient: [60.0, 120.0, 90.0, 25.0, 20.0, 25.0, 20.0],
@@ -129,7 +131,7 @@ impl fmt::Display for WinogradEstimate {
         write!(f, "thousand cycles: direct {}", kilo(self.direct))?;
         for (tile, cycles) in WinogradTile::ALL.into_iter().zip(self.tiles) {
             if let Some(cycles) = cycles {
-                write!(f, ", Winograd {m} x {m} {}", kilo(cycles), m = tile.size())?;
+                write!(f, ", Winograd by tiles of {} {}", tile.size(), kilo(cycles))?;
             }
         }
         Ok(())
@@ -168,6 +170,11 @@ fn gradient(cut: &Cut, rates: &Rates) -> f64 {
     products + cut.tiles() as f64 * operands + sums * cut.splits as f64 * rates.taps[algorithm]
 }
 
+/// Rows of a narrow plane, beyond the first, in which sixteen tiles of one column lie.
+fn more_runs(shape: &Shape, algorithm: Algorithm) -> f64 {
+    if algorithm.outputs().1 > 1 { 0.0 } else { (GROUP / shape.out_size.1).saturating_sub(1) as f64 }
+}
+
 fn winograd(shape: &Shape, blocks: &Blocks, rates: &Rates, ahead: bool) -> f64 {
     let (algorithm, positions) = (blocks.algorithm as usize, blocks.algorithm.positions() as f64);
     let pairs = (shape.outputs * shape.channels) as f64;
@@ -176,8 +183,11 @@ fn winograd(shape: &Shape, blocks: &Blocks, rates: &Rates, ahead: bool) -> f64 {
     let bytes = 4.0 * positions * pairs;
     let again = if blocks.weights_are_far() { MEMORY } else { CACHE };
     let traffic = bytes / MEMORY + bytes * (blocks.blocks - 1) as f64 / again;
-    let transforms =
-        groups * (shape.channels as f64 * rates.input[algorithm] + shape.outputs as f64 * rates.output[algorithm]);
+    let (inputs, outputs) = (blocks.algorithm.inputs().0, blocks.algorithm.outputs().0);
+    let runs = RUN * more_runs(shape, blocks.algorithm);
+    let input = rates.input[algorithm] + runs * inputs as f64;
+    let output = rates.output[algorithm] + runs * outputs as f64;
+    let transforms = groups * (shape.channels as f64 * input + shape.outputs as f64 * output);
     let weights = if ahead { 0.0 } else { pairs * rates.weights[algorithm] };
     overlap(products, traffic) + transforms + weights
 }
