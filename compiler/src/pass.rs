@@ -14,6 +14,7 @@ pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fuse;
 pub mod hoist;
+pub mod join_slices;
 pub mod optimizer;
 pub mod rematerialize;
 pub mod specialize;

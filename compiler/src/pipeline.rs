@@ -15,6 +15,7 @@ use crate::pass::fold_batch_norm::fold_batch_norm;
 use crate::pass::fold_constants::FoldConstants;
 use crate::pass::fuse::Fuse;
 use crate::pass::hoist::Hoist;
+use crate::pass::join_slices::JoinSlices;
 use crate::pass::optimizer::Optimizer;
 use crate::pass::rematerialize::Rematerialize;
 use crate::pass::specialize::{Mode, Specialize};
@@ -50,6 +51,8 @@ impl Pipeline {
             Box::new(FoldConstants),
             Box::new(EliminateCommon),
             Box::new(EliminateDead),
+            // After autodiff: a gradient by a slice keeps the product that reads it. In one form, slices are found.
+            Box::new(JoinSlices),
             // After everything that makes values of states alone.
             Box::new(Hoist),
             // Last: only the schedule reads groups.
@@ -125,7 +128,7 @@ pub struct Step<'a> {
 }
 
 /// Every pass that a pipeline can name.
-pub const PASSES: [&str; 12] = [
+pub const PASSES: [&str; 13] = [
     "specialize",
     "autodiff",
     "optimizer",
@@ -135,6 +138,7 @@ pub const PASSES: [&str; 12] = [
     "eliminate_dead",
     "fold_batch_norm",
     "decompose",
+    "join_slices",
     "hoist",
     "fuse",
     "rematerialize",
@@ -155,6 +159,7 @@ pub fn by_name(name: &str, options: &Options) -> Result<Box<dyn Pass>, String> {
         "eliminate_dead" => Box::new(EliminateDead),
         "fold_batch_norm" => Box::new(fold_batch_norm()),
         "decompose" => Box::new(Decompose),
+        "join_slices" => Box::new(JoinSlices),
         "hoist" => Box::new(Hoist),
         "fuse" => Box::new(Fuse),
         "rematerialize" => Box::new(Rematerialize::of(options)),
