@@ -114,9 +114,9 @@ fn blocks<T: Real>(table: &Table<T>, [left, right]: [&Free<'_>; 2], steps: usize
 /// What blocks lose that read their rows as they lie, measured on Zen 5: 512^3 in 8 x 48 blocks 257 GFLOP/s instead of 264.
 const ROWS_IN_PLACE: f64 = 0.02;
 
-/// Widest panels that are packed, for rows that one block holds: fewer blocks to begin. 1 x 256 reads columns in long runs as they
-/// lie, and gains nothing where panels are one run: 28 steps of an LSTM by 128 x 512 took 53 us on Zen 5 in panels of 48, 57 in
-/// those of 256, 52 in those of 96; 100 steps by 64 x 256 76, 75, 70.
+/// Widest panels that are packed, for rows that one block holds: fewer blocks to begin. 1 x 256 reads columns in long runs as
+/// they lie, and gains nothing where panels are one run: 28 steps of an LSTM by 128 x 512 took 54 us on Zen 5 in panels of 48,
+/// 59 in those of 256, 53 in those of 96; 100 steps by 64 x 256 78, 77, 70.
 const WIDEST_PACKED: usize = 96;
 
 /// One of them, unless it is too wide for what it would have to do.
