@@ -33,7 +33,7 @@ fn main() {
 }
 
 /// Planes, extent, kernel, stride, padding: MobileNetV2, ResNet-18, VGG-16 and a small network in batches of 32 and alone.
-const GEOMETRIES: [(usize, usize, usize, usize, usize); 22] = [
+const GEOMETRIES: [(usize, usize, usize, usize, usize); 24] = [
     (32, 112, 3, 1, 1),
     (96, 112, 3, 2, 1),
     (144, 56, 3, 1, 1),
@@ -47,6 +47,8 @@ const GEOMETRIES: [(usize, usize, usize, usize, usize); 22] = [
     (256, 56, 2, 2, 0),
     (32 * 32, 30, 2, 2, 0),
     (32 * 64, 13, 2, 2, 0),
+    (32 * 32, 28, 2, 2, 0),
+    (32 * 64, 12, 2, 2, 0),
     (32, 30, 2, 2, 0),
     (64, 13, 2, 2, 0),
     (32 * 32, 8, 2, 2, 0),

@@ -43,7 +43,8 @@ impl<'a> Windows<'a> {
     /// The padding that makes `results` of an operand of the given extents; after it at least `least`.
     pub(super) fn padding(&self, results: &[usize], operand: &[usize], least: i64) -> Ints {
         let space = results[2..].iter().zip(&operand[2..]).enumerate();
-        let pairs = space.map(|(i, (&count, &extent))| [self.padding[2 * i], (self.end(i, count) - extent as i64).max(least)]);
+        let pairs =
+            space.map(|(i, (&count, &extent))| [self.padding[2 * i], (self.end(i, count) - extent as i64).max(least)]);
         pairs.flatten().collect()
     }
 
