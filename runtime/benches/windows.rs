@@ -179,10 +179,11 @@ fn max_pool_grad(shape: &Shape, kernels: &Kernels, filter: &str) {
     let spec = PoolGradSpec { planes: shape.planes, rows, columns, share: Share::Chosen, gate: true };
     let Ok(plan) = PoolGradPlan::new(&spec, kernels) else { return };
     let (dy, place) = (vec![0.5f32; shape.output()], vec![1; shape.output()]);
-    let (gate, mut dx) = (vec![1.0f32; shape.input()], vec![0.0f32; shape.input()]);
+    // As in models, the gradient lies over the gate.
+    let mut dx = vec![1.0f32; shape.input()];
     shape.report(plan.kernel(), filter, 1, 2 * (shape.input() + shape.output()), || {
-        let (dy, place, gate, dx) = (black_box(dy.as_ptr()), place.as_ptr(), gate.as_ptr(), dx.as_mut_ptr());
+        let (dy, place, dx) = (black_box(dy.as_ptr()), place.as_ptr(), dx.as_mut_ptr());
         // SAFETY: the tensors have the sizes of the spec.
-        unsafe { pool_grad_tiles(plan.descriptor(), dy, place, gate, gate, dx, 0, plan.tiles()) };
+        unsafe { pool_grad_tiles(plan.descriptor(), dy, place, dx, dx, dx, 0, plan.tiles()) };
     });
 }

@@ -84,7 +84,8 @@ impl PoolPlan {
             PoolReduce::Max { place: true } => (1, "argmax", 1.0),
             PoolReduce::Sum { scale } => (2, "sum", scale),
         };
-        let halved = pool_halved::covers(&rows, &columns);
+        // Of rows of two windows, vectors of several rows hold more.
+        let halved = columns.output > 2 && pool_halved::covers(&rows, &columns);
         let flat = if halved { None } else { flat(spec.planes, &rows, &columns, table.lanes) };
         if columns.stride > 2 && flat.is_none() {
             return Err(WindowError::Stride);

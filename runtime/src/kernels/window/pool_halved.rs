@@ -9,17 +9,17 @@
 //! are one: nothing is decided for a plane. Where half a vector holds a row of windows, the other half holds the next row.
 
 use super::axis::Axis;
-use super::lanes::{announce, announce_write, first_lanes};
+use super::lanes::{AHEAD, first_lanes};
 use super::pool_grad_plane::{CHOSEN, PoolGradCall};
 use super::pool_plane::{ARG_MAX, End, PoolCall, State, neutral, step};
 use crate::kernels::math::CLAMP;
-use crate::kernels::simd::SimdWindow;
+use crate::kernels::simd::{SimdWindow, prefetch_near, prefetch_write};
 
-/// Whether windows cover the planes in a way that pays: vectors of several rows hold more windows of fewer columns.
+/// Whether windows are of 2 x 2 by 2 and cover their planes.
 pub(super) fn covers(rows: &Axis, columns: &Axis) -> bool {
     let covered =
         |axis: &Axis| axis.kernel == 2 && axis.stride == 2 && axis.offset == 0 && axis.input == 2 * axis.output;
-    covered(rows) && covered(columns) && columns.output > 2
+    covered(rows) && covered(columns)
 }
 
 /// A vector of windows, by halves: the first element of each, in the input and in the output, and the lanes that exist.
@@ -30,52 +30,48 @@ struct Vector {
     windows: [u16; 2],
 }
 
-/// All windows of a vector exist.
-const FULL: u8 = 0;
-/// The last of a row.
-const TAIL: u8 = 1;
-/// Of two rows.
-const PAIR: u8 = 2;
+/// The vectors of rows of windows in order. Those of a pair of rows, if `PAIRED`; the last may lack its second row.
+struct Vectors {
+    rows: usize,
+    columns: usize,
+    lanes: usize,
+    row: usize,
+    first: usize,
+    elements: [u16; 2],
+    windows: u16,
+}
 
-/// Calls `each` for the vectors of `rows` rows of windows, with their kind; masks are worked out once.
-macro_rules! for_each_vector {
-    ($lanes:expr, $rows:expr, $columns:expr, $announce:ident, $each:ident) => {
-        let (lanes, rows, columns): (usize, usize, usize) = ($lanes, $rows, $columns);
-        let half = lanes / 2;
-        if columns <= half {
-            let (elements, windows) = (first_lanes(2 * columns, lanes), first_lanes(columns, half));
-            let pair = |row: usize, next: bool| Vector {
-                x: [4 * row * columns, 4 * (row + 1) * columns],
-                out: [row * columns, (row + 1) * columns],
-                elements: [elements, if next { elements } else { 0 }],
-                windows: [windows, if next { windows << half } else { 0 }],
-            };
-            for row in (0..rows / 2).map(|pair| 2 * pair) {
-                $announce(4 * row * columns, 8 * columns);
-                $each!(PAIR, pair(row, true));
-            }
-            if rows % 2 == 1 {
-                $each!(PAIR, pair(rows - 1, false));
-            }
-        } else {
-            let (full, left) = (columns / lanes * lanes, columns % lanes);
-            let elements = [first_lanes(2 * left, lanes), first_lanes((2 * left).saturating_sub(lanes), lanes)];
-            let windows = [first_lanes(left, lanes); 2];
-            for row in 0..rows {
-                $announce(4 * row * columns, 4 * columns);
-                let vector = |first: usize| {
-                    let (x, out) = (4 * row * columns + 2 * first, row * columns + first);
-                    Vector { x: [x, x + lanes], out: [out; 2], elements, windows }
-                };
-                for first in (0..full / lanes).map(|vector| vector * lanes) {
-                    $each!(FULL, vector(first));
-                }
-                if left > 0 {
-                    $each!(TAIL, vector(full));
-                }
-            }
+impl Vectors {
+    #[inline(always)]
+    fn new<const PAIRED: bool>(rows: usize, columns: usize, lanes: usize) -> Self {
+        let tail = if PAIRED { columns } else { columns % lanes };
+        let high = if PAIRED { 2 * tail } else { (2 * tail).saturating_sub(lanes) };
+        let elements = [first_lanes(2 * tail, lanes), first_lanes(high, lanes)];
+        Vectors { rows, columns, lanes, row: 0, first: 0, elements, windows: first_lanes(tail, lanes) }
+    }
+
+    #[inline(always)]
+    fn next<const PAIRED: bool>(&mut self) -> Option<Vector> {
+        let Vectors { rows, columns, lanes, row, first, .. } = *self;
+        if row >= rows {
+            return None;
         }
-    };
+        let (x, out) = (4 * row * columns + 2 * first, row * columns + first);
+        if PAIRED {
+            self.row += 2;
+            let second = if row + 1 < rows { (self.elements[1], self.windows << (lanes / 2)) } else { (0, 0) };
+            let (elements, windows) = ([self.elements[0], second.0], [self.windows, second.1]);
+            return Some(Vector { x: [x, x + 4 * columns], out: [out, out + columns], elements, windows });
+        }
+        self.first += lanes;
+        if self.first >= columns {
+            (self.row, self.first) = (row + 1, 0);
+        }
+        let all = first_lanes(lanes, lanes);
+        let full = first + lanes <= columns;
+        let (elements, windows) = if full { ([all; 2], all) } else { (self.elements, self.windows) };
+        Some(Vector { x: [x, x + lanes], out: [out; 2], elements, windows: [windows; 2] })
+    }
 }
 
 /// Reduces the windows of the call's planes by `OP`.
@@ -86,38 +82,41 @@ macro_rules! for_each_vector {
 pub(crate) unsafe fn pool_halved<S: SimdWindow, const OP: u32>(call: &PoolCall<'_>) {
     let d = call.d;
     let (rows, columns) = (call.planes * d.spec.rows.output, d.spec.columns.output);
-    let end = End::of(d);
-    let announce = |at: usize, len: usize| announce(call.x.wrapping_add(at), len);
-    macro_rules! reduce {
-        ($kind:ident, $vector:expr) => {{
-            let vector = $vector;
-            let (value, place) = windows::<S, OP, $kind>(call.x, &vector, 2 * columns);
-            put_windows::<S, $kind>(end.apply::<S, OP>(value), call.out, &vector);
-            if OP == ARG_MAX {
-                put_windows::<S, $kind>(place, call.place, &vector);
-            }
-        }};
+    if columns <= S::LANES / 2 {
+        reduce::<S, OP, true>(call, rows, columns);
+    } else {
+        reduce::<S, OP, false>(call, rows, columns);
     }
-    for_each_vector!(S::LANES, rows, columns, announce, reduce);
     let (code, alpha) = d.activation;
     if code > CLAMP {
         (d.table.activate)(code, alpha, call.out, rows * columns);
     }
 }
 
+#[inline(always)]
+unsafe fn reduce<S: SimdWindow, const OP: u32, const PAIRED: bool>(call: &PoolCall<'_>, rows: usize, columns: usize) {
+    let end = End::of(call.d);
+    let mut vectors = Vectors::new::<PAIRED>(rows, columns, S::LANES);
+    while let Some(vector) = vectors.next::<PAIRED>() {
+        let (value, place) = windows::<S, OP>(call.x, &vector, 2 * columns);
+        put_windows::<S, PAIRED>(end.apply::<S, OP>(value), call.out, &vector);
+        if OP == ARG_MAX {
+            put_windows::<S, PAIRED>(place, call.place, &vector);
+        }
+    }
+}
+
 /// The reduced windows of a vector; rows are `pitch` elements apart.
 #[inline(always)]
-unsafe fn windows<S: SimdWindow, const OP: u32, const KIND: u8>(
-    x: *const f32,
-    vector: &Vector,
-    pitch: usize,
-) -> (S, S) {
+unsafe fn windows<S: SimdWindow, const OP: u32>(x: *const f32, vector: &Vector, pitch: usize) -> (S, S) {
     let outside = S::splat(neutral::<OP>());
     let mut state = State::<S>::new::<OP>();
     for i in 0..2 {
         let [low, high] = vector.x.map(|at| x.wrapping_add(at + i * pitch));
-        let low = load::<S, KIND>(low, vector.elements[0], outside);
-        let high = load::<S, KIND>(high, vector.elements[1], outside);
+        prefetch_near(low.wrapping_add(AHEAD));
+        prefetch_near(high.wrapping_add(AHEAD));
+        let low = load::<S>(low, vector.elements[0], outside);
+        let high = load::<S>(high, vector.elements[1], outside);
         let (even, odd) = low.deinterleave(high);
         step::<S, OP>(&mut state, even, 2 * i);
         step::<S, OP>(&mut state, odd, 2 * i + 1);
@@ -125,34 +124,32 @@ unsafe fn windows<S: SimdWindow, const OP: u32, const KIND: u8>(
     state.result::<OP>()
 }
 
+/// Loads the lanes of the mask; a full vector without one.
 #[inline(always)]
-unsafe fn load<S: SimdWindow, const KIND: u8>(at: *const f32, mask: u16, outside: S) -> S {
-    if KIND == FULL { S::load(at) } else { S::load_mask_or(at, mask, outside) }
+unsafe fn load<S: SimdWindow>(at: *const f32, mask: u16, outside: S) -> S {
+    if mask == first_lanes(S::LANES, S::LANES) { S::load(at) } else { S::load_mask_or(at, mask, outside) }
+}
+
+/// Likewise.
+#[inline(always)]
+unsafe fn store<S: SimdWindow>(value: S, to: *mut f32, mask: u16) {
+    if mask == first_lanes(S::LANES, S::LANES) { value.store(to) } else { value.store_mask(to, mask) }
 }
 
 /// Stores a number for each window.
 #[inline(always)]
-unsafe fn put_windows<S: SimdWindow, const KIND: u8>(value: S, to: *mut f32, vector: &Vector) {
-    let at = to.wrapping_add(vector.out[0]);
-    if KIND == FULL {
-        value.store(at);
-    } else {
-        value.store_mask(at, vector.windows[0]);
-    }
-    if KIND == PAIR {
+unsafe fn put_windows<S: SimdWindow, const PAIRED: bool>(value: S, to: *mut f32, vector: &Vector) {
+    store(value, to.wrapping_add(vector.out[0]), vector.windows[0]);
+    if PAIRED {
         value.store_mask(to.wrapping_add(vector.out[1]).wrapping_sub(S::LANES / 2), vector.windows[1]);
     }
 }
 
 /// Loads a number for each window.
 #[inline(always)]
-unsafe fn of_windows<S: SimdWindow, const KIND: u8>(from: *const f32, vector: &Vector) -> S {
-    let at = from.wrapping_add(vector.out[0]);
-    if KIND == FULL {
-        return S::load(at);
-    }
-    let low = S::load_mask(at, vector.windows[0]);
-    if KIND == TAIL {
+unsafe fn of_windows<S: SimdWindow, const PAIRED: bool>(from: *const f32, vector: &Vector) -> S {
+    let low = load(from.wrapping_add(vector.out[0]), vector.windows[0], S::splat(0.0));
+    if !PAIRED {
         return low;
     }
     S::load_mask_or(from.wrapping_add(vector.out[1]).wrapping_sub(S::LANES / 2), vector.windows[1], low)
@@ -164,32 +161,46 @@ unsafe fn of_windows<S: SimdWindow, const KIND: u8>(from: *const f32, vector: &V
 /// As [`pool_halved`].
 #[inline(always)]
 pub(crate) unsafe fn pool_grad_halved<S: SimdWindow, const SHARE: u8>(call: &PoolGradCall<'_>) {
-    let spec = &call.d.spec;
-    let (rows, columns) = (call.planes * spec.rows.output, spec.columns.output);
-    let zero = S::splat(0.0);
-    let announce = |at: usize, len: usize| {
-        announce_write(call.dx.wrapping_add(at), len);
-        if spec.gate {
-            announce(call.gate.wrapping_add(at), len);
-        }
-    };
-    macro_rules! spread {
-        ($kind:ident, $vector:expr) => {{
-            let vector = $vector;
-            // A sum begins with 0, so that -0 becomes 0.
-            let dy = zero.add(of_windows::<S, $kind>(call.dy, &vector));
-            let place = if SHARE == CHOSEN { of_windows::<S, $kind>(call.place, &vector) } else { zero };
-            for i in 0..2 {
-                let even = taken::<S, SHARE>(dy, place, 2 * i);
-                let odd = taken::<S, SHARE>(dy, place, 2 * i + 1);
-                let (low, high) = even.interleave(odd);
-                let [first, second] = vector.x.map(|at| at + i as usize * 2 * columns);
-                put::<S, $kind>(call, low, first, vector.elements[0]);
-                put::<S, $kind>(call, high, second, vector.elements[1]);
-            }
-        }};
+    if call.d.spec.columns.output <= S::LANES / 2 {
+        spread::<S, SHARE, true>(call);
+    } else {
+        spread::<S, SHARE, false>(call);
     }
-    for_each_vector!(S::LANES, rows, columns, announce, spread);
+}
+
+/// The gate of a vector is loaded before the vector in front of it is stored, since the gradient may lie over the gate:
+/// lanes that a masked store leaves out still hold back a load of their place.
+#[inline(always)]
+unsafe fn spread<S: SimdWindow, const SHARE: u8, const PAIRED: bool>(call: &PoolGradCall<'_>) {
+    let spec = &call.d.spec;
+    let pitch = 2 * spec.columns.output;
+    let zero = S::splat(0.0);
+    let mut vectors = Vectors::new::<PAIRED>(call.planes * spec.rows.output, spec.columns.output, S::LANES);
+    let mut following = vectors.next::<PAIRED>();
+    let mut open = [S::all(); 4];
+    if let (Some(first), true) = (&following, spec.gate) {
+        open = gate::<S>(call, first, pitch);
+    }
+    while let Some(vector) = following {
+        following = vectors.next::<PAIRED>();
+        let now = open;
+        if let (Some(next), true) = (&following, spec.gate) {
+            open = gate::<S>(call, next, pitch);
+        }
+        // A sum begins with 0, so that -0 becomes 0.
+        let dy = zero.add(of_windows::<S, PAIRED>(call.dy, &vector));
+        let place = if SHARE == CHOSEN { of_windows::<S, PAIRED>(call.place, &vector) } else { zero };
+        for i in 0..2 {
+            let even = taken::<S, SHARE>(dy, place, 2 * i as u32);
+            let odd = taken::<S, SHARE>(dy, place, 2 * i as u32 + 1);
+            let (low, high) = even.interleave(odd);
+            let [first, second] = vector.x.map(|at| call.dx.wrapping_add(at + i * pitch));
+            prefetch_write(first.wrapping_add(AHEAD));
+            prefetch_write(second.wrapping_add(AHEAD));
+            store(S::select(now[2 * i], low, zero), first, vector.elements[0]);
+            store(S::select(now[2 * i + 1], high, zero), second, vector.elements[1]);
+        }
+    }
 }
 
 /// What the elements at place `at` of their windows take.
@@ -198,14 +209,17 @@ unsafe fn taken<S: SimdWindow, const SHARE: u8>(dy: S, place: S, at: u32) -> S {
     if SHARE == CHOSEN { S::select(place.same_bits(S::splat(f32::from_bits(at))), dy, S::splat(0.0)) } else { dy }
 }
 
-/// Stores the lanes of the mask, where the gate is open.
+/// Where the gate is open, for each row and half of a vector.
 #[inline(always)]
-unsafe fn put<S: SimdWindow, const KIND: u8>(call: &PoolGradCall<'_>, mut value: S, at: usize, mask: u16) {
-    if call.d.spec.gate {
-        let zero = S::splat(0.0);
-        let gate = load::<S, KIND>(call.gate.wrapping_add(at), mask, zero);
-        value = S::select(zero.less(gate), value, zero);
+unsafe fn gate<S: SimdWindow>(call: &PoolGradCall<'_>, vector: &Vector, pitch: usize) -> [S::Mask; 4] {
+    let zero = S::splat(0.0);
+    let mut open = [S::all(); 4];
+    for i in 0..2 {
+        for half in 0..2 {
+            let at = call.gate.wrapping_add(vector.x[half] + i * pitch);
+            prefetch_near(at.wrapping_add(AHEAD));
+            open[2 * i + half] = zero.less(load(at, vector.elements[half], zero));
+        }
     }
-    let to = call.dx.wrapping_add(at);
-    if KIND == FULL { value.store(to) } else { value.store_mask(to, mask) }
+    open
 }
