@@ -63,7 +63,7 @@ pub enum Precision {
     Strict,
     /// Also algorithms with a bounded error: Winograd convolutions, whose largest error is below 5e-6 of the largest
     /// output for up to 512 channels of random data (the direct sum's is below 1.5e-6), below 1e-5 for the gradient by the
-    /// weights of 5 x 5 taps.
+    /// weights of 5 x 5 taps, below half of these along one dimension.
     #[default]
     Default,
     /// Also products in bf16, where a kernel has them (AVX512_BF16): operands in f32 are rounded to 8 significant bits, sums
