@@ -7,6 +7,7 @@ use kiln_ir::types::Name;
 use kiln_ir::{Diagnostic, Module, builder::GraphBuilder};
 
 pub mod canonicalize;
+pub mod crop;
 pub mod decompose;
 pub mod eliminate_common;
 pub mod eliminate_dead;

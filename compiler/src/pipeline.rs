@@ -8,6 +8,7 @@ use kiln_ir::{Diagnostic, Module};
 use crate::autodiff::Autodiff;
 use crate::compile::Options;
 use crate::pass::canonicalize::Canonicalize;
+use crate::pass::crop::Crop;
 use crate::pass::decompose::Decompose;
 use crate::pass::eliminate_common::EliminateCommon;
 use crate::pass::eliminate_dead::EliminateDead;
@@ -35,6 +36,8 @@ impl Pipeline {
     pub fn standard(mode: Option<Mode>) -> Pipeline {
         Pipeline(vec![
             Box::new(Specialize { mode }),
+            // Before autodiff: what is left out has no gradient either.
+            Box::new(Crop),
             Box::new(Autodiff),
             // After autodiff: an update reads gradients.
             Box::new(Optimizer),
@@ -130,6 +133,7 @@ pub struct Step<'a> {
 /// Every pass that a pipeline can name.
 pub const PASSES: [&str; 13] = [
     "specialize",
+    "crop",
     "autodiff",
     "optimizer",
     "canonicalize",
@@ -151,6 +155,7 @@ pub const PASSES: [&str; 13] = [
 pub fn by_name(name: &str, options: &Options) -> Result<Box<dyn Pass>, String> {
     Ok(match name {
         "specialize" => Box::new(Specialize { mode: options.mode }),
+        "crop" => Box::new(Crop),
         "autodiff" => Box::new(Autodiff),
         "optimizer" => Box::new(Optimizer),
         "canonicalize" => Box::new(Canonicalize),

@@ -98,6 +98,17 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn store_far(self, to: *mut f32) {
+        // A whole line goes to memory without being fetched first.
+        if to.cast::<__m512>().is_aligned() { _mm512_stream_ps(to, self.0) } else { self.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn settle() {
+        _mm_sfence();
+    }
+
+    #[inline(always)]
     unsafe fn flush<F: Filters>(_geometry: &Geometry, _to: &Plane, _stage: &mut Stage) {}
 }
 

@@ -11,7 +11,7 @@ use super::gradient::{Cut, cut, gradient_shape};
 use super::shape::{Shape, shape_of};
 use super::{WinogradError, WinogradTile};
 
-/// Cycles on one thread of a Zen 5 core, weights not in its caches, as they are not in a network of many layers.
+/// Cycles on one thread of a Zen 5 core, weights not in its caches unless the spec says that they are near.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WinogradEstimate {
     /// The direct sum.
@@ -93,11 +93,12 @@ impl WinogradEstimate {
         let shape = shape_of(spec)?;
         let ahead = if shape.weights_left { spec.packed.left } else { spec.packed.right };
         let rates = Rates::of(kernels.level);
+        let source = if spec.near { CACHE } else { MEMORY };
         let estimate = |algorithm: Algorithm| {
             let blocks = Blocks::new(&shape, algorithm, kernels.f32, None);
-            winograd(&shape, &blocks, &rates, ahead)
+            winograd(&shape, &blocks, &rates, ahead, source)
         };
-        Ok(Self { direct: direct(&shape, &rates), tiles: each_tile(shape.taps, estimate) })
+        Ok(Self { direct: direct(&shape, &rates, source), tiles: each_tile(shape.taps, estimate) })
     }
 
     /// Estimates a contraction that is the gradient by the weights of a convolution.
@@ -148,13 +149,14 @@ fn overlap(a: f64, b: f64) -> f64 {
     a.max(b) + 0.5 * a.min(b)
 }
 
-fn direct(shape: &Shape, rates: &Rates) -> f64 {
+/// Weights come at `source` bytes a cycle.
+fn direct(shape: &Shape, rates: &Rates, source: f64) -> f64 {
     let pixels = shape.images * shape.out_size.0 * shape.out_size.1;
     let pairs = (shape.outputs * shape.channels) as f64;
     let taps = (shape.taps.0 * shape.taps.1) as f64;
     let products = taps * pairs * pixels as f64 / rates.products * 1.08;
     let packing = rates.pack * taps * (shape.channels * pixels.div_ceil(GROUP)) as f64;
-    overlap(products + packing, 4.0 * taps * pairs / MEMORY)
+    overlap(products + packing, 4.0 * taps * pairs / source)
 }
 
 fn gradient(cut: &Cut, rates: &Rates) -> f64 {
@@ -175,14 +177,14 @@ fn more_runs(shape: &Shape, algorithm: Algorithm) -> f64 {
     if algorithm.outputs().1 > 1 { 0.0 } else { (GROUP / shape.out_size.1).saturating_sub(1) as f64 }
 }
 
-fn winograd(shape: &Shape, blocks: &Blocks, rates: &Rates, ahead: bool) -> f64 {
+fn winograd(shape: &Shape, blocks: &Blocks, rates: &Rates, ahead: bool, source: f64) -> f64 {
     let (algorithm, positions) = (blocks.algorithm as usize, blocks.algorithm.positions() as f64);
     let pairs = (shape.outputs * shape.channels) as f64;
     let groups = blocks.all_groups as f64;
     let products = positions * pairs * groups * GROUP as f64 / rates.products * 1.1;
     let bytes = 4.0 * positions * pairs;
     let again = if blocks.weights_are_far() { MEMORY } else { CACHE };
-    let traffic = bytes / MEMORY + bytes * (blocks.blocks - 1) as f64 / again;
+    let traffic = bytes / source + bytes * (blocks.blocks - 1) as f64 / again;
     let (inputs, outputs) = (blocks.algorithm.inputs().0, blocks.algorithm.outputs().0);
     let runs = RUN * more_runs(shape, blocks.algorithm);
     let input = rates.input[algorithm] + runs * inputs as f64;

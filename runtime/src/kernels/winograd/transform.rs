@@ -88,6 +88,22 @@ pub(super) trait Lanes: SimdMath {
         }
     }
 
+    /// Stores what will not be read while it is in the caches; visible to others after [`Self::settle`].
+    ///
+    /// # Safety
+    /// As `store`.
+    #[inline(always)]
+    unsafe fn store_far(self, to: *mut f32) {
+        self.store(to);
+    }
+
+    /// Makes what [`Self::store_far`] has stored visible in the order of the program.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `Self`.
+    #[inline(always)]
+    unsafe fn settle() {}
+
     /// Stores what [`Self::put`] has left in the stage.
     ///
     /// # Safety
@@ -196,6 +212,8 @@ pub(super) struct WeightsCall {
     pub(super) channels: usize,
     pub(super) to: *mut f32,
     pub(super) position: usize,
+    /// Whether all weights are more than the caches hold.
+    pub(super) far: bool,
 }
 
 /// Channels transformed together.
@@ -240,11 +258,18 @@ pub(super) unsafe fn weights<S: Lanes, F: Filters>(call: &WeightsCall) {
                 let column = F::Y::weights(column(&rows, j));
                 for i in 0..F::Y::A {
                     let to = to.add((i * F::X::A + j) * call.position + lane);
-                    if left == S::LANES { column[i].store(to) } else { column[i].store_mask(to, mask) }
+                    if left < S::LANES {
+                        column[i].store_mask(to, mask);
+                    } else if call.far {
+                        column[i].store_far(to);
+                    } else {
+                        column[i].store(to);
+                    }
                 }
             }
         }
     }
+    S::settle();
 }
 
 /// Outputs of a block of channels and tiles, from `[position][channel][lane]`.
