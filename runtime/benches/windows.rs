@@ -19,67 +19,79 @@ fn main() {
     let kernels = Kernels::for_level(level.unwrap_or_else(detect)).unwrap();
     println!("{:44} {:>9} {:>8} {:>7}", "case", "us", "GFLOP/s", "GB/s");
     for (planes, size, kernel, stride, padding) in GEOMETRIES {
-        let axis = Axis {
-            input: size,
-            output: (size + 2 * padding - kernel) / stride + 1,
+        let [rows, columns] = size.map(|input| Axis {
+            input,
+            output: (input + 2 * padding - kernel) / stride + 1,
             kernel,
             stride,
             offset: -(padding as i64),
-        };
+        });
         for case in [depthwise, depthwise_grad, max_pool, max_pool_places, sum_pool, max_pool_grad] {
-            case(&Shape { planes, axis }, kernels, &filter);
+            case(&Shape { planes, rows, columns }, kernels, &filter);
         }
     }
 }
 
 /// Planes, extent, kernel, stride, padding: MobileNetV2, ResNet-18, VGG-16 and a small network in batches of 32 and alone.
-const GEOMETRIES: [(usize, usize, usize, usize, usize); 24] = [
-    (32, 112, 3, 1, 1),
-    (96, 112, 3, 2, 1),
-    (144, 56, 3, 1, 1),
-    (144, 56, 3, 2, 1),
-    (192, 28, 3, 1, 1),
-    (384, 14, 3, 1, 1),
-    (576, 14, 3, 2, 1),
-    (960, 7, 3, 1, 1),
-    (64, 112, 3, 2, 1),
-    (64, 224, 2, 2, 0),
-    (256, 56, 2, 2, 0),
-    (32 * 32, 30, 2, 2, 0),
-    (32 * 64, 13, 2, 2, 0),
-    (32 * 32, 28, 2, 2, 0),
-    (32 * 64, 12, 2, 2, 0),
-    (32, 30, 2, 2, 0),
-    (64, 13, 2, 2, 0),
-    (32 * 32, 8, 2, 2, 0),
-    (32 * 64, 4, 2, 2, 0),
-    (16 * 256, 16, 4, 4, 0),
-    (960, 7, 5, 1, 2),
-    (240, 28, 5, 2, 2),
-    (480, 14, 5, 1, 2),
-    (2048, 5, 3, 1, 1),
+const GEOMETRIES: [(usize, [usize; 2], usize, usize, usize); 35] = [
+    (32, [112; 2], 3, 1, 1),
+    (96, [112; 2], 3, 2, 1),
+    (144, [56; 2], 3, 1, 1),
+    (144, [56; 2], 3, 2, 1),
+    (192, [28; 2], 3, 1, 1),
+    (384, [14; 2], 3, 1, 1),
+    (576, [14; 2], 3, 2, 1),
+    (960, [7; 2], 3, 1, 1),
+    (64, [112; 2], 3, 2, 1),
+    (64, [224; 2], 2, 2, 0),
+    (256, [56; 2], 2, 2, 0),
+    (32 * 32, [30; 2], 2, 2, 0),
+    (32 * 64, [13; 2], 2, 2, 0),
+    (32 * 32, [28; 2], 2, 2, 0),
+    (32 * 64, [12; 2], 2, 2, 0),
+    (32, [30; 2], 2, 2, 0),
+    (64, [13; 2], 2, 2, 0),
+    (32 * 32, [8; 2], 2, 2, 0),
+    (32 * 64, [4; 2], 2, 2, 0),
+    (16 * 256, [16; 2], 4, 4, 0),
+    (960, [7; 2], 5, 1, 2),
+    (240, [28; 2], 5, 2, 2),
+    (480, [14; 2], 5, 1, 2),
+    (2048, [5; 2], 3, 1, 1),
+    (2048, [25, 5], 3, 1, 1),
+    (1024, [3; 2], 3, 1, 1),
+    (1024, [4; 2], 3, 1, 1),
+    (1024, [6; 2], 3, 1, 1),
+    (1024, [8; 2], 3, 1, 1),
+    (1024, [10; 2], 3, 1, 1),
+    (1024, [12; 2], 3, 1, 1),
+    (1024, [17; 2], 3, 1, 1),
+    (1024, [19; 2], 3, 1, 1),
+    (1024, [4; 2], 5, 1, 2),
+    (512, [7; 2], 7, 1, 3),
 ];
 
 struct Shape {
     planes: usize,
-    axis: Axis,
+    rows: Axis,
+    columns: Axis,
 }
 
 impl Shape {
     fn input(&self) -> usize {
-        self.planes * self.axis.input * self.axis.input
+        self.planes * self.rows.input * self.columns.input
     }
 
     fn output(&self) -> usize {
-        self.planes * self.axis.output * self.axis.output
+        self.planes * self.rows.output * self.columns.output
     }
 
     /// Runs `body` and prints a line; `elements` are those that have to be read or written.
     fn report(&self, kernel: &str, filter: &str, operations: usize, elements: usize, body: impl FnMut()) {
-        let name = format!("{kernel} {}x{}", self.planes, self.axis.input);
+        let name = format!("{kernel} {}x{}x{}", self.planes, self.rows.input, self.columns.input);
         if name.contains(filter) {
             let seconds = best(body);
-            let work = (operations * self.output() * self.axis.kernel * self.axis.kernel) as f64;
+            let work = (operations * self.output() * self.rows.kernel * self.columns.kernel) as f64;
             let (gflops, bytes) = (1e-9 * work / seconds, 4e-9 * elements as f64 / seconds);
             println!("{name:44} {:9.1} {gflops:8.1} {bytes:7.1}", seconds * 1e6);
         }
@@ -101,15 +113,15 @@ fn best(mut body: impl FnMut()) -> f64 {
 }
 
 fn depthwise(shape: &Shape, kernels: &Kernels, filter: &str) {
-    if shape.axis.kernel.is_multiple_of(2) {
+    if shape.rows.kernel.is_multiple_of(2) {
         return;
     }
     let spec = DepthwiseSpec {
         planes: shape.planes,
         filters: shape.planes,
         multiplier: 1,
-        rows: shape.axis,
-        columns: shape.axis,
+        rows: shape.rows,
+        columns: shape.columns,
         flipped: [false; 2],
         epilogue: DepthwiseEpilogue {
             bias: true,
@@ -120,7 +132,7 @@ fn depthwise(shape: &Shape, kernels: &Kernels, filter: &str) {
     let plan = DepthwisePlan::new(&spec, kernels).unwrap();
     let (x, w, bias) = (
         vec![0.5f32; shape.input()],
-        vec![0.25f32; shape.planes * shape.axis.kernel.pow(2)],
+        vec![0.25f32; shape.planes * shape.rows.kernel.pow(2)],
         vec![1.0f32; shape.planes],
     );
     let mut out = vec![0.0f32; shape.output()];
@@ -133,10 +145,10 @@ fn depthwise(shape: &Shape, kernels: &Kernels, filter: &str) {
 }
 
 fn depthwise_grad(shape: &Shape, kernels: &Kernels, filter: &str) {
-    if shape.axis.kernel != 3 {
+    if shape.rows.kernel != 3 {
         return;
     }
-    let (rows, columns) = (shape.axis, shape.axis);
+    let (rows, columns) = (shape.rows, shape.columns);
     let spec = DepthwiseGradSpec { planes: shape.planes, filters: shape.planes, multiplier: 1, rows, columns };
     let plan = DepthwiseGradPlan::new(&spec, kernels).unwrap();
     let (x, dy) = (vec![0.5f32; shape.input()], vec![0.25f32; shape.output()]);
@@ -161,7 +173,7 @@ fn sum_pool(shape: &Shape, kernels: &Kernels, filter: &str) {
 }
 
 fn pool(shape: &Shape, kernels: &Kernels, filter: &str, reduce: PoolReduce) {
-    let (rows, columns) = (shape.axis, shape.axis);
+    let (rows, columns) = (shape.rows, shape.columns);
     let spec = PoolSpec { planes: shape.planes, rows, columns, reduce, activation: Activation::None };
     let plan = PoolPlan::new(&spec, kernels).unwrap();
     let x = vec![0.5f32; shape.input()];
@@ -175,7 +187,7 @@ fn pool(shape: &Shape, kernels: &Kernels, filter: &str, reduce: PoolReduce) {
 }
 
 fn max_pool_grad(shape: &Shape, kernels: &Kernels, filter: &str) {
-    let (rows, columns) = (shape.axis, shape.axis);
+    let (rows, columns) = (shape.rows, shape.columns);
     let spec = PoolGradSpec { planes: shape.planes, rows, columns, share: Share::Chosen, gate: true };
     let Ok(plan) = PoolGradPlan::new(&spec, kernels) else { return };
     let (dy, place) = (vec![0.5f32; shape.output()], vec![1; shape.output()]);

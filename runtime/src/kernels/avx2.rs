@@ -155,11 +155,20 @@ impl SimdWindow for F32x8 {
         (Self(_mm256_permute2f128_ps::<0x20>(low, high)), Self(_mm256_permute2f128_ps::<0x31>(low, high)))
     }
     #[inline(always)]
-    unsafe fn after(self, first: Self) -> Self {
-        // Upper half of `first` and lower half of `self`, of which a shift by a lane within each half takes three.
-        let before = _mm256_permute2f128_ps::<0x21>(first.0, self.0);
-        let (x, before) = (_mm256_castps_si256(self.0), _mm256_castps_si256(before));
-        Self(_mm256_castsi256_ps(_mm256_alignr_epi8::<12>(x, before)))
+    unsafe fn splice(self, next: Self, first: usize) -> Self {
+        // Upper half of `self` and lower half of `next`; shifts are within halves.
+        let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(self.0, next.0));
+        let (this, next) = (_mm256_castps_si256(self.0), _mm256_castps_si256(next.0));
+        Self(_mm256_castsi256_ps(match first {
+            0 => this,
+            1 => _mm256_alignr_epi8::<4>(middle, this),
+            2 => _mm256_alignr_epi8::<8>(middle, this),
+            3 => _mm256_alignr_epi8::<12>(middle, this),
+            4 => middle,
+            5 => _mm256_alignr_epi8::<4>(next, middle),
+            6 => _mm256_alignr_epi8::<8>(next, middle),
+            _ => _mm256_alignr_epi8::<12>(next, middle),
+        }))
     }
     #[inline(always)]
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {

@@ -141,9 +141,26 @@ impl SimdWindow for F32x16 {
         (Self(_mm512_permutex2var_ps(self.0, low, next.0)), Self(_mm512_permutex2var_ps(self.0, high, next.0)))
     }
     #[inline(always)]
-    unsafe fn after(self, first: Self) -> Self {
-        let (x, first) = (_mm512_castps_si512(self.0), _mm512_castps_si512(first.0));
-        Self(_mm512_castsi512_ps(_mm512_alignr_epi32::<15>(x, first)))
+    unsafe fn splice(self, next: Self, first: usize) -> Self {
+        let (this, next) = (_mm512_castps_si512(self.0), _mm512_castps_si512(next.0));
+        Self(_mm512_castsi512_ps(match first {
+            0 => this,
+            1 => _mm512_alignr_epi32::<1>(next, this),
+            2 => _mm512_alignr_epi32::<2>(next, this),
+            3 => _mm512_alignr_epi32::<3>(next, this),
+            4 => _mm512_alignr_epi32::<4>(next, this),
+            5 => _mm512_alignr_epi32::<5>(next, this),
+            6 => _mm512_alignr_epi32::<6>(next, this),
+            7 => _mm512_alignr_epi32::<7>(next, this),
+            8 => _mm512_alignr_epi32::<8>(next, this),
+            9 => _mm512_alignr_epi32::<9>(next, this),
+            10 => _mm512_alignr_epi32::<10>(next, this),
+            11 => _mm512_alignr_epi32::<11>(next, this),
+            12 => _mm512_alignr_epi32::<12>(next, this),
+            13 => _mm512_alignr_epi32::<13>(next, this),
+            14 => _mm512_alignr_epi32::<14>(next, this),
+            _ => _mm512_alignr_epi32::<15>(next, this),
+        }))
     }
     #[inline(always)]
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {

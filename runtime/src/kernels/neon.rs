@@ -139,8 +139,13 @@ impl SimdWindow for F32x4 {
         (Self(vzip1q_f32(self.0, next.0)), Self(vzip2q_f32(self.0, next.0)))
     }
     #[inline(always)]
-    unsafe fn after(self, first: Self) -> Self {
-        Self(vextq_f32::<3>(first.0, self.0))
+    unsafe fn splice(self, next: Self, first: usize) -> Self {
+        Self(match first {
+            0 => self.0,
+            1 => vextq_f32::<1>(self.0, next.0),
+            2 => vextq_f32::<2>(self.0, next.0),
+            _ => vextq_f32::<3>(self.0, next.0),
+        })
     }
     #[inline(always)]
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {

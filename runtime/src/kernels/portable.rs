@@ -155,8 +155,8 @@ impl SimdWindow for Array<f32> {
         (Self(std::array::from_fn(at)), Self(std::array::from_fn(|i| at(8 + i))))
     }
     #[inline(always)]
-    unsafe fn after(self, first: Self) -> Self {
-        Self(std::array::from_fn(|i| if i == 0 { first.0[7] } else { self.0[i - 1] }))
+    unsafe fn splice(self, next: Self, first: usize) -> Self {
+        Self(std::array::from_fn(|i| if i + first < 8 { self.0[i + first] } else { next.0[i + first - 8] }))
     }
     #[inline(always)]
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self {

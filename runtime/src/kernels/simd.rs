@@ -192,8 +192,8 @@ pub(crate) trait SimdWindow: SimdMath {
     unsafe fn deinterleave(self, next: Self) -> (Self, Self);
     /// The two registers whose elements alternate between `self` and `next`: the inverse of `deinterleave`.
     unsafe fn interleave(self, next: Self) -> (Self, Self);
-    /// Lane `i` is lane `i - 1` of `self`, lane 0 the last one of `first`.
-    unsafe fn after(self, first: Self) -> Self;
+    /// Lanes from `first` on, a constant below `LANES`, of `self` followed by `next`.
+    unsafe fn splice(self, next: Self, first: usize) -> Self;
     /// As `load_mask`, but lanes whose bit is clear are those of `other`.
     unsafe fn load_mask_or(at: *const f32, mask: u16, other: Self) -> Self;
     /// Lane `i` is element `lanes[i]`, below `2 * LANES`, of `self` followed by `next`; `lanes` points to `LANES` numbers.

@@ -4,8 +4,10 @@
 //! plane, loads are masked. A tile of a launch is a few whole planes, so that no two tiles share a sum.
 
 mod axis;
+mod dense;
 mod depthwise;
 mod depthwise_block;
+mod depthwise_dense;
 mod depthwise_grad;
 mod depthwise_grad_filter;
 mod depthwise_plane;
@@ -22,8 +24,10 @@ mod pool_plane;
 mod tables;
 
 pub use axis::{Axis, WindowError};
+pub(crate) use dense::Dense;
 pub use depthwise::{DepthwiseDescriptor, DepthwiseEpilogue, DepthwisePlan, DepthwiseSpec, depthwise_tiles};
 pub(crate) use depthwise_block::{ANY, BlockSet, FIRST, LAST, PlaneCall, block, depthwise_flat};
+pub(crate) use depthwise_dense::depthwise_dense;
 pub use depthwise_grad::{DepthwiseGradDescriptor, DepthwiseGradPlan, DepthwiseGradSpec, depthwise_grad_tiles};
 pub(crate) use depthwise_grad_filter::{FilterCall, filters};
 pub(crate) use depthwise_plane::Block;

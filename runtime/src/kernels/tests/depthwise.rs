@@ -135,6 +135,16 @@ fn depthwise_of_odd_sizes_strides_and_paddings() {
     check(&spec(3, [7, 7], [5, 5], [1, 1], [2, 2]));
     check(&spec(3, [14, 14], [5, 5], [2, 2], [2, 2]));
     check(&spec(3, [9, 9], [3, 3], [1, 3], [1, 1]));
+    // Outputs that lie as inputs do: a few vectors, many with whole rows, columns fewer than a window's half, rows without
+    // padding, with more of it, and more rows in a window than in a plane.
+    for size in [[4, 4], [7, 7], [10, 10], [19, 19], [40, 5], [3, 2], [12, 1], [1, 40]] {
+        for (kernel, padding) in
+            [([3, 3], [1, 1]), ([5, 5], [2, 2]), ([7, 7], [3, 3]), ([1, 3], [0, 1]), ([2, 5], [1, 2])]
+        {
+            check(&spec(3, size, kernel, [1, 1], padding));
+        }
+        check(&DepthwiseSpec { flipped: [true, true], ..spec(3, size, [3, 3], [1, 1], [2, 1]) });
+    }
     check(&spec(2, [5, 200], [3, 9], [2, 9], [1, 4]));
 }
 
@@ -165,6 +175,7 @@ fn depthwise_epilogues() {
                 DepthwiseEpilogue { bias: bits & 1 > 0, scale: bits & 2 > 0, residual: bits & 4 > 0, activation };
             check(&DepthwiseSpec { epilogue, ..spec(3, [15, 21], [3, 3], [1, 1], [1, 1]) });
             check(&DepthwiseSpec { epilogue, ..spec(3, [15, 21], [5, 3], [2, 2], [2, 1]) });
+            check(&DepthwiseSpec { epilogue, ..spec(3, [25, 5], [3, 3], [1, 1], [1, 1]) });
         }
     }
 }
@@ -172,7 +183,12 @@ fn depthwise_epilogues() {
 /// What is outside is 0, and 0 times infinity is NaN: borders are no exception.
 #[test]
 fn depthwise_keeps_nan_and_infinity() {
-    let mut spec = spec(3, [7, 18], [3, 3], [1, 1], [1, 1]);
+    for size in [[7, 18], [18, 7]] {
+        keeps_nan_and_infinity(spec(3, size, [3, 3], [1, 1], [1, 1]));
+    }
+}
+
+fn keeps_nan_and_infinity(mut spec: DepthwiseSpec) {
     for activation in [Activation::None, Activation::Clamp { low: 0.0, high: 6.0 }, Activation::Relu] {
         spec.epilogue.activation = activation;
         let mut tensors = Tensors::of(&spec);

@@ -9,6 +9,7 @@
 use std::ptr::null;
 
 use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
+use super::dense::Dense;
 use super::depthwise_block::PlaneCall;
 use super::depthwise_plane::{Block, blocks};
 use super::flat::Flat;
@@ -70,6 +71,8 @@ pub struct DepthwiseDescriptor {
     /// Of every plane, unless vectors hold outputs of several rows.
     blocks: Vec<Block>,
     flat: Option<Flat>,
+    /// Of planes whose outputs lie as their inputs do.
+    dense: Option<Dense>,
     pub(super) activation: (u32, [f32; 2]),
 }
 
@@ -90,6 +93,7 @@ impl DepthwisePlan {
             return Err(WindowError::Stride);
         }
         let (masks, full) = if flat.is_some() { (vec![], vec![]) } else { columns.masks(table.lanes) };
+        let dense = dense(&rows, &columns, table);
         let work = rows.output * columns.output * rows.kernel * columns.kernel;
         let (code, alpha) = spec.epilogue.activation.code();
         let step = |d: usize, step: usize| if spec.flipped[d] { -(step as isize) } else { step as isize };
@@ -103,7 +107,8 @@ impl DepthwisePlan {
                 first_tap: (last(0, &rows, columns.kernel) + last(1, &columns, 1)) as isize,
                 tap_steps: [step(0, columns.kernel), step(1, 1)],
                 flat,
-                blocks: blocks(table, &rows, &columns, &full),
+                blocks: if dense.is_some() { vec![] } else { blocks(table, &rows, &columns, &full) },
+                dense,
                 masks,
                 activation: (code, alpha.map(|a| a as f32)),
             }),
@@ -117,6 +122,14 @@ impl DepthwisePlan {
 /// outputs, whose rows share loads, takes less time than its share of them.
 fn flat(rows: &Axis, columns: &Axis, lanes: usize) -> Option<Flat> {
     if columns.stride > 2 { Flat::new(rows, columns, lanes, 1) } else { None }
+}
+
+/// Vectors across rows where they take less time than a vector for each row. A step of either takes about as long, for
+/// 3 columns; windows of more have fewer loads and shifts than taps.
+fn dense(rows: &Axis, columns: &Axis, table: &WindowTable) -> Option<Dense> {
+    let dense = Dense::new(rows, columns, table)?;
+    let by_rows = (rows.output * columns.output.div_ceil(table.lanes)) as f64;
+    (columns.kernel > 3 || 2.5 + 1.05 * (dense.vectors as f64) < by_rows).then_some(dense)
 }
 
 /// Tiles `begin..end` of a depthwise convolution. `bias`, `scale` and `residual` are not read where the spec has none.
@@ -158,6 +171,10 @@ pub unsafe extern "C" fn depthwise_tiles(
         if let Some(flat) = &d.flat {
             // SAFETY: as for blocks.
             unsafe { (d.table.depthwise_flat)(&call, flat) }
+        }
+        if let Some(dense) = &d.dense {
+            // SAFETY: as for blocks.
+            unsafe { (dense.run)(&call, dense) }
         }
         for block in &d.blocks {
             // SAFETY: by the contract above all planes exist, and the level is available.

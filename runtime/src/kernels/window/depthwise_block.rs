@@ -131,7 +131,7 @@ pub(crate) unsafe fn block<
         }
         rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     }
-    finish::<S, R, MASKED>(call, &mut acc, block.out, block.lanes);
+    finish::<S, R, MASKED>(call, &mut acc, block.out, columns.output, [block.lanes; R]);
 }
 
 /// Computes a plane by the vectors of `flat`, which hold outputs of several rows.
@@ -146,7 +146,7 @@ pub(crate) unsafe fn depthwise_flat<S: SimdWindow>(call: &PlaneCall<'_>, flat: &
     for v in &flat.vectors {
         let mut sum = Sum { acc: bias, call, i: 0, j: 0 };
         vector(flat, v, size, call.x, S::splat(0.0), &mut sum);
-        finish::<S, 1, true>(call, &mut [sum.acc], v.out, v.lanes);
+        finish::<S, 1, true>(call, &mut [sum.acc], v.out, 0, [v.lanes]);
     }
 }
 
@@ -171,7 +171,7 @@ impl<S: SimdWindow> TapSink<S> for Sum<'_, S> {
 
 /// Tap `(i, j)` of the plane's filter.
 #[inline(always)]
-unsafe fn tap_at(call: &PlaneCall<'_>, i: usize, j: usize) -> f32 {
+pub(super) unsafe fn tap_at(call: &PlaneCall<'_>, i: usize, j: usize) -> f32 {
     let [row, column] = call.d.tap_steps;
     *call.w.wrapping_offset(i as isize * row + j as isize * column)
 }
@@ -201,15 +201,15 @@ unsafe fn any_kernel<S: SimdWindow, const STRIDE: usize, const R: usize, const M
     }
 }
 
-/// Epilogue and stores: `R` rows from element `out` on, of which `lanes` exist if `MASKED`.
+/// Epilogue and stores: `R` vectors `pitch` apart from element `out` on, of which `lanes` exist if `MASKED`.
 #[inline(always)]
-unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
+pub(super) unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
     call: &PlaneCall<'_>,
     acc: &mut [S; R],
     out: usize,
-    lanes: u16,
+    pitch: usize,
+    lanes: [u16; R],
 ) {
-    let pitch = call.d.spec.columns.output;
     if !call.scale.is_null() {
         let scale = S::splat(*call.scale);
         for a in acc.iter_mut() {
@@ -218,8 +218,8 @@ unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
     }
     if !call.residual.is_null() {
         for r in 0..R {
-            let from = call.residual.wrapping_add(out + r * pitch);
-            acc[r] = acc[r].add(if MASKED { S::load_mask(from, lanes) } else { S::load(from) });
+            let from = call.residual.wrapping_add(out.wrapping_add(r * pitch));
+            acc[r] = acc[r].add(if MASKED { S::load_mask(from, lanes[r]) } else { S::load(from) });
         }
     }
     let (code, alpha) = call.d.activation;
@@ -232,9 +232,9 @@ unsafe fn finish<S: SimdWindow, const R: usize, const MASKED: bool>(
         };
     }
     for r in 0..R {
-        let to = call.out.wrapping_add(out + r * pitch);
+        let to = call.out.wrapping_add(out.wrapping_add(r * pitch));
         if MASKED {
-            acc[r].store_mask(to, lanes);
+            acc[r].store_mask(to, lanes[r]);
         } else {
             acc[r].store(to);
         }

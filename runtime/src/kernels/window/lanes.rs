@@ -34,7 +34,7 @@ pub(super) unsafe fn taps<S: SimdWindow, const K: usize, const STRIDE: usize, co
         let last = S::LANES - 1;
         let inside = if MASKED { (*masks)[0] & 1 } else { 1 };
         let first = S::load_mask_or(row.wrapping_sub(last), inside << last, outside);
-        x[0] = x[2.min(K - 1)].after(first);
+        x[0] = first.splice(x[2.min(K - 1)], last);
     }
     x
 }

@@ -1,5 +1,6 @@
 //! The window kernels of one level.
 
+use super::dense::Dense;
 use super::depthwise_block::{BlockSet, PlaneCall};
 use super::depthwise_grad_filter::FilterFn;
 use super::flat::Flat;
@@ -18,6 +19,8 @@ pub(crate) struct WindowTable {
     pub(crate) depthwise5: [[BlockSet; 3]; 2],
     /// By any kernel, stride 1 and 2 along rows; most rows first, then one.
     pub(crate) depthwise: [[BlockSet; 2]; 2],
+    /// Where outputs lie as inputs do: by 3 x 3, and by 3, 5 and 7 columns.
+    pub(crate) depthwise_dense: [DenseFn; 4],
     /// By vectors of several rows, any kernel.
     pub(crate) depthwise_flat: unsafe fn(&PlaneCall<'_>, &Flat),
     /// Gradient of the filters, by 3, 5 and 7 columns, strides 1 and 2.
@@ -37,6 +40,9 @@ pub(crate) struct WindowTable {
     pub(crate) activate: ActivateFn<f32>,
 }
 
+/// A plane of a [`Dense`].
+pub(crate) type DenseFn = unsafe fn(&PlaneCall<'_>, &Dense);
+
 /// The table of a level, whose vector type, most rows per register block (at stride 1 and otherwise, where more loads
 /// are in flight) and features are given.
 macro_rules! window_table {
@@ -47,6 +53,13 @@ macro_rules! window_table {
             block: &crate::kernels::window::Block,
         ) {
             crate::kernels::window::block::<$vector, K, STRIDE, R, EDGE, MASKED>(call, block);
+        }
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn depthwise_dense<const ROWS: usize, const K: usize, const N: usize>(
+            call: &crate::kernels::window::PlaneCall<'_>,
+            dense: &crate::kernels::window::Dense,
+        ) {
+            crate::kernels::window::depthwise_dense::<$vector, ROWS, K, N>(call, dense);
         }
         $(#[target_feature(enable = $feature)])?
         unsafe fn depthwise_flat(
@@ -132,6 +145,12 @@ macro_rules! window_table {
             depthwise: [
                 [depthwise_any::<1, $few>(), depthwise_any::<1, 1>()],
                 [depthwise_any::<2, $few>(), depthwise_any::<2, 1>()],
+            ],
+            depthwise_dense: [
+                depthwise_dense::<3, 3, { 2 * BLOCK }>,
+                depthwise_dense::<0, 3, { 2 * BLOCK }>,
+                depthwise_dense::<0, 5, BLOCK>,
+                depthwise_dense::<0, 7, BLOCK>,
             ],
             depthwise_flat,
             depthwise_grad: [
