@@ -131,7 +131,7 @@ pub struct Step<'a> {
 }
 
 /// Every pass that a pipeline can name.
-pub const PASSES: [&str; 13] = [
+pub const PASSES: [&str; 14] = [
     "specialize",
     "crop",
     "autodiff",
