@@ -21,7 +21,7 @@ use crate::codegen::jit::JitCode;
 use crate::loops::nest::LoopNest;
 use crate::lower::{self, Lowered, MicroKernels};
 use crate::memory;
-use crate::packing::{Lasting, PackedState, packed_states};
+use crate::packing::{self, Lasting, PackedState, packed_states};
 use crate::pass::hoist::PREPARE;
 use crate::pass::rematerialize::{self, Rematerialize};
 use crate::pass::specialize::Mode;
@@ -63,7 +63,7 @@ pub enum Precision {
     Strict,
     /// Also algorithms with a bounded error: Winograd convolutions, whose largest error is below 5e-6 of the largest
     /// output for up to 512 channels of random data (the direct sum's is below 1.5e-6), below 1e-5 for the gradient by the
-    /// weights of 5 x 5 taps.
+    /// weights of 5 x 5 taps, below half of these along one dimension.
     #[default]
     Default,
     /// Also products in bf16, where a kernel has them (AVX512_BF16): operands in f32 are rounded to 8 significant bits, sums
@@ -240,7 +240,7 @@ fn generate(
     let Module { graphs: sources, states, .. } = module;
     let mut drafts: Vec<Draft<'_>> =
         sources.values().map(|graph| draft(graph, kernels.as_ref(), &lasting, options)).collect::<Result<_, _>>()?;
-    let packs: Vec<PackedState> = drafts.iter().flat_map(|d| d.packed.iter().flatten()).cloned().collect();
+    let packs = packing::distinct(drafts.iter().flat_map(|draft| draft.packed.iter().flatten()));
     states.extend(packs.iter().map(|packed| (packed.name.clone(), packed.state())));
     drafts.iter_mut().filter(|draft| draft.graph.name() == PREPARE).for_each(|draft| draft.packs = packs.clone());
     drafts.retain(|draft| draft.graph.name() != PREPARE || draft.nests().next().is_some());

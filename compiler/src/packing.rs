@@ -1,10 +1,11 @@
 //! Operands that do not change between runs are packed once.
 //!
 //! A micro-kernel reads its operands as panels. In inference the weights are states that nothing updates, so `@prepare`
-//! writes their panels into derived states, `packed.<graph>.<kernel>.<state>`, after it has computed all others, and the
+//! writes their panels into derived states, `packed.<graph>.<first kernel>.<state>`, after it has computed all others, and the
 //! kernels read these. Packing is a launch like any other: it is shared among the threads and appears in profiles.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use kiln_ir::Module;
 use kiln_ir::graph::{Graph, Value};
@@ -74,18 +75,29 @@ impl PackedState {
     }
 }
 
-/// The packed operands of one graph, by kernel, in the order of [`Lowered::packs`].
+/// The packed operands of one graph, by kernel, in the order of [`Lowered::packs`]. Kernels of one plan read the same panels,
+/// which the steps of a recurrent network then find in the caches.
 pub fn packed_states(graph: &Graph, schedule: &Schedule, lowered: &[Lowered]) -> Vec<Vec<PackedState>> {
-    let of = |(step, lowered): (usize, &Lowered)| {
+    let mut made: HashMap<_, PackedState> = HashMap::new();
+    let mut of = |(step, lowered): (usize, &Lowered)| {
         let packed = |(number, pack): (usize, &Pack)| {
             let operand = schedule.kernels[step].operands[pack.operand];
             let Origin::State(from) = &schedule.origins[operand.index()] else { return None };
-            let number = if number == 0 { String::new() } else { format!(".{number}") };
-            let name = format!("{PACKED}{}.{}.{from}{number}", graph.name(), lowered.name);
-            let nest = lower::pack(&format!("pack.{from}"), pack, graph.ty(operand));
-            Some(PackedState { name: name.into(), from: from.clone(), pack: pack.clone(), nest })
+            let packed = made.entry((from.clone(), Arc::as_ptr(&pack.plan), pack.side.code())).or_insert_with(|| {
+                let number = if number == 0 { String::new() } else { format!(".{number}") };
+                let name = format!("{PACKED}{}.{}.{from}{number}", graph.name(), lowered.name);
+                let nest = lower::pack(&format!("pack.{from}"), pack, graph.ty(operand));
+                PackedState { name: name.into(), from: from.clone(), pack: pack.clone(), nest }
+            });
+            Some(packed.clone())
         };
         lowered.packs.iter().enumerate().filter_map(packed).collect()
     };
-    lowered.iter().enumerate().map(of).collect()
+    lowered.iter().enumerate().map(&mut of).collect()
+}
+
+/// Those that `@prepare` packs, each once.
+pub fn distinct<'a>(packed: impl Iterator<Item = &'a PackedState>) -> Vec<PackedState> {
+    let mut seen = HashSet::new();
+    packed.filter(|packed| seen.insert(&packed.name)).cloned().collect()
 }

@@ -7,6 +7,7 @@ use kiln_ir::types::Name;
 use kiln_ir::{Diagnostic, Module, builder::GraphBuilder};
 
 pub mod canonicalize;
+pub mod crop;
 pub mod decompose;
 pub mod eliminate_common;
 pub mod eliminate_dead;
@@ -14,6 +15,7 @@ pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fuse;
 pub mod hoist;
+pub mod join_slices;
 pub mod optimizer;
 pub mod rematerialize;
 pub mod specialize;

@@ -8,6 +8,7 @@ use kiln_ir::{Diagnostic, Module};
 use crate::autodiff::Autodiff;
 use crate::compile::Options;
 use crate::pass::canonicalize::Canonicalize;
+use crate::pass::crop::Crop;
 use crate::pass::decompose::Decompose;
 use crate::pass::eliminate_common::EliminateCommon;
 use crate::pass::eliminate_dead::EliminateDead;
@@ -15,6 +16,7 @@ use crate::pass::fold_batch_norm::fold_batch_norm;
 use crate::pass::fold_constants::FoldConstants;
 use crate::pass::fuse::Fuse;
 use crate::pass::hoist::Hoist;
+use crate::pass::join_slices::JoinSlices;
 use crate::pass::optimizer::Optimizer;
 use crate::pass::rematerialize::Rematerialize;
 use crate::pass::specialize::{Mode, Specialize};
@@ -34,6 +36,8 @@ impl Pipeline {
     pub fn standard(mode: Option<Mode>) -> Pipeline {
         Pipeline(vec![
             Box::new(Specialize { mode }),
+            // Before autodiff: what is left out has no gradient either.
+            Box::new(Crop),
             Box::new(Autodiff),
             // After autodiff: an update reads gradients.
             Box::new(Optimizer),
@@ -50,6 +54,8 @@ impl Pipeline {
             Box::new(FoldConstants),
             Box::new(EliminateCommon),
             Box::new(EliminateDead),
+            // After autodiff: a gradient by a slice keeps the product that reads it. In one form, slices are found.
+            Box::new(JoinSlices),
             // After everything that makes values of states alone.
             Box::new(Hoist),
             // Last: only the schedule reads groups.
@@ -125,8 +131,9 @@ pub struct Step<'a> {
 }
 
 /// Every pass that a pipeline can name.
-pub const PASSES: [&str; 12] = [
+pub const PASSES: [&str; 13] = [
     "specialize",
+    "crop",
     "autodiff",
     "optimizer",
     "canonicalize",
@@ -135,6 +142,7 @@ pub const PASSES: [&str; 12] = [
     "eliminate_dead",
     "fold_batch_norm",
     "decompose",
+    "join_slices",
     "hoist",
     "fuse",
     "rematerialize",
@@ -147,6 +155,7 @@ pub const PASSES: [&str; 12] = [
 pub fn by_name(name: &str, options: &Options) -> Result<Box<dyn Pass>, String> {
     Ok(match name {
         "specialize" => Box::new(Specialize { mode: options.mode }),
+        "crop" => Box::new(Crop),
         "autodiff" => Box::new(Autodiff),
         "optimizer" => Box::new(Optimizer),
         "canonicalize" => Box::new(Canonicalize),
@@ -155,6 +164,7 @@ pub fn by_name(name: &str, options: &Options) -> Result<Box<dyn Pass>, String> {
         "eliminate_dead" => Box::new(EliminateDead),
         "fold_batch_norm" => Box::new(fold_batch_norm()),
         "decompose" => Box::new(Decompose),
+        "join_slices" => Box::new(JoinSlices),
         "hoist" => Box::new(Hoist),
         "fuse" => Box::new(Fuse),
         "rematerialize" => Box::new(Rematerialize::of(options)),

@@ -35,6 +35,8 @@ pub struct ContractSpec {
     pub packed: Packed,
     /// Whether tiles may share panels of the operand that several of them would pack, in memory that the plan asks for.
     pub shares_panels: bool,
+    /// Whether the weights are still in the caches from the run before, as those of a small network are.
+    pub near: bool,
 }
 
 /// Element type.

@@ -16,3 +16,4 @@ mod tiling;
 mod types;
 mod winograd;
 mod winograd_gradient;
+mod winograd_line;

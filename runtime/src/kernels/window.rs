@@ -19,6 +19,7 @@ mod pool;
 mod pool_flat;
 mod pool_grad;
 mod pool_grad_plane;
+mod pool_halved;
 mod pool_plane;
 mod tables;
 
@@ -36,5 +37,6 @@ pub use pool::{PoolDescriptor, PoolPlan, PoolReduce, PoolSpec, pool_tiles};
 pub(crate) use pool_flat::pool_flat;
 pub use pool_grad::{PoolGradDescriptor, PoolGradPlan, PoolGradSpec, Share, pool_grad_tiles};
 pub(crate) use pool_grad_plane::{CHOSEN, PoolGradCall, WEIGHTED, WHOLE, pool_grad_plane};
+pub(crate) use pool_halved::{pool_grad_halved, pool_halved};
 pub(crate) use pool_plane::{PoolCall, pool_plane};
 pub(crate) use tables::{WindowTable, window_table};

@@ -8,6 +8,8 @@
 //! | F(2 x 2, 3 x 3) | 16 / 4 | 2.25 |
 //! | F(4 x 4, 3 x 3) | 36 / 16 | 4 |
 //! | F(2 x 2, 5 x 5) | 36 / 4 | 2.8 |
+//! | F(4, 3) along one dimension | 6 / 4 | 2 |
+//! | F(2, 5) along one dimension | 6 / 2 | 1.7 |
 //!
 //! ```text
 //! U = G w G^T       for each output and input channel      winograd_pack
@@ -27,6 +29,7 @@ mod filter;
 mod geometry;
 mod gradient;
 mod levels;
+mod line;
 mod shape;
 mod transform;
 
@@ -56,7 +59,7 @@ pub enum WinogradError {
     /// More than one group.
     #[error("winograd.K2: a convolution in groups")]
     Groups,
-    /// Another kernel than 3 x 3 or 5 x 5, or one of 5 x 5 with another tile than 2 x 2.
+    /// A kernel without an algorithm for tiles of this size.
     #[error("winograd.K3: no algorithm for tiles of kernels of this size")]
     Taps,
     /// Another stride or dilation than 1.
@@ -76,9 +79,9 @@ pub enum WinogradError {
 /// Size of the output tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WinogradTile {
-    /// 2 x 2, for kernels of 3 x 3 and 5 x 5.
+    /// 2 x 2, for kernels of 3 x 3 and 5 x 5; 2 for those of 5 in one dimension.
     Two,
-    /// 4 x 4, for kernels of 3 x 3.
+    /// 4 x 4, for kernels of 3 x 3; 4 for those of 3 in one dimension.
     Four,
 }
 
@@ -86,7 +89,7 @@ impl WinogradTile {
     /// All of them.
     pub const ALL: [WinogradTile; 2] = [WinogradTile::Two, WinogradTile::Four];
 
-    /// Rows and columns.
+    /// Rows and columns, as far as the kernel has them.
     pub fn size(self) -> usize {
         match self {
             Self::Two => 2,
@@ -264,11 +267,12 @@ impl WinogradPlan {
         let b = &self.descriptor.blocks;
         let input = if b.shared_input { "for all first" } else { "by each tile" };
         format!(
-            "{} groups of 16 tiles of {m} x {m}, {} to a block, {} outputs a tile; transforms the input {input}",
+            "{} groups of 16 tiles of {} x {}, {} to a block, {} outputs a tile; transforms the input {input}",
             b.all_groups,
+            b.algorithm.outputs().0,
+            b.algorithm.outputs().1,
             b.groups,
             b.output_part.min(self.descriptor.shape.outputs),
-            m = b.algorithm.outputs()
         )
     }
 

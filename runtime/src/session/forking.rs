@@ -26,8 +26,15 @@ const MOST: [u64; 2] = [150, 100];
 const WARM_RUNS: usize = 1;
 /// Runs in which each launch is timed on one core; the shortest time counts.
 const LEARNING_RUNS: usize = 3;
-/// Runs by each threshold; the median counts.
-const TRIALS: usize = 9;
+/// How often the thresholds are tried in turn, so that all of them meet the same moods of the machine.
+const ROUNDS: usize = 3;
+/// Runs by a threshold in each round. In the first of them a worker that slept is woken, which takes as long as 3
+/// milliseconds where its processor slept too: no part of what a fork costs.
+const ROUND_RUNS: usize = 4;
+/// Runs by each threshold of which the median counts.
+const TRIALS: usize = ROUNDS * (ROUND_RUNS - 1);
+/// Runs in which thresholds are tried.
+const TRIAL_RUNS: usize = ROUNDS * ROUND_RUNS * THRESHOLDS.len();
 /// Runs by the fastest threshold before the trials are repeated.
 const SETTLED_RUNS: usize = 2_000;
 /// What a threshold must take at most of the time by the one in force to replace it, in percent.
@@ -90,7 +97,7 @@ impl Forking {
     pub(super) fn forks(&self, launch: usize) -> bool {
         let threshold = match self.phase {
             Phase::Learning => None,
-            Phase::Trials => Some(self.runs % THRESHOLDS.len()),
+            Phase::Trials => Some(tried(self.runs).0),
             Phase::Warm | Phase::Settled => Some(self.threshold),
         };
         match self.launches.get(launch) {
@@ -123,12 +130,11 @@ impl Forking {
         let (end, next) = match self.phase {
             Phase::Warm => (WARM_RUNS, Phase::Learning),
             Phase::Learning => (LEARNING_RUNS, Phase::Trials),
-            Phase::Trials => (TRIALS * THRESHOLDS.len(), Phase::Settled),
+            Phase::Trials => (TRIAL_RUNS, Phase::Settled),
             Phase::Settled => (SETTLED_RUNS, Phase::Trials),
         };
-        if self.phase == Phase::Trials {
-            // In turn, so that all thresholds meet the same moods of the machine.
-            self.trials[run % THRESHOLDS.len()][run / THRESHOLDS.len()] = nanoseconds(time);
+        if let (Phase::Trials, (threshold, Some(trial))) = (self.phase, tried(run)) {
+            self.trials[threshold][trial] = nanoseconds(time);
         }
         if self.runs < end {
             return;
@@ -159,6 +165,13 @@ impl Forking {
         };
         (0..THRESHOLDS.len()).fold(self.threshold, better)
     }
+}
+
+/// The threshold that a run of the trials goes by, and which of its trials it is, if it counts.
+fn tried(run: usize) -> (usize, Option<usize>) {
+    let (turn, place) = (run / ROUND_RUNS, run % ROUND_RUNS);
+    let (round, threshold) = (turn / THRESHOLDS.len(), turn % THRESHOLDS.len());
+    (threshold, place.checked_sub(1).map(|trial| round * (ROUND_RUNS - 1) + trial))
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -200,7 +213,7 @@ mod tests {
         shared(forking)
     }
 
-    const RUNS: usize = WARM_RUNS + LEARNING_RUNS + TRIALS * THRESHOLDS.len();
+    const RUNS: usize = WARM_RUNS + LEARNING_RUNS + TRIAL_RUNS;
 
     #[test]
     fn the_first_run_goes_by_estimates() {
@@ -224,6 +237,22 @@ mod tests {
             let mut forking = Forking::new(&launches, 2);
             assert_eq!(settle(&mut forking, &alone, fork, RUNS), shared, "a fork of {fork} ns");
         }
+    }
+
+    #[test]
+    fn waking_a_worker_is_no_part_of_what_a_fork_costs() {
+        let mut forking = Forking::new(&[launch(8, 48_000, None)], 2);
+        let mut forked = false;
+        for _ in 0..RUNS {
+            let waked = forking.forks(0) && !forked;
+            forked = forking.forks(0);
+            let time = Duration::from_nanos(if forked { 2_500 } else { 4_000 } + if waked { 3_000_000 } else { 0 });
+            if forking.times_launches() {
+                forking.launch_took(0, time);
+            }
+            forking.run_took(time);
+        }
+        assert!(forking.forks(0));
     }
 
     #[test]

@@ -129,6 +129,7 @@ fn form(region: &Graph, root: &NodeData) -> Result<ContractForm, &'static str> {
         epilogue: Epilogue::default(),
         packed: Packed::default(),
         shares_panels: false,
+        near: false,
     };
     let mut form = ContractForm { spec, left, right, bias: None, scale: None, residual: None };
     let chain = follow(region, root, |onto, whole| match onto {

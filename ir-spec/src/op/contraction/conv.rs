@@ -167,7 +167,8 @@ geometry!(ConvGradFilter);
 /// 1. `conv.C1`: `x` and `w` have equal rank, with one to three spatial dimensions.
 /// 2. `conv.C2`: the operands have one element type, not bool.
 /// 3. `conv.C3`: `strides` and `dilation` have one entry per spatial dimension, `padding` two.
-/// 4. `conv.C4`: strides and dilations are at least 1, paddings at least 0.
+/// 4. `conv.C4`: strides and dilations are at least 1, paddings before at least 0; what a negative padding after says is
+///    left out.
 /// 5. `conv.C5`: `groups` is at least 1 and divides the output channels.
 /// 6. `conv.C6`: `x` has `groups` times as many channels as `w` reads.
 /// 7. `conv.C7`: the kernel is known, not empty and fits into the padded input.
@@ -286,10 +287,10 @@ fn check_geometry(faults: &mut Faults, space: usize, strides: &Ints, padding: &I
         Fault::new("conv.C3", message).help("one stride and one dilation per dimension, paddings [before, after] each")
     });
     let sane = strides.iter().chain(dilation).all(|v| (1..=LARGEST).contains(v))
-        && padding.iter().all(|v| (0..=LARGEST).contains(v));
+        && padding.iter().enumerate().all(|(i, v)| (if i % 2 == 0 { 0 } else { -LARGEST }..=LARGEST).contains(v));
     faults.require(sane, || {
         let message = format!("strides {:?}, dilation {:?}, padding {:?}", &strides[..], &dilation[..], &padding[..]);
-        Fault::new("conv.C4", message).help("strides and dilations start at 1, paddings at 0")
+        Fault::new("conv.C4", message).help("strides and dilations start at 1, paddings before at 0")
     });
 }
 

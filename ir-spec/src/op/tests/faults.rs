@@ -52,6 +52,8 @@ fn conv_labels() {
     assert_eq!(labels(plain(), &[f32s(&[1, 2, 5]), ty(DType::Bf16, &[1, 2, 3])]), ["conv.C2"]);
     assert_eq!(labels(conv(&[1, 1], &[0], &[1], 1), &[f32s(&[1, 2, 5]), f32s(&[1, 2, 3])]), ["conv.C3"]);
     assert_eq!(labels(conv(&[0], &[0, 0], &[1], 1), &[f32s(&[1, 2, 5]), f32s(&[1, 2, 3])]), ["conv.C4"]);
+    assert_eq!(labels(conv(&[1], &[-1, 0], &[1], 1), &[f32s(&[1, 2, 5]), f32s(&[1, 2, 3])]), ["conv.C4"]);
+    assert_eq!(labels(conv(&[1], &[0, -3], &[1], 1), &[f32s(&[1, 2, 5]), f32s(&[1, 2, 3])]), ["conv.C7"]);
     assert_eq!(labels(conv(&[1], &[0, 0], &[1], 2), &[f32s(&[1, 2, 5]), f32s(&[3, 1, 3])]), ["conv.C5"]);
     assert_eq!(labels(plain(), &[f32s(&[1, 2, 5]), f32s(&[1, 3, 3])]), ["conv.C6"]);
     assert_eq!(labels(plain(), &[f32s(&[1, 2, 2]), f32s(&[1, 2, 3])]), ["conv.C7"]);

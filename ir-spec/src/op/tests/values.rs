@@ -39,6 +39,21 @@ fn gradients_of_a_convolution_agree_with_pytorch() {
     assert_eq!(first(filter, &[x, dy]), dw.map(f64::from));
 }
 
+/// By hand: 1 2 3 4 under 1 10, of which the last result is left out, and its gradients for `dy` of 1 2.
+#[test]
+fn negative_padding_after_leaves_out_what_is_last() {
+    let geometry = || (ints(&[1]), ints(&[0, -1]), ints(&[1]));
+    let (x, w, dy) = (floats(&[1, 1, 4], &[1.0, 2.0, 3.0, 4.0]), floats(&[1, 1, 2], &[1.0, 10.0]), [1.0, 2.0]);
+    let (strides, padding, dilation) = geometry();
+    assert_eq!(first(Conv { strides, padding, dilation, groups: 1 }, &[x.clone(), w.clone()]), [21.0, 32.0]);
+    let (strides, padding, dilation) = geometry();
+    let input = ConvGradInput { ty: x.ty.clone(), strides, padding, dilation, groups: 1 };
+    assert_eq!(first(input, &[floats(&[1, 1, 2], &dy), w.clone()]), [1.0, 12.0, 20.0, 0.0]);
+    let (strides, padding, dilation) = geometry();
+    let filter = ConvGradFilter { ty: w.ty, strides, padding, dilation, groups: 1 };
+    assert_eq!(first(filter, &[x, floats(&[1, 1, 2], &dy)]), [5.0, 8.0]);
+}
+
 /// `F.conv3d(x, w, stride=(1, 1, 2), padding=(0, 1, 0))`.
 #[test]
 fn convolution_in_space_agrees_with_pytorch() {

@@ -65,16 +65,41 @@ fn the_fewer_rows_the_wider_the_block() {
     }
 }
 
+fn by_packed_columns(spec: ContractSpec) -> ContractSpec {
+    ContractSpec { packed: Packed { left: false, right: true }, ..spec }
+}
+
+/// Whole panels and cut last ones of several widths, several k blocks.
+#[test]
+fn few_rows_are_multiplied_by_wide_panels() {
+    for m in [1, 3, 4, 6, 7] {
+        for (n, k) in [(256, 64), (192, 37), (611, 530), (100, 9)] {
+            let spec = by_packed_columns(ContractSpec { epilogue: epilogue(), ..dot(1, m, n, k, false, false) });
+            check_all(&spec);
+            check_all(&ContractSpec { stored: Stored { out: Some(Element::Bf16), ..Stored::default() }, ..spec });
+        }
+    }
+}
+
+#[test]
+fn panels_are_wide_where_one_block_holds_the_rows() {
+    let of = |m: usize| kernel(&by_packed_columns(dot(1, m, 512, 128, false, false)), Level::Avx512);
+    for (m, block) in [(1, "1x96"), (4, "4x96")] {
+        assert!(of(m).is_none_or(|kernel| kernel == format!("avx512-f32-{block}")), "{m} rows: {:?}", of(m));
+    }
+    assert!(of(128).is_none_or(|kernel| !kernel.ends_with("x64") && !kernel.ends_with("x96")), "{:?}", of(128));
+}
+
 /// Panels would have to be packed, and blocks without runs to store have no room for as many columns.
 #[test]
 fn wide_blocks_are_for_runs_only() {
     let plain = dot(1, 1, 1024, 64, false, false);
     let apart = ContractSpec { out_strides: vec![0, 0, 2], ..plain.clone() };
-    let packed = ContractSpec { packed: Packed { left: false, right: true }, ..plain.clone() };
     let halves = ContractSpec { stored: Stored { right: Some(Element::Bf16), ..Stored::default() }, ..plain.clone() };
+    let packed_halves = by_packed_columns(halves.clone());
     let turned = dot(1, 1, 1024, 64, false, true);
     for kernels in levels() {
-        for spec in [&apart, &packed, &halves, &turned] {
+        for spec in [&apart, &packed_halves, &halves, &turned] {
             let plan = ContractPlan::new(spec, kernels).unwrap();
             let others = plan.alternatives(true);
             assert!(others.iter().chain([&plan.choice()]).all(|choice| choice.columns <= 48), "{}", kernels.level);

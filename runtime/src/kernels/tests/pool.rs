@@ -62,7 +62,8 @@ fn run(spec: &PoolSpec, kernels: &Kernels, x: &[f32]) -> (Vec<f32>, Vec<i32>) {
 
 fn geometries() -> Vec<[[usize; 2]; 4]> {
     let mut all = Vec::new();
-    for size in [[8, 8], [7, 33], [14, 70], [4, 140], [5, 1], [1, 40], [4, 4]] {
+    // Among them planes that windows cover: pairs of rows, an odd one, rows of part of a vector, several tiles.
+    for size in [[8, 8], [7, 33], [14, 70], [4, 140], [5, 1], [1, 40], [4, 4], [6, 12], [2, 28], [64, 64]] {
         for (kernel, stride) in
             [([2, 2], [2, 2]), ([3, 3], [2, 2]), ([3, 3], [1, 1]), ([1, 4], [3, 1]), ([3, 2], [1, 2])]
         {

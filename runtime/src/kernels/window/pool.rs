@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::axis::{Axis, WindowError, check_planes, tile_planes};
 use super::flat::Flat;
+use super::pool_halved;
 use super::tables::WindowTable;
 use crate::kernels::{Activation, Kernels};
 
@@ -52,6 +53,8 @@ pub struct PoolDescriptor {
     pub(super) spec: PoolSpec,
     pub(super) table: &'static WindowTable,
     plane: super::pool_plane::PoolFn,
+    /// Whether one call does all planes of a tile.
+    halved: bool,
     /// For a group of planes and for one, where vectors hold outputs of several rows.
     flat: Option<[Flat; 2]>,
     tile: usize,
@@ -81,7 +84,9 @@ impl PoolPlan {
             PoolReduce::Max { place: true } => (1, "argmax", 1.0),
             PoolReduce::Sum { scale } => (2, "sum", scale),
         };
-        let flat = flat(spec.planes, &rows, &columns, table.lanes);
+        // Of rows of two windows, vectors of several rows hold more.
+        let halved = columns.output > 2 && pool_halved::covers(&rows, &columns);
+        let flat = if halved { None } else { flat(spec.planes, &rows, &columns, table.lanes) };
         if columns.stride > 2 && flat.is_none() {
             return Err(WindowError::Stride);
         }
@@ -94,12 +99,18 @@ impl PoolPlan {
         };
         let (masks, full) = if flat.is_some() { (vec![], vec![]) } else { columns.masks(table.lanes) };
         let (code, alpha) = spec.activation.code();
+        let plane = match (halved, &flat) {
+            (true, _) => table.pool_halved[number],
+            (false, Some(_)) => table.pool_flat[number],
+            (false, None) => table.pool[number][shape],
+        };
         Ok(Self {
             kernel: format!("{}-{name}-pool-{}", table.name, super::axis::describe(&rows, &columns)),
             descriptor: Box::new(PoolDescriptor {
                 spec: spec.clone(),
                 table,
-                plane: if flat.is_some() { table.pool_flat[number] } else { table.pool[number][shape] },
+                plane,
+                halved,
                 flat,
                 // A window is read once: elements, not operations, are what a tile takes its time for.
                 tile: tile_planes(spec.planes, rows.input * columns.input * 8),
@@ -156,7 +167,7 @@ pub unsafe extern "C" fn pool_tiles(
         let (flat, planes) = match &d.flat {
             Some([group, _]) if plane + group.planes <= end => (Some(group), group.planes),
             Some([_, one]) => (Some(one), 1),
-            None => (None, 1),
+            None => (None, if d.halved { end - plane } else { 1 }),
         };
         let call = super::pool_plane::PoolCall {
             d,

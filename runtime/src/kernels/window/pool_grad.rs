@@ -2,6 +2,7 @@
 //! Gradients of pools and of strided depthwise convolutions: each input element takes from the windows that it is in.
 
 use super::axis::{Axis, WindowError, check_planes, describe, tile_planes};
+use super::pool_halved;
 use crate::kernels::Kernels;
 
 /// `dx[p, rows(y, i), columns(x, j)] += share of dy[p, y, x]` for all `y, x, i, j` inside, by row-major `i, j`. Where a
@@ -46,6 +47,8 @@ pub struct PoolGradPlan {
 pub struct PoolGradDescriptor {
     pub(super) spec: PoolGradSpec,
     plane: super::pool_grad_plane::PoolGradFn,
+    /// Whether one call does all planes of a tile.
+    halved: bool,
     tile: usize,
     /// For each row of `dx`: the first row of a window that it may be, and which window that is.
     pub(super) first: Vec<(usize, isize)>,
@@ -99,6 +102,12 @@ impl PoolGradPlan {
             }
             full.push(all);
         }
+        let halved = match spec.share {
+            Share::Weighted { .. } => None,
+            Share::Whole => Some(table.pool_grad_halved[0]),
+            Share::Chosen => Some(table.pool_grad_halved[1]),
+        };
+        let halved = halved.filter(|_| pool_halved::covers(&rows, &columns));
         let (name, functions) = match spec.share {
             Share::Whole => ("sum-pool-grad", &table.pool_grad[0]),
             Share::Chosen => ("max-pool-grad", &table.pool_grad[1]),
@@ -108,7 +117,8 @@ impl PoolGradPlan {
         Ok(Self {
             kernel: format!("{}-{name}-{}", table.name, describe(&rows, &columns)),
             descriptor: Box::new(PoolGradDescriptor {
-                plane: functions[columns.stride - 1],
+                plane: halved.unwrap_or(functions[columns.stride - 1]),
+                halved: halved.is_some(),
                 tile: tile_planes(spec.planes, rows.input * columns.input * 8),
                 spec: spec.clone(),
                 first: first.collect(),
@@ -147,9 +157,13 @@ pub unsafe extern "C" fn pool_grad_tiles(
         Share::Weighted { filters } => (spec.rows.kernel * spec.columns.kernel, filters),
         _ => (0, 1),
     };
-    for plane in begin as usize * d.tile..(end as usize * d.tile).min(spec.planes) {
+    let end = (end as usize * d.tile).min(spec.planes);
+    let mut plane = begin as usize * d.tile;
+    while plane < end {
+        let planes = if d.halved { end - plane } else { 1 };
         let call = super::pool_grad_plane::PoolGradCall {
             d,
+            planes,
             dy: dy.wrapping_add(plane * output),
             place: place.wrapping_add(plane * output).cast(),
             gate: gate.wrapping_add(plane * input),
@@ -158,5 +172,6 @@ pub unsafe extern "C" fn pool_grad_tiles(
         };
         // SAFETY: by the contract above all planes exist, and the level is available.
         unsafe { (d.plane)(&call) }
+        plane += planes;
     }
 }

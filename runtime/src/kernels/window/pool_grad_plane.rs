@@ -11,9 +11,11 @@ use super::lanes::{announce, announce_write, first_lanes};
 use super::pool_grad::PoolGradDescriptor;
 use crate::kernels::simd::SimdWindow;
 
-/// One plane: pointers to its first elements.
+/// One plane, or several: pointers to their first elements.
 pub(crate) struct PoolGradCall<'a> {
     pub(super) d: &'a PoolGradDescriptor,
+    /// Planes from the first on: one, or all of a tile.
+    pub(super) planes: usize,
     pub(super) dy: *const f32,
     /// Bits of i32.
     pub(super) place: *const f32,

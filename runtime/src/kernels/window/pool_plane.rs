@@ -25,7 +25,7 @@ pub(crate) struct PoolCall<'a> {
     pub(super) d: &'a PoolDescriptor,
     /// The vectors, where they are not those of rows.
     pub(super) flat: Option<&'a Flat>,
-    /// Planes from the first on: one, or those of `flat`.
+    /// Planes from the first on: one, or those of `flat`, or all of a tile.
     pub(super) planes: usize,
     pub(super) x: *const f32,
     pub(super) out: *mut f32,

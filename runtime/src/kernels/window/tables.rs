@@ -31,8 +31,12 @@ pub(crate) struct WindowTable {
     pub(crate) pool: [[PoolFn; 5]; 3],
     /// By op, for vectors of several rows and any window.
     pub(crate) pool_flat: [PoolFn; 3],
+    /// By op, for windows of 2 x 2 by 2 that cover their planes.
+    pub(crate) pool_halved: [PoolFn; 3],
     /// Whole, by places and by weights; stride 1 and 2 along rows.
     pub(crate) pool_grad: [[PoolGradFn; 2]; 3],
+    /// Whole and by places, for windows of 2 x 2 by 2 that cover their planes.
+    pub(crate) pool_grad_halved: [PoolGradFn; 2],
     pub(crate) activate: ActivateFn<f32>,
 }
 
@@ -114,6 +118,14 @@ macro_rules! window_table {
             crate::kernels::window::pool_flat::<$vector, OP>(call);
         }
         $(#[target_feature(enable = $feature)])?
+        unsafe fn pool_halved<const OP: u32>(call: &crate::kernels::window::PoolCall<'_>) {
+            crate::kernels::window::pool_halved::<$vector, OP>(call);
+        }
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn pool_grad_halved<const SHARE: u8>(call: &crate::kernels::window::PoolGradCall<'_>) {
+            crate::kernels::window::pool_grad_halved::<$vector, SHARE>(call);
+        }
+        $(#[target_feature(enable = $feature)])?
         unsafe fn pool_grad<const SHARE: u8, const STRIDE: usize>(
             call: &crate::kernels::window::PoolGradCall<'_>,
         ) {
@@ -153,6 +165,11 @@ macro_rules! window_table {
                 [pool::<2, 2, 2>, pool::<2, 3, 2>, pool::<2, 3, 1>, pool::<2, 0, 1>, pool::<2, 0, 2>],
             ],
             pool_flat: [pool_flat::<0>, pool_flat::<1>, pool_flat::<2>],
+            pool_halved: [pool_halved::<0>, pool_halved::<1>, pool_halved::<2>],
+            pool_grad_halved: [
+                pool_grad_halved::<{ crate::kernels::window::WHOLE }>,
+                pool_grad_halved::<{ crate::kernels::window::CHOSEN }>,
+            ],
             pool_grad: {
                 use crate::kernels::window::{CHOSEN, WEIGHTED, WHOLE};
                 [

@@ -16,27 +16,27 @@ use super::super::avx512::F32x16;
 use super::super::math::{LEAKY_RELU, RELU};
 use super::super::pack_avx512::transpose;
 use super::super::simd::Simd;
-use super::filter::{Filter, INPUTS, OUTPUTS};
+use super::filter::{Filter, Filters, INPUTS, OUTPUTS};
 use super::geometry::{Geometry, Part};
 use super::gradient::transform::{Channels, gradient_transforms};
 use super::transform::{InputCall, Lanes, OutputCall, Plane, Stage, Transforms, WeightsCall, transforms};
 
 impl Lanes for F32x16 {
     #[inline(always)]
-    unsafe fn fetch<F: Filter>(_geometry: &Geometry, _at: *const f32, _row: isize, _stage: &mut Stage) {}
+    unsafe fn fetch<F: Filters>(_geometry: &Geometry, _at: *const f32, _row: isize, _stage: &mut Stage) {}
 
     #[inline(always)]
-    unsafe fn announce<F: Filter>(geometry: &Geometry, at: *const f32, row: isize) {
-        for p in 0..F::M {
+    unsafe fn announce<F: Filters>(geometry: &Geometry, at: *const f32, row: isize) {
+        for p in 0..F::X::M {
             let at = at.wrapping_offset(geometry.parts[p].from[0]);
-            for r in 0..F::A {
+            for r in 0..F::Y::A {
                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_offset(r as isize * row).cast());
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn columns<F: Filter>(
+    unsafe fn columns<F: Filters>(
         geometry: &Geometry,
         at: *const f32,
         row: isize,
@@ -45,13 +45,15 @@ impl Lanes for F32x16 {
     ) -> [F32x16; INPUTS] {
         let at = at.wrapping_offset(r as isize * row);
         let mut columns = [F32x16(_mm512_setzero_ps()); INPUTS];
-        for (i, shift) in (0..F::A).step_by(F::M).enumerate() {
+        for (i, shift) in (0..F::X::A).step_by(F::X::M).enumerate() {
             let mut parts = [_mm512_setzero_ps(); OUTPUTS];
-            for p in 0..F::M {
+            for p in 0..F::X::M {
                 let part = &geometry.parts[p];
                 parts[p] = load(part, &part.inside[i][r], at.wrapping_add(shift));
             }
-            if F::M == 2 {
+            if F::X::M == 1 {
+                columns[shift] = F32x16(parts[0]);
+            } else if F::X::M == 2 {
                 columns[shift] = F32x16(_mm512_permutex2var_ps(parts[0], strided::<0>(), parts[1]));
                 columns[shift + 1] = F32x16(_mm512_permutex2var_ps(parts[0], strided::<1>(), parts[1]));
             } else {
@@ -59,7 +61,7 @@ impl Lanes for F32x16 {
                 let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
                 let (x0, x1) = interleave_pairs(ab, cd);
                 (columns[shift], columns[shift + 1]) = (F32x16(x0), F32x16(x1));
-                if shift + 2 < F::A {
+                if shift + 2 < F::X::A {
                     let (ab, cd) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
                     let (x2, x3) = interleave_pairs(ab, cd);
                     (columns[shift + 2], columns[shift + 3]) = (F32x16(x2), F32x16(x3));
@@ -70,14 +72,16 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn put<F: Filter>(
+    unsafe fn put<F: Filters>(
         geometry: &Geometry,
         to: &Plane,
         y: [F32x16; OUTPUTS],
         _stage: &mut Stage,
         (r, _v): (usize, usize),
     ) {
-        let parts = if F::M == 2 {
+        let parts = if F::X::M == 1 {
+            [y[0].0; OUTPUTS]
+        } else if F::X::M == 2 {
             let part0 = _mm512_permutex2var_ps(y[0].0, woven::<0>(), y[1].0);
             let part1 = _mm512_permutex2var_ps(y[0].0, woven::<8>(), y[1].0);
             [part0, part1, part1, part1]
@@ -88,13 +92,24 @@ impl Lanes for F32x16 {
             let (c, d) = interleave_pairs(hi, hi2);
             [a, b, c, d]
         };
-        for p in 0..F::M {
+        for p in 0..F::X::M {
             store(&geometry.parts[p], r, to, F32x16(parts[p]));
         }
     }
 
     #[inline(always)]
-    unsafe fn flush<F: Filter>(_geometry: &Geometry, _to: &Plane, _stage: &mut Stage) {}
+    unsafe fn store_far(self, to: *mut f32) {
+        // A whole line goes to memory without being fetched first.
+        if to.cast::<__m512>().is_aligned() { _mm512_stream_ps(to, self.0) } else { self.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn settle() {
+        _mm_sfence();
+    }
+
+    #[inline(always)]
+    unsafe fn flush<F: Filters>(_geometry: &Geometry, _to: &Plane, _stage: &mut Stage) {}
 }
 
 /// Low 64 bit of each 128-bit lane of both, and the high ones.

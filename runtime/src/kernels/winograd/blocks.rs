@@ -59,7 +59,7 @@ impl Blocks {
         let nr = table.shapes[wide].nr;
         let narrow = table.shapes.iter().position(|s| s.nr == GROUP && !s.inner).unwrap_or(wide);
         let (m, positions) = (algorithm.outputs(), algorithm.positions());
-        let tiles = shape.images * shape.out_size.0.div_ceil(m) * shape.out_size.1.div_ceil(m);
+        let tiles = shape.images * shape.out_size.0.div_ceil(m.0) * shape.out_size.1.div_ceil(m.1);
         let all_groups = tiles.div_ceil(GROUP);
         // Positions an odd number of cache lines apart do not meet in one set.
         let apart = |len: usize| (len.div_ceil(16) | 1) * 16;

@@ -5,13 +5,13 @@ use std::fmt;
 use super::super::abi::GROUP;
 use super::super::spec::ContractSpec;
 use super::super::{Kernels, Level};
-use super::algorithm::Algorithm;
+use super::algorithm::{ALGORITHMS, Algorithm};
 use super::blocks::Blocks;
 use super::gradient::{Cut, cut, gradient_shape};
 use super::shape::{Shape, shape_of};
 use super::{WinogradError, WinogradTile};
 
-/// Cycles on one thread of a Zen 5 core, weights not in its caches, as they are not in a network of many layers.
+/// Cycles on one thread of a Zen 5 core, weights not in its caches unless the spec says that they are near.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WinogradEstimate {
     /// The direct sum.
@@ -28,20 +28,22 @@ struct Rates {
     /// Cycles of packing one step of sixteen pixels for the direct sum.
     pack: f64,
     /// Cycles of one channel of a group.
-    input: [f64; 3],
-    output: [f64; 3],
+    input: [f64; ALGORITHMS],
+    output: [f64; ALGORITHMS],
     /// Cycles of one pair of channels.
-    weights: [f64; 3],
+    weights: [f64; ALGORITHMS],
     /// Of the gradient by the weights: cycles of sixteen channels of a tile of `x` and of `dy`, and of sixteen weights'
     /// sums.
-    image: [f64; 3],
-    gradient: [f64; 3],
-    taps: [f64; 3],
+    image: [f64; ALGORITHMS],
+    gradient: [f64; ALGORITHMS],
+    taps: [f64; ALGORITHMS],
 }
 
 /// Bytes that a core gets from memory, and from the third-level cache, in a cycle.
 const MEMORY: f64 = 5.0;
 const CACHE: f64 = 16.0;
+/// Cycles of loading or storing what a vector has of one more row.
+const RUN: f64 = 2.4;
 /// Part of the direct sum's time that Winograd has to stay below: estimates are not that good.
 const MARGIN: f64 = 0.9;
 
@@ -51,32 +53,32 @@ impl Rates {
             Level::Avx512 => Rates {
                 products: 32.0,
                 pack: 5.0,
-                input: [150.0, 300.0, 330.0],
-                output: [110.0, 200.0, 190.0],
-                weights: [22.0, 35.0, 67.0],
-                image: [90.0, 180.0, 190.0],
-                gradient: [60.0, 120.0, 90.0],
-                taps: [160.0, 220.0, 350.0],
+                input: [150.0, 300.0, 330.0, 45.0, 45.0, 30.0, 30.0],
+                output: [110.0, 200.0, 190.0, 40.0, 35.0, 20.0, 20.0],
+                weights: [22.0, 35.0, 67.0, 8.0, 10.0, 8.0, 10.0],
+                image: [90.0, 180.0, 190.0, 30.0, 30.0, 30.0, 30.0],
+                gradient: [60.0, 120.0, 90.0, 25.0, 20.0, 25.0, 20.0],
+                taps: [160.0, 220.0, 350.0, 40.0, 60.0, 40.0, 60.0],
             },
             Level::Avx2 => Rates {
                 products: 16.0,
                 pack: 8.0,
-                input: [800.0, 1500.0, 1500.0],
-                output: [500.0, 1000.0, 600.0],
-                weights: [25.0, 45.0, 80.0],
-                image: [180.0, 360.0, 360.0],
-                gradient: [120.0, 240.0, 180.0],
-                taps: [300.0, 440.0, 700.0],
+                input: [800.0, 1500.0, 1500.0, 250.0, 250.0, 250.0, 250.0],
+                output: [500.0, 1000.0, 600.0, 200.0, 150.0, 200.0, 150.0],
+                weights: [25.0, 45.0, 80.0, 12.0, 15.0, 12.0, 15.0],
+                image: [180.0, 360.0, 360.0, 60.0, 60.0, 60.0, 60.0],
+                gradient: [120.0, 240.0, 180.0, 50.0, 40.0, 50.0, 40.0],
+                taps: [300.0, 440.0, 700.0, 80.0, 120.0, 80.0, 120.0],
             },
             _ => Rates {
                 products: 5.0,
                 pack: 12.0,
-                input: [1000.0, 2000.0, 2000.0],
-                output: [700.0, 1400.0, 1000.0],
-                weights: [40.0, 90.0, 150.0],
-                image: [900.0, 1800.0, 1800.0],
-                gradient: [600.0, 1200.0, 900.0],
-                taps: [800.0, 1500.0, 2400.0],
+                input: [1000.0, 2000.0, 2000.0, 350.0, 350.0, 350.0, 350.0],
+                output: [700.0, 1400.0, 1000.0, 300.0, 220.0, 300.0, 220.0],
+                weights: [40.0, 90.0, 150.0, 25.0, 30.0, 25.0, 30.0],
+                image: [900.0, 1800.0, 1800.0, 300.0, 300.0, 300.0, 300.0],
+                gradient: [600.0, 1200.0, 900.0, 250.0, 200.0, 250.0, 200.0],
+                taps: [800.0, 1500.0, 2400.0, 200.0, 300.0, 200.0, 300.0],
             },
         }
     }
@@ -91,11 +93,12 @@ impl WinogradEstimate {
         let shape = shape_of(spec)?;
         let ahead = if shape.weights_left { spec.packed.left } else { spec.packed.right };
         let rates = Rates::of(kernels.level);
+        let source = if spec.near { CACHE } else { MEMORY };
         let estimate = |algorithm: Algorithm| {
             let blocks = Blocks::new(&shape, algorithm, kernels.f32, None);
-            winograd(&shape, &blocks, &rates, ahead)
+            winograd(&shape, &blocks, &rates, ahead, source)
         };
-        Ok(Self { direct: direct(&shape, &rates), tiles: each_tile(shape.taps, estimate) })
+        Ok(Self { direct: direct(&shape, &rates, source), tiles: each_tile(shape.taps, estimate) })
     }
 
     /// Estimates a contraction that is the gradient by the weights of a convolution.
@@ -107,7 +110,7 @@ impl WinogradEstimate {
         let rates = Rates::of(kernels.level);
         let pixels = shape.images * shape.out_size.0 * shape.out_size.1;
         let pairs = (shape.outputs * shape.channels) as f64;
-        let taps = shape.taps * shape.taps;
+        let taps = shape.taps.0 * shape.taps.1;
         let products = taps as f64 * pairs * pixels as f64 / rates.products * 1.08;
         let packing = rates.pack * (pixels * (taps * shape.channels + shape.outputs).div_ceil(GROUP)) as f64;
         let estimate = |algorithm: Algorithm| gradient(&cut(&shape, algorithm, kernels), &rates);
@@ -129,7 +132,7 @@ impl fmt::Display for WinogradEstimate {
         write!(f, "thousand cycles: direct {}", kilo(self.direct))?;
         for (tile, cycles) in WinogradTile::ALL.into_iter().zip(self.tiles) {
             if let Some(cycles) = cycles {
-                write!(f, ", Winograd {m} x {m} {}", kilo(cycles), m = tile.size())?;
+                write!(f, ", Winograd by tiles of {} {}", tile.size(), kilo(cycles))?;
             }
         }
         Ok(())
@@ -137,7 +140,7 @@ impl fmt::Display for WinogradEstimate {
 }
 
 /// The estimate of each tile, where there is an algorithm for kernels of `taps x taps`.
-fn each_tile(taps: usize, estimate: impl Fn(Algorithm) -> f64) -> [Option<f64>; 2] {
+fn each_tile(taps: (usize, usize), estimate: impl Fn(Algorithm) -> f64) -> [Option<f64>; 2] {
     WinogradTile::ALL.map(|tile| Algorithm::of(tile, taps).map(&estimate))
 }
 
@@ -146,13 +149,14 @@ fn overlap(a: f64, b: f64) -> f64 {
     a.max(b) + 0.5 * a.min(b)
 }
 
-fn direct(shape: &Shape, rates: &Rates) -> f64 {
+/// Weights come at `source` bytes a cycle.
+fn direct(shape: &Shape, rates: &Rates, source: f64) -> f64 {
     let pixels = shape.images * shape.out_size.0 * shape.out_size.1;
     let pairs = (shape.outputs * shape.channels) as f64;
-    let taps = (shape.taps * shape.taps) as f64;
+    let taps = (shape.taps.0 * shape.taps.1) as f64;
     let products = taps * pairs * pixels as f64 / rates.products * 1.08;
     let packing = rates.pack * taps * (shape.channels * pixels.div_ceil(GROUP)) as f64;
-    overlap(products + packing, 4.0 * taps * pairs / MEMORY)
+    overlap(products + packing, 4.0 * taps * pairs / source)
 }
 
 fn gradient(cut: &Cut, rates: &Rates) -> f64 {
@@ -168,16 +172,24 @@ fn gradient(cut: &Cut, rates: &Rates) -> f64 {
     products + cut.tiles() as f64 * operands + sums * cut.splits as f64 * rates.taps[algorithm]
 }
 
-fn winograd(shape: &Shape, blocks: &Blocks, rates: &Rates, ahead: bool) -> f64 {
+/// Rows of a narrow plane, beyond the first, in which sixteen tiles of one column lie.
+fn more_runs(shape: &Shape, algorithm: Algorithm) -> f64 {
+    if algorithm.outputs().1 > 1 { 0.0 } else { (GROUP / shape.out_size.1).saturating_sub(1) as f64 }
+}
+
+fn winograd(shape: &Shape, blocks: &Blocks, rates: &Rates, ahead: bool, source: f64) -> f64 {
     let (algorithm, positions) = (blocks.algorithm as usize, blocks.algorithm.positions() as f64);
     let pairs = (shape.outputs * shape.channels) as f64;
     let groups = blocks.all_groups as f64;
     let products = positions * pairs * groups * GROUP as f64 / rates.products * 1.1;
     let bytes = 4.0 * positions * pairs;
     let again = if blocks.weights_are_far() { MEMORY } else { CACHE };
-    let traffic = bytes / MEMORY + bytes * (blocks.blocks - 1) as f64 / again;
-    let transforms =
-        groups * (shape.channels as f64 * rates.input[algorithm] + shape.outputs as f64 * rates.output[algorithm]);
+    let traffic = bytes / source + bytes * (blocks.blocks - 1) as f64 / again;
+    let (inputs, outputs) = (blocks.algorithm.inputs().0, blocks.algorithm.outputs().0);
+    let runs = RUN * more_runs(shape, blocks.algorithm);
+    let input = rates.input[algorithm] + runs * inputs as f64;
+    let output = rates.output[algorithm] + runs * outputs as f64;
+    let transforms = groups * (shape.channels as f64 * input + shape.outputs as f64 * output);
     let weights = if ahead { 0.0 } else { pairs * rates.weights[algorithm] };
     overlap(products, traffic) + transforms + weights
 }

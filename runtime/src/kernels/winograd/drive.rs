@@ -54,6 +54,7 @@ pub unsafe extern "C" fn winograd_pack(
             channels: s.channels,
             to: to.cast::<f32>().add(first * s.channels),
             position: b.weights_position,
+            far: b.weights_are_far(),
         });
     }
 }

@@ -22,7 +22,7 @@ pub(super) const OUTPUTS: usize = 4;
 pub(super) const TAPS: usize = 5;
 pub(super) const INPUTS: usize = 6;
 
-/// F(M, R) in one dimension; two dimensions are it applied to rows, then columns.
+/// F(M, R) in one dimension; two dimensions are one for rows, then one for columns.
 ///
 /// # Safety
 /// All functions: the processor has the instructions of `S`.
@@ -45,6 +45,37 @@ pub(super) trait Filter {
     unsafe fn taps<S: SimdMath>(u: [S; INPUTS]) -> [S; TAPS];
 }
 
+/// The filters along the columns of a tile, from row to row, and along its rows.
+pub(super) trait Filters {
+    /// From row to row.
+    type Y: Filter;
+    /// From column to column.
+    type X: Filter;
+}
+
+impl<Y: Filter, X: Filter> Filters for (Y, X) {
+    type Y = Y;
+    type X = X;
+}
+
+/// An array of a function's instances for each of `Algorithm::ALL`.
+macro_rules! each_algorithm {
+    ($function:ident) => {
+        [
+            $function::<(F23, F23)>,
+            $function::<(F43, F43)>,
+            $function::<(F25, F25)>,
+            $function::<(F11, F43)>,
+            $function::<(F11, F25)>,
+            $function::<(F43, F11)>,
+            $function::<(F25, F11)>,
+        ]
+    };
+}
+pub(super) use each_algorithm;
+
+/// F(1, 1), which leaves everything as it is: the other dimension of a kernel that has one.
+pub(super) struct F11;
 /// F(2, 3): points 0, 1, -1 and infinity.
 pub(super) struct F23;
 /// F(M, R) where `M + R` is 7: points 0, `P`, `-P`, `Q`, `-Q` and infinity.
@@ -53,6 +84,31 @@ pub(super) struct Six<const M: usize, const R: usize>;
 pub(super) type F43 = Six<4, 3>;
 /// F(2, 5)
 pub(super) type F25 = Six<2, 5>;
+
+impl Filter for F11 {
+    const M: usize = 1;
+    const R: usize = 1;
+    #[inline(always)]
+    unsafe fn input<S: SimdMath>(x: [S; INPUTS]) -> [S; INPUTS] {
+        x
+    }
+    #[inline(always)]
+    unsafe fn weights<S: SimdMath>(w: [S; TAPS]) -> [S; INPUTS] {
+        [w[0]; INPUTS]
+    }
+    #[inline(always)]
+    unsafe fn output<S: SimdMath>(x: [S; INPUTS]) -> [S; OUTPUTS] {
+        [x[0]; OUTPUTS]
+    }
+    #[inline(always)]
+    unsafe fn gradient<S: SimdMath>(y: [S; OUTPUTS]) -> [S; INPUTS] {
+        [y[0]; INPUTS]
+    }
+    #[inline(always)]
+    unsafe fn taps<S: SimdMath>(u: [S; INPUTS]) -> [S; TAPS] {
+        [u[0]; TAPS]
+    }
+}
 
 impl Filter for F23 {
     const M: usize = 2;

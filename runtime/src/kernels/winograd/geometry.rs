@@ -1,16 +1,20 @@
 //! Where the pixels of sixteen tiles lie.
 //!
 //! Tiles are numbered through images, rows and columns. A group is sixteen neighbours in this order: the lanes of a
-//! vector. A row of output pixels of a group (`m` columns of each tile) is `m` vectors, the *parts*; within a part, tiles of
-//! the same row of an image are a *run* that one masked load or store covers. A row of input pixels is as many vectors,
-//! shifted by 0, `m`, `2 m`, ... columns until they have covered the `m + r - 1` columns of each tile.
+//! vector. A row of output pixels of a group (`m` columns of each tile, one if only columns are filtered) is `m` vectors,
+//! the *parts*; within a part, tiles of the same row of an image are a *run* that one masked load or store covers. A row of
+//! input pixels is as many vectors, shifted by 0, `m`, `2 m`, ... columns until they have covered the `m + r - 1` columns of
+//! each tile.
 
 use super::super::abi::GROUP;
 use super::algorithm::Algorithm;
 use super::shape::{Shape, Strides};
 
-/// Most tiles of a part: 8 for tiles of 2 x 2, 4 for those of 4 x 4.
+/// Most runs of a part: one a tile, of which a part has 8 if they are two columns wide and 4 if four. Of tiles of one
+/// column it has 16, which is why those take planes of [`FEWEST_COLUMNS`].
 const MOST_RUNS: usize = 8;
+/// Columns of a plane whose tiles have one: two tiles to a run.
+pub(super) const FEWEST_COLUMNS: usize = 2;
 /// Most shifts: 3 for F(2, 5), 2 for the others.
 const MOST_SHIFTS: usize = 3;
 
@@ -47,9 +51,9 @@ impl Geometry {
     /// Tiles `first..first + 16`, as far as they exist, in place of [`Self::EMPTY`].
     pub(super) fn set(&mut self, shape: &Shape, algorithm: Algorithm, first: usize) {
         let m = algorithm.outputs();
-        let (rows, columns) = (shape.out_size.0.div_ceil(m), shape.out_size.1.div_ceil(m));
-        let (per_part, tiles) = (GROUP / m, shape.images * rows * columns);
-        for (p, part) in self.parts.iter_mut().take(m).enumerate() {
+        let (rows, columns) = (shape.out_size.0.div_ceil(m.0), shape.out_size.1.div_ceil(m.1));
+        let (per_part, tiles) = (GROUP / m.1, shape.images * rows * columns);
+        for (p, part) in self.parts.iter_mut().take(m.1).enumerate() {
             let first = first + p * per_part;
             let count = per_part.min(tiles.saturating_sub(first));
             let (mut line, mut column, mut i) = (first / columns, first % columns, 0);
@@ -75,8 +79,8 @@ struct Run {
 impl Part {
     fn add(&mut self, shape: &Shape, algorithm: Algorithm, tiles: &Run) {
         let (m, inputs) = (algorithm.outputs(), algorithm.inputs());
-        let (first, end) = ((tiles.at * m) as isize, ((tiles.at + tiles.len) * m) as isize);
-        let (y, x) = ((tiles.row * m) as isize, (tiles.column * m) as isize);
+        let (first, end) = ((tiles.at * m.1) as isize, ((tiles.at + tiles.len) * m.1) as isize);
+        let (y, x) = ((tiles.row * m.0) as isize, (tiles.column * m.1) as isize);
         let (in_y, in_x) = (y + shape.origin.0, x + shape.origin.1);
         let offset = |s: &Strides, y: isize, x: isize| s.base + tiles.image as isize * s.image + y * s.row + x - first;
         let run = self.runs;
@@ -86,14 +90,14 @@ impl Part {
         // Columns of neighbouring tiles are neighbours: lanes whose columns, `x` being the first, lie in a plane.
         let lanes = |x: isize, width: usize| bits(first + (-x).max(0), end.min(first + width as isize - x));
         let inside = |at: isize, len: usize| at >= 0 && at < len as isize;
-        for (shift, rows) in (0..inputs).step_by(m).zip(&mut self.inside) {
-            let lanes = lanes(in_x + shift as isize, shape.size.1) & columns(m, inputs - shift);
-            for (r, row) in rows.iter_mut().enumerate().take(inputs) {
+        for (shift, rows) in (0..inputs.1).step_by(m.1).zip(&mut self.inside) {
+            let lanes = lanes(in_x + shift as isize, shape.size.1) & columns(m.1, inputs.1 - shift);
+            for (r, row) in rows.iter_mut().enumerate().take(inputs.0) {
                 row[run] = if inside(in_y + r as isize, shape.size.0) { lanes } else { 0 };
             }
         }
         let lanes = lanes(x, shape.out_size.1);
-        for (r, row) in self.out.iter_mut().enumerate().take(m) {
+        for (r, row) in self.out.iter_mut().enumerate().take(m.0) {
             row[run] = if inside(y + r as isize, shape.out_size.0) { lanes } else { 0 };
         }
     }

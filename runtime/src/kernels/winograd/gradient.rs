@@ -90,7 +90,7 @@ impl WinogradGradientPlan {
     /// What decides the bits: tile, strips of a chunk, chunks of a partial sum, rows and columns of the register block.
     pub fn order(&self) -> [usize; 5] {
         let cut = &self.descriptor.cut;
-        [cut.algorithm.outputs(), cut.chunk, cut.split_chunks, cut.mr, cut.nr]
+        [cut.algorithm.tile().size(), cut.chunk, cut.split_chunks, cut.mr, cut.nr]
     }
 
     /// Multiply-adds of the sums that it replaces.
@@ -146,14 +146,15 @@ impl WinogradGradientPlan {
         let cut = &self.descriptor.cut;
         let operands = if cut.shared { "for all first" } else { "by each tile" };
         format!(
-            "sums over {} tiles of {m} x {m}, {} to a chunk, in {} splits; {} x {} weights a tile; transforms operands \
+            "sums over {} tiles of {} x {}, {} to a chunk, in {} splits; {} x {} weights a tile; transforms operands \
              {operands}",
             cut.tiles(),
+            cut.algorithm.outputs().0,
+            cut.algorithm.outputs().1,
             cut.chunk * cut.columns,
             cut.splits,
             16 * cut.output_part,
             16 * cut.channel_part,
-            m = cut.algorithm.outputs()
         )
     }
 

@@ -3,6 +3,8 @@
 use super::super::spec::{Activation, AffineRead, Along, ContractSpec, Element, Stored};
 use super::WinogradError;
 use super::algorithm::Algorithm;
+use super::geometry::FEWEST_COLUMNS;
+use super::line::as_plane;
 
 /// A convolution `y[n, o, i, j] = sum over c, r, s of w[o, c, r, s] * x[n, c, i + r + top, j + s + left]`, rows of
 /// images dense. Strides in elements; those of the weights may be negative (backward-data turns the taps).
@@ -12,7 +14,7 @@ pub(super) struct Shape {
     pub(super) channels: usize,
     pub(super) outputs: usize,
     /// Rows and columns of the kernel.
-    pub(super) taps: usize,
+    pub(super) taps: (usize, usize),
     pub(super) size: (usize, usize),
     pub(super) out_size: (usize, usize),
     /// Input coordinates of the first tap of output 0: minus the padding.
@@ -63,6 +65,7 @@ pub(super) struct Loops {
 
 /// Takes a contraction apart.
 pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
+    let spec = &*as_plane(spec);
     if spec.element != Element::F32 || spec.stored != Stored::default() {
         return Err(WinogradError::Element);
     }
@@ -88,7 +91,7 @@ pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
         return Err(WinogradError::Form);
     }
     let (weights, image) = if weights_left { (&spec.left, &spec.right) } else { (&spec.right, &spec.left) };
-    let mut weights = weight_strides(weights, loops, [outputs, channels, taps, taps])?;
+    let mut weights = weight_strides(weights, loops, [outputs, channels, taps.0, taps.1])?;
     let read = image_read(image, loops, [images, channels])?;
     let origin = first_tap(&read, &mut weights, taps);
     let out_stride = |d: usize| spec.out_strides[d] as isize;
@@ -96,7 +99,8 @@ pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
     let along_outputs = if weights_left { Along::M } else { Along::N };
     let vectors = [epilogue.bias, epilogue.scale];
     let dense = out_stride(loops.x) == 1 && read.x.stride == 1;
-    if !dense || vectors.iter().flatten().any(|along| *along != along_outputs) {
+    let wide = taps.1 > 1 || out_size.1 >= FEWEST_COLUMNS;
+    if !dense || !wide || vectors.iter().flatten().any(|along| *along != along_outputs) {
         return Err(WinogradError::Form);
     }
     Ok(Shape {
@@ -123,27 +127,27 @@ pub(super) fn shape_of(spec: &ContractSpec) -> Result<Shape, WinogradError> {
     })
 }
 
-/// The reduction of a convolution: channels, and the taps of a row of a square kernel.
-pub(super) fn channels_and_taps(extents: &[usize]) -> Result<(usize, usize), WinogradError> {
+/// The reduction of a convolution: channels, and rows and columns of the kernel.
+pub(super) fn channels_and_taps(extents: &[usize]) -> Result<(usize, (usize, usize)), WinogradError> {
     match *extents {
-        [channels, taps, across] if taps == across && Algorithm::knows(taps) => Ok((channels, taps)),
+        [channels, rows, columns] if Algorithm::knows((rows, columns)) => Ok((channels, (rows, columns))),
         _ => Err(WinogradError::Taps),
     }
 }
 
 /// Input coordinates of the first tap of output 0. Taps that run the other way are turned.
-pub(super) fn first_tap(read: &ImageRead, weights: &mut WeightStrides, taps: usize) -> (isize, isize) {
-    let last = taps as isize - 1;
+pub(super) fn first_tap(read: &ImageRead, weights: &mut WeightStrides, taps: (usize, usize)) -> (isize, isize) {
+    let last = (taps.0 as isize - 1, taps.1 as isize - 1);
     let (mut top, mut left) = (read.y.offset as isize, read.x.offset as isize);
     if read.y.turned {
-        weights.base += last * weights.y;
+        weights.base += last.0 * weights.y;
         weights.y = -weights.y;
-        top -= last;
+        top -= last.0;
     }
     if read.x.turned {
-        weights.base += last * weights.x;
+        weights.base += last.1 * weights.x;
         weights.x = -weights.x;
-        left -= last;
+        left -= last.1;
     }
     (top, left)
 }

@@ -10,7 +10,8 @@
 
 use super::super::abi::{ActivateFn, GROUP};
 use super::super::simd::SimdMath;
-use super::filter::{Filter, INPUTS, OUTPUTS, TAPS};
+use super::algorithm::ALGORITHMS;
+use super::filter::{Filter, Filters, INPUTS, OUTPUTS, TAPS};
 use super::geometry::Geometry;
 
 /// Pixels of a group outside registers: `[row][column][tile]`.
@@ -23,19 +24,19 @@ pub(super) trait Lanes: SimdMath {
     /// # Safety
     /// Pixels that the geometry's masks name lie inside the tensor at `at`.
     #[inline(always)]
-    unsafe fn fetch<F: Filter>(geometry: &Geometry, at: *const f32, row: isize, stage: &mut Stage) {
-        for slot in stage.iter_mut().take(F::A * F::A) {
+    unsafe fn fetch<F: Filters>(geometry: &Geometry, at: *const f32, row: isize, stage: &mut Stage) {
+        for slot in stage.iter_mut().take(F::Y::A * F::X::A) {
             *slot = [0.0; GROUP];
         }
-        for (p, part) in geometry.parts.iter().take(F::M).enumerate() {
-            for r in 0..F::A {
+        for (p, part) in geometry.parts.iter().take(F::X::M).enumerate() {
+            for r in 0..F::Y::A {
                 for run in 0..part.runs {
                     let from = at.wrapping_offset(part.from[run] + r as isize * row);
                     for lane in 0..GROUP {
-                        let (tile, column) = ((p * GROUP + lane) / F::M, lane % F::M);
-                        for (shift, inside) in (0..F::A).step_by(F::M).zip(&part.inside) {
+                        let (tile, column) = ((p * GROUP + lane) / F::X::M, lane % F::X::M);
+                        for (shift, inside) in (0..F::X::A).step_by(F::X::M).zip(&part.inside) {
                             if inside[r][run] >> lane & 1 == 1 {
-                                stage[r * F::A + shift + column][tile] = *from.wrapping_add(shift + lane);
+                                stage[r * F::X::A + shift + column][tile] = *from.wrapping_add(shift + lane);
                             }
                         }
                     }
@@ -49,14 +50,14 @@ pub(super) trait Lanes: SimdMath {
     /// # Safety
     /// The processor has the instructions of `Self`; `at` may be anything.
     #[inline(always)]
-    unsafe fn announce<F: Filter>(_geometry: &Geometry, _at: *const f32, _row: isize) {}
+    unsafe fn announce<F: Filters>(_geometry: &Geometry, _at: *const f32, _row: isize) {}
 
     /// Row `r` of a group's pixels, by column, for vector `v` of the group.
     ///
     /// # Safety
     /// As [`Self::fetch`], which has filled the stage.
     #[inline(always)]
-    unsafe fn columns<F: Filter>(
+    unsafe fn columns<F: Filters>(
         _geometry: &Geometry,
         _at: *const f32,
         _row: isize,
@@ -64,8 +65,8 @@ pub(super) trait Lanes: SimdMath {
         (r, v): (usize, usize),
     ) -> [Self; INPUTS] {
         let mut columns = [Self::splat(0.0); INPUTS];
-        for j in 0..F::A {
-            columns[j] = Self::load(stage[r * F::A + j].as_ptr().add(v * Self::LANES));
+        for j in 0..F::X::A {
+            columns[j] = Self::load(stage[r * F::X::A + j].as_ptr().add(v * Self::LANES));
         }
         columns
     }
@@ -75,29 +76,45 @@ pub(super) trait Lanes: SimdMath {
     /// # Safety
     /// Pixels that the geometry's masks name lie inside the tensors of `to`.
     #[inline(always)]
-    unsafe fn put<F: Filter>(
+    unsafe fn put<F: Filters>(
         _geometry: &Geometry,
         _to: &Plane,
         y: [Self; OUTPUTS],
         stage: &mut Stage,
         (r, v): (usize, usize),
     ) {
-        for j in 0..F::M {
-            y[j].store(stage[r * F::M + j].as_mut_ptr().add(v * Self::LANES));
+        for j in 0..F::X::M {
+            y[j].store(stage[r * F::X::M + j].as_mut_ptr().add(v * Self::LANES));
         }
     }
+
+    /// Stores what will not be read while it is in the caches; visible to others after [`Self::settle`].
+    ///
+    /// # Safety
+    /// As `store`.
+    #[inline(always)]
+    unsafe fn store_far(self, to: *mut f32) {
+        self.store(to);
+    }
+
+    /// Makes what [`Self::store_far`] has stored visible in the order of the program.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `Self`.
+    #[inline(always)]
+    unsafe fn settle() {}
 
     /// Stores what [`Self::put`] has left in the stage.
     ///
     /// # Safety
     /// As [`Self::put`].
     #[inline(always)]
-    unsafe fn flush<F: Filter>(geometry: &Geometry, to: &Plane, stage: &mut Stage) {
-        for (p, part) in geometry.parts.iter().take(F::M).enumerate() {
-            for r in 0..F::M {
+    unsafe fn flush<F: Filters>(geometry: &Geometry, to: &Plane, stage: &mut Stage) {
+        for (p, part) in geometry.parts.iter().take(F::X::M).enumerate() {
+            for r in 0..F::Y::M {
                 let mut pixels = [0.0f32; GROUP];
                 for lane in 0..GROUP {
-                    pixels[lane] = stage[r * F::M + lane % F::M][(p * GROUP + lane) / F::M];
+                    pixels[lane] = stage[r * F::X::M + lane % F::X::M][(p * GROUP + lane) / F::X::M];
                 }
                 let inside = |run: usize, lane: usize| part.out[r][run] >> lane & 1 == 1;
                 let offset = |run: usize| part.to[run] + r as isize * to.row;
@@ -155,7 +172,7 @@ pub(super) struct InputCall<'a> {
 /// # Safety
 /// The processor has the instructions of `S`; the tensor at `from` is the one of the geometry; `to` holds the block.
 #[inline(always)]
-pub(super) unsafe fn input<S: Lanes, F: Filter>(call: &InputCall<'_>) {
+pub(super) unsafe fn input<S: Lanes, F: Filters>(call: &InputCall<'_>) {
     let mut stage: Stage = [[0.0; GROUP]; INPUTS * INPUTS];
     let zero = S::splat(0.0);
     let lanes = call.groups.len() * GROUP;
@@ -172,13 +189,13 @@ pub(super) unsafe fn input<S: Lanes, F: Filter>(call: &InputCall<'_>) {
                 let width = call.nr.min(lanes - panel);
                 let to = call.to.add(panel * call.channels + c * width + lane - panel);
                 let mut rows = [[zero; INPUTS]; INPUTS];
-                for r in 0..F::A {
-                    rows[r] = F::input(S::columns::<F>(geometry, plane, call.row, &stage, (r, v)));
+                for r in 0..F::Y::A {
+                    rows[r] = F::X::input(S::columns::<F>(geometry, plane, call.row, &stage, (r, v)));
                 }
-                for j in 0..F::A {
-                    let column = F::input(column(&rows, j));
-                    for i in 0..F::A {
-                        column[i].store(to.add((i * F::A + j) * call.position));
+                for j in 0..F::X::A {
+                    let column = F::Y::input(column(&rows, j));
+                    for i in 0..F::Y::A {
+                        column[i].store(to.add((i * F::X::A + j) * call.position));
                     }
                 }
             }
@@ -195,6 +212,8 @@ pub(super) struct WeightsCall {
     pub(super) channels: usize,
     pub(super) to: *mut f32,
     pub(super) position: usize,
+    /// Whether all weights are more than the caches hold.
+    pub(super) far: bool,
 }
 
 /// Channels transformed together.
@@ -207,7 +226,7 @@ const MOST_ROWS: usize = 14;
 /// # Safety
 /// The processor has the instructions of `S`; the strides lead to weights; `to` holds the panel.
 #[inline(always)]
-pub(super) unsafe fn weights<S: Lanes, F: Filter>(call: &WeightsCall) {
+pub(super) unsafe fn weights<S: Lanes, F: Filters>(call: &WeightsCall) {
     let mut taps = [[0.0f32; CHUNK * MOST_ROWS]; TAPS * TAPS];
     let zero = S::splat(0.0);
     for first in (0..call.channels).step_by(CHUNK) {
@@ -216,8 +235,8 @@ pub(super) unsafe fn weights<S: Lanes, F: Filter>(call: &WeightsCall) {
             for c in 0..count {
                 let s = &call.strides;
                 let from = call.from.wrapping_offset(row as isize * s.output + (first + c) as isize * s.channel);
-                for t in 0..F::R * F::R {
-                    let tap = (t / F::R) as isize * s.y + (t % F::R) as isize * s.x;
+                for t in 0..F::Y::R * F::X::R {
+                    let tap = (t / F::X::R) as isize * s.y + (t % F::X::R) as isize * s.x;
                     taps[t][c * call.rows + row] = *from.wrapping_offset(tap);
                 }
             }
@@ -226,24 +245,31 @@ pub(super) unsafe fn weights<S: Lanes, F: Filter>(call: &WeightsCall) {
         let to = call.to.add(first * call.rows);
         for lane in (0..len).step_by(S::LANES) {
             let mut rows = [[zero; INPUTS]; TAPS];
-            for r in 0..F::R {
+            for r in 0..F::Y::R {
                 let mut row = [zero; TAPS];
-                for x in 0..F::R {
-                    row[x] = S::load(taps[r * F::R + x].as_ptr().add(lane));
+                for x in 0..F::X::R {
+                    row[x] = S::load(taps[r * F::X::R + x].as_ptr().add(lane));
                 }
-                rows[r] = F::weights(row);
+                rows[r] = F::X::weights(row);
             }
             let left = (len - lane).min(S::LANES);
             let mask = ((1u32 << left) - 1) as u16;
-            for j in 0..F::A {
-                let column = F::weights(column(&rows, j));
-                for i in 0..F::A {
-                    let to = to.add((i * F::A + j) * call.position + lane);
-                    if left == S::LANES { column[i].store(to) } else { column[i].store_mask(to, mask) }
+            for j in 0..F::X::A {
+                let column = F::Y::weights(column(&rows, j));
+                for i in 0..F::Y::A {
+                    let to = to.add((i * F::X::A + j) * call.position + lane);
+                    if left < S::LANES {
+                        column[i].store_mask(to, mask);
+                    } else if call.far {
+                        column[i].store_far(to);
+                    } else {
+                        column[i].store(to);
+                    }
                 }
             }
         }
     }
+    S::settle();
 }
 
 /// Outputs of a block of channels and tiles, from `[position][channel][lane]`.
@@ -265,7 +291,7 @@ pub(super) struct OutputCall<'a> {
 /// # Safety
 /// The processor has the instructions of `S`; the tensors are those of the geometry.
 #[inline(always)]
-pub(super) unsafe fn output<S: Lanes, F: Filter>(call: &OutputCall<'_>) {
+pub(super) unsafe fn output<S: Lanes, F: Filters>(call: &OutputCall<'_>) {
     let mut stage: Stage = [[0.0; GROUP]; INPUTS * INPUTS];
     let zero = S::splat(0.0);
     let lanes = call.groups.len() * GROUP;
@@ -286,16 +312,16 @@ pub(super) unsafe fn output<S: Lanes, F: Filter>(call: &OutputCall<'_>) {
             for v in 0..GROUP / S::LANES {
                 let from = call.from.add(o * lanes + g * GROUP + v * S::LANES);
                 let mut columns = [[zero; OUTPUTS]; INPUTS];
-                for j in 0..F::A {
+                for j in 0..F::X::A {
                     let mut column = [zero; INPUTS];
-                    for i in 0..F::A {
-                        column[i] = S::load(from.add((i * F::A + j) * call.position));
+                    for i in 0..F::Y::A {
+                        column[i] = S::load(from.add((i * F::X::A + j) * call.position));
                     }
-                    columns[j] = F::output(column);
+                    columns[j] = F::Y::output(column);
                 }
-                for r in 0..F::M {
-                    let mut y = F::output(column(&columns, r));
-                    for j in 0..F::M {
+                for r in 0..F::Y::M {
+                    let mut y = F::X::output(column(&columns, r));
+                    for j in 0..F::X::M {
                         y[j] = y[j].add(bias).mul(scale);
                     }
                     S::put::<F>(geometry, &plane, y, &mut stage, (r, v));
@@ -314,9 +340,9 @@ pub(super) fn column<S: Copy, const N: usize, const L: usize>(rows: &[[S; L]; N]
 
 /// The transforms of one level, for each of `Algorithm::ALL`.
 pub(crate) struct Transforms {
-    pub(super) input: [unsafe fn(&InputCall<'_>); 3],
-    pub(super) weights: [unsafe fn(&WeightsCall); 3],
-    pub(super) output: [unsafe fn(&OutputCall<'_>); 3],
+    pub(super) input: [unsafe fn(&InputCall<'_>); ALGORITHMS],
+    pub(super) weights: [unsafe fn(&WeightsCall); ALGORITHMS],
+    pub(super) output: [unsafe fn(&OutputCall<'_>); ALGORITHMS],
 }
 
 /// Instantiates the transforms for a vector type.
@@ -331,12 +357,13 @@ macro_rules! transforms {
     (@each $name:ident, $call:ty, $vector:ty $(, $feature:literal)?) => {
         mod $name {
             use super::*;
-            use $crate::kernels::winograd::filter::{F23, F25, F43, Filter};
+            use $crate::kernels::winograd::algorithm::ALGORITHMS;
+            use $crate::kernels::winograd::filter::{F11, F23, F25, F43, Filters, each_algorithm};
             $(#[target_feature(enable = $feature)])?
-            unsafe fn of<F: Filter>(call: &$call) {
+            unsafe fn of<F: Filters>(call: &$call) {
                 $crate::kernels::winograd::transform::$name::<$vector, F>(call);
             }
-            pub(super) const ALL: [unsafe fn(&$call); 3] = [of::<F23>, of::<F43>, of::<F25>];
+            pub(super) const ALL: [unsafe fn(&$call); ALGORITHMS] = each_algorithm!(of);
         }
     };
 }

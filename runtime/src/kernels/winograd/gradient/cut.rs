@@ -61,7 +61,7 @@ impl Cut {
         let (m, positions) = (algorithm.outputs(), algorithm.positions());
         let (wide, nr) = (0, table.shapes[0].nr);
         let narrow = table.shapes.iter().position(|s| s.nr == GROUP && !s.inner).unwrap_or(wide);
-        let (rows, columns) = (shape.out_size.0.div_ceil(m), shape.out_size.1.div_ceil(m));
+        let (rows, columns) = (shape.out_size.0.div_ceil(m.0), shape.out_size.1.div_ceil(m.1));
         let strips = shape.images * rows;
         let (output_groups, channel_groups) = (shape.outputs.div_ceil(GROUP), shape.channels.div_ceil(GROUP));
         let lanes = (output_groups + channel_groups) * GROUP;
@@ -84,9 +84,9 @@ impl Cut {
         let splits = wanted.min(chunks);
         let split_chunks = chunks.div_ceil(splits);
 
-        let halo = algorithm.taps() - 1;
-        let row = (columns * m + halo) * GROUP;
-        let band = ((STAGE / row).saturating_sub(halo) / m).clamp(1, chunk.min(rows));
+        let halo = (algorithm.taps().0 - 1, algorithm.taps().1 - 1);
+        let row = (columns * m.1 + halo.1) * GROUP;
+        let band = ((STAGE / row).saturating_sub(halo.0) / m.0).clamp(1, chunk.min(rows));
         // Positions an odd number of cache lines apart do not meet in one set.
         let apart = |len: usize| (len.div_ceil(16) | 1) * 16;
         let transformed = |all: usize, part: usize| {
@@ -115,7 +115,7 @@ impl Cut {
             x_position: transformed(channel_groups, channel_part),
             sums_position: apart(output_part * channel_part * GROUP * GROUP),
             band,
-            stage_len: (band * m + halo) * row,
+            stage_len: (band * m.0 + halo.0) * row,
         }
     }
 
@@ -155,6 +155,6 @@ impl Cut {
 
     /// Elements of a partial gradient's output and group.
     pub(super) fn taps_len(&self) -> usize {
-        self.algorithm.taps() * self.algorithm.taps() * GROUP
+        self.algorithm.taps().0 * self.algorithm.taps().1 * GROUP
     }
 }

@@ -3,6 +3,7 @@
 
 use super::super::super::spec::{AffineRead, ContractSpec, Element, Epilogue, Stored};
 use super::super::WinogradError;
+use super::super::line::as_plane;
 use super::super::shape::{Loops, Strides, WeightStrides, channels_and_taps, first_tap, image_read};
 
 /// `dw[o, c, r, s] = sum over n, i, j of dy[n, o, i, j] * x[n, c, i + r + top, j + s + left]`, rows of images dense.
@@ -13,7 +14,7 @@ pub(in super::super) struct GradientShape {
     pub(in super::super) channels: usize,
     pub(in super::super) outputs: usize,
     /// Rows and columns of the kernel.
-    pub(in super::super) taps: usize,
+    pub(in super::super) taps: (usize, usize),
     /// Of `x`.
     pub(in super::super) size: (usize, usize),
     /// Of `dy`.
@@ -29,6 +30,7 @@ pub(in super::super) struct GradientShape {
 
 /// Takes a contraction apart.
 pub(in super::super) fn gradient_shape(spec: &ContractSpec) -> Result<GradientShape, WinogradError> {
+    let spec = &*as_plane(spec);
     if spec.element != Element::F32 || spec.stored != Stored::default() {
         return Err(WinogradError::Element);
     }

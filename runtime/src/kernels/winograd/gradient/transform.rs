@@ -12,7 +12,8 @@
 use super::super::super::abi::{GROUP, TransposeFn};
 use super::super::super::simd::{SimdMath, prefetch_near};
 use super::super::super::store::copy_short;
-use super::super::filter::{Filter, INPUTS, OUTPUTS, TAPS};
+use super::super::algorithm::ALGORITHMS;
+use super::super::filter::{Filter, Filters, INPUTS, OUTPUTS, TAPS};
 use super::super::shape::{Strides, WeightStrides};
 use super::super::transform::column;
 
@@ -87,14 +88,14 @@ pub(in super::super) struct StripsCall {
 
 /// What becomes of a tile's pixels. A trait and no closure, which would not inherit target features.
 pub(in super::super) trait Operand {
-    /// Columns and rows of a tile beyond `M`.
-    fn halo<F: Filter>() -> usize;
+    /// Rows and columns of a tile beyond `M`.
+    fn halo<F: Filters>() -> (usize, usize);
 
     /// Transforms the tile whose pixels begin at `pixels`, rows `row` apart.
     ///
     /// # Safety
     /// The processor has the instructions of `S`; the pixels are there; `to` is good for all positions.
-    unsafe fn tile<S: Channels, F: Filter>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32);
+    unsafe fn tile<S: Channels, F: Filters>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32);
 }
 
 /// `x`, by `B^T x B`.
@@ -104,25 +105,25 @@ pub(in super::super) struct Gradient;
 
 impl Operand for Image {
     #[inline(always)]
-    fn halo<F: Filter>() -> usize {
-        F::R - 1
+    fn halo<F: Filters>() -> (usize, usize) {
+        (F::Y::R - 1, F::X::R - 1)
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Channels, F: Filter>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
+    unsafe fn tile<S: Channels, F: Filters>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
         let zero = S::splat(0.0);
         let mut rows = [[zero; INPUTS]; INPUTS];
-        for r in 0..F::A {
+        for r in 0..F::Y::A {
             let mut line = [zero; INPUTS];
-            for j in 0..F::A {
+            for j in 0..F::X::A {
                 line[j] = S::load(pixels.wrapping_add(r * row + j * GROUP));
             }
-            rows[r] = F::input(line);
+            rows[r] = F::X::input(line);
         }
-        for j in 0..F::A {
-            let column = F::input(column(&rows, j));
-            for i in 0..F::A {
-                column[i].store(to.wrapping_add((i * F::A + j) * call.position));
+        for j in 0..F::X::A {
+            let column = F::Y::input(column(&rows, j));
+            for i in 0..F::Y::A {
+                column[i].store(to.wrapping_add((i * F::X::A + j) * call.position));
             }
         }
     }
@@ -130,25 +131,25 @@ impl Operand for Image {
 
 impl Operand for Gradient {
     #[inline(always)]
-    fn halo<F: Filter>() -> usize {
-        0
+    fn halo<F: Filters>() -> (usize, usize) {
+        (0, 0)
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Channels, F: Filter>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
+    unsafe fn tile<S: Channels, F: Filters>(call: &StripsCall, pixels: *const f32, row: usize, to: *mut f32) {
         let zero = S::splat(0.0);
         let mut rows = [[zero; INPUTS]; OUTPUTS];
-        for r in 0..F::M {
+        for r in 0..F::Y::M {
             let mut line = [zero; OUTPUTS];
-            for j in 0..F::M {
+            for j in 0..F::X::M {
                 line[j] = S::load(pixels.wrapping_add(r * row + j * GROUP));
             }
-            rows[r] = F::gradient(line);
+            rows[r] = F::X::gradient(line);
         }
-        for j in 0..F::A {
-            let column = F::gradient(column(&rows, j));
-            for i in 0..F::A {
-                column[i].store_rows(to.wrapping_add((i * F::A + j) * call.position), call.panel);
+        for j in 0..F::X::A {
+            let column = F::Y::gradient(column(&rows, j));
+            for i in 0..F::Y::A {
+                column[i].store_rows(to.wrapping_add((i * F::X::A + j) * call.position), call.panel);
             }
         }
     }
@@ -159,9 +160,9 @@ impl Operand for Gradient {
 /// # Safety
 /// The processor has the instructions of `S`; the strides lead to the operand; `stage` and `to` hold the strips.
 #[inline(always)]
-pub(in super::super) unsafe fn strips<S: Channels, F: Filter, O: Operand>(call: &StripsCall) {
-    let row = (call.columns * F::M + O::halo::<F>()) * GROUP;
-    let len = (call.band * F::M + O::halo::<F>()) * row;
+pub(in super::super) unsafe fn strips<S: Channels, F: Filters, O: Operand>(call: &StripsCall) {
+    let row = (call.columns * F::X::M + O::halo::<F>().1) * GROUP;
+    let len = (call.band * F::Y::M + O::halo::<F>().0) * row;
     // Columns outside of the plane stay zero from here on; rows outside are cleared when it is their turn.
     std::slice::from_raw_parts_mut(call.stage, len).fill(0.0);
     let mut to = call.to;
@@ -170,18 +171,18 @@ pub(in super::super) unsafe fn strips<S: Channels, F: Filter, O: Operand>(call: 
         let (image, first) = (strip / call.rows, strip % call.rows);
         let count = call.band.min(call.rows - first).min(end - strip);
         let plane = call.from.wrapping_offset(image as isize * call.strides.image);
-        let top = (first * F::M) as isize + call.origin.0;
+        let top = (first * F::Y::M) as isize + call.origin.0;
         strip += count;
         // From a row of this band to that of the next, which may be in the next image.
         let images = (strip / call.rows) as isize - image as isize;
-        let down = ((strip % call.rows) as isize - first as isize) * F::M as isize;
+        let down = ((strip % call.rows) as isize - first as isize) * F::Y::M as isize;
         let ahead = images * call.strides.image + down * call.strides.row;
-        for r in 0..count * F::M + O::halo::<F>() {
+        for r in 0..count * F::Y::M + O::halo::<F>().0 {
             turn_row::<S>(call, plane, top + r as isize, call.stage.wrapping_add(r * row), row, ahead);
         }
         for s in 0..count {
             for column in 0..call.columns {
-                let pixels = call.stage.wrapping_add(s * F::M * row + column * F::M * GROUP);
+                let pixels = call.stage.wrapping_add(s * F::Y::M * row + column * F::X::M * GROUP);
                 for v in 0..GROUP / S::LANES {
                     O::tile::<S, F>(call, pixels.wrapping_add(v * S::LANES), row, to.wrapping_add(v * call.vector));
                 }
@@ -252,29 +253,29 @@ pub(super) struct Weights {
 /// # Safety
 /// The processor has the instructions of `S`; `from` holds the sums and `to` takes the taps.
 #[inline(always)]
-pub(in super::super) unsafe fn taps<S: Channels, F: Filter>(call: &TapsCall) {
+pub(in super::super) unsafe fn taps<S: Channels, F: Filters>(call: &TapsCall) {
     let zero = S::splat(0.0);
     for o in 0..call.outputs {
         for group in 0..call.lanes / GROUP {
             let mut block = [0.0f32; TAPS * TAPS * GROUP];
             let to = match call.to {
-                Taps::Partial(to, output) => to.wrapping_add(o * output + group * F::R * F::R * GROUP),
+                Taps::Partial(to, output) => to.wrapping_add(o * output + group * F::Y::R * F::X::R * GROUP),
                 Taps::Weights(_) => block.as_mut_ptr(),
             };
             for v in 0..GROUP / S::LANES {
                 let from = call.from.wrapping_add(o * call.lanes + group * GROUP + v * S::LANES);
                 let mut columns = [[zero; TAPS]; INPUTS];
-                for j in 0..F::A {
+                for j in 0..F::X::A {
                     let mut column = [zero; INPUTS];
-                    for i in 0..F::A {
-                        column[i] = S::load(from.wrapping_add((i * F::A + j) * call.position));
+                    for i in 0..F::Y::A {
+                        column[i] = S::load(from.wrapping_add((i * F::X::A + j) * call.position));
                     }
-                    columns[j] = F::taps(column);
+                    columns[j] = F::Y::taps(column);
                 }
-                for r in 0..F::R {
-                    let row = F::taps(column(&columns, r));
-                    for s in 0..F::R {
-                        row[s].store(to.wrapping_add((F::R * r + s) * GROUP + v * S::LANES));
+                for r in 0..F::Y::R {
+                    let row = F::X::taps(column(&columns, r));
+                    for s in 0..F::X::R {
+                        row[s].store(to.wrapping_add((F::X::R * r + s) * GROUP + v * S::LANES));
                     }
                 }
             }
@@ -301,8 +302,8 @@ pub(in super::super) struct SumCall {
 /// # Safety
 /// The processor has the instructions of `S`; `from` holds the partial gradients, `to` takes `outputs` of them.
 #[inline(always)]
-pub(in super::super) unsafe fn sum<S: Channels, F: Filter>(call: &SumCall) {
-    let len = F::R * F::R * GROUP;
+pub(in super::super) unsafe fn sum<S: Channels, F: Filters>(call: &SumCall) {
+    let len = F::Y::R * F::X::R * GROUP;
     for o in 0..call.outputs {
         for group in 0..call.groups {
             let mut block = [0.0f32; TAPS * TAPS * GROUP];
@@ -321,9 +322,9 @@ pub(in super::super) unsafe fn sum<S: Channels, F: Filter>(call: &SumCall) {
 
 /// Stores `[tap][lane]` of one output and group.
 #[inline(always)]
-unsafe fn store_taps<F: Filter>(weights: &Weights, output: usize, group: usize, block: *const f32) {
-    let (s, taps) = (&weights.strides, F::R * F::R);
-    let dense = (s.y, s.x) == (F::R as isize, 1);
+unsafe fn store_taps<F: Filters>(weights: &Weights, output: usize, group: usize, block: *const f32) {
+    let (s, taps) = (&weights.strides, F::Y::R * F::X::R);
+    let dense = (F::Y::R == 1 || s.y == F::X::R as isize) && (F::X::R == 1 || s.x == 1);
     let first = weights.to.wrapping_offset(output as isize * s.output + (group * GROUP) as isize * s.channel);
     for tap in (0..taps).step_by(GROUP) {
         let mut turned = [0.0f32; GROUP * GROUP];
@@ -336,7 +337,7 @@ unsafe fn store_taps<F: Filter>(weights: &Weights, output: usize, group: usize, 
                 copy_short(from, to.wrapping_add(tap), count);
             } else {
                 for i in 0..count {
-                    let (y, x) = ((tap + i) / F::R, (tap + i) % F::R);
+                    let (y, x) = ((tap + i) / F::X::R, (tap + i) % F::X::R);
                     *to.wrapping_offset(y as isize * s.y + x as isize * s.x) = *from.add(i);
                 }
             }
@@ -348,10 +349,10 @@ unsafe fn store_taps<F: Filter>(weights: &Weights, output: usize, group: usize, 
 pub(crate) struct GradientTransforms {
     /// Rows of the register block.
     pub(in super::super) rows: usize,
-    pub(in super::super) image: [unsafe fn(&StripsCall); 3],
-    pub(in super::super) gradient: [unsafe fn(&StripsCall); 3],
-    pub(in super::super) taps: [unsafe fn(&TapsCall); 3],
-    pub(in super::super) sum: [unsafe fn(&SumCall); 3],
+    pub(in super::super) image: [unsafe fn(&StripsCall); ALGORITHMS],
+    pub(in super::super) gradient: [unsafe fn(&StripsCall); ALGORITHMS],
+    pub(in super::super) taps: [unsafe fn(&TapsCall); ALGORITHMS],
+    pub(in super::super) sum: [unsafe fn(&SumCall); ALGORITHMS],
 }
 
 /// Instantiates the transforms for a vector type.
@@ -359,28 +360,32 @@ macro_rules! gradient_transforms {
     ($vector:ty $(, $feature:literal)?) => {
         mod gradients {
             use super::*;
-            use $crate::kernels::winograd::filter::{F23, F25, F43, Filter};
+            use $crate::kernels::winograd::filter::{F11, F23, F25, F43, Filters, each_algorithm};
             use $crate::kernels::winograd::gradient::transform::{
-                self, Channels, Gradient, GradientTransforms, Image, Operand, StripsCall, SumCall, TapsCall,
+                self, Channels, Gradient, GradientTransforms, Image, StripsCall, SumCall, TapsCall,
             };
             $(#[target_feature(enable = $feature)])?
-            unsafe fn strips<F: Filter, O: Operand>(call: &StripsCall) {
-                transform::strips::<$vector, F, O>(call);
+            unsafe fn image<F: Filters>(call: &StripsCall) {
+                transform::strips::<$vector, F, Image>(call);
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn taps<F: Filter>(call: &TapsCall) {
+            unsafe fn gradient<F: Filters>(call: &StripsCall) {
+                transform::strips::<$vector, F, Gradient>(call);
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn taps<F: Filters>(call: &TapsCall) {
                 transform::taps::<$vector, F>(call);
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn sum<F: Filter>(call: &SumCall) {
+            unsafe fn sum<F: Filters>(call: &SumCall) {
                 transform::sum::<$vector, F>(call);
             }
             pub(crate) static GRADIENT: GradientTransforms = GradientTransforms {
                 rows: <$vector as Channels>::ROWS,
-                image: [strips::<F23, Image>, strips::<F43, Image>, strips::<F25, Image>],
-                gradient: [strips::<F23, Gradient>, strips::<F43, Gradient>, strips::<F25, Gradient>],
-                taps: [taps::<F23>, taps::<F43>, taps::<F25>],
-                sum: [sum::<F23>, sum::<F43>, sum::<F25>],
+                image: each_algorithm!(image),
+                gradient: each_algorithm!(gradient),
+                taps: each_algorithm!(taps),
+                sum: each_algorithm!(sum),
             };
         }
         pub(crate) use gradients::GRADIENT;
