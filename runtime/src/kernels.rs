@@ -40,6 +40,7 @@
 use std::fmt;
 
 mod abi;
+mod apart;
 mod choice;
 mod contract;
 mod convert;

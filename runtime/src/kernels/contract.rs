@@ -5,6 +5,7 @@
 //! From affine reads to a compiled contraction: the safe builder of [`Descriptor`]s.
 
 use super::abi::{Arguments, Descriptor, EpilogueCode, GROUP, Operand, Table};
+use super::apart::apart;
 use super::choice::{self, ContractChoice, Extents, SumOrder, turned};
 use super::drive::{VECTOR, contract_begin, contract_reduce, contract_tiles, pack_operand};
 use super::estimate::Estimate;
@@ -91,6 +92,8 @@ impl ContractPlan {
             }
             (Element::F32, (left, right), out) => {
                 let table = kernels.floats(left, right, false).ok_or(ContractError::WrongElement)?;
+                let apart = apart(spec, table);
+                let spec = apart.as_ref().unwrap_or(spec);
                 let half = match out {
                     Element::F32 => None,
                     Element::Bf16 => Some(&kernels.half[0]),

@@ -1,6 +1,7 @@
 #![allow(unsafe_code, clippy::unwrap_used, reason = "tests call the entry points and may panic")]
 //! Every level against the definition: sums over loop points in f64.
 
+mod apart;
 mod cases;
 mod choice;
 mod contract;

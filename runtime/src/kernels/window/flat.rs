@@ -45,12 +45,23 @@ pub(super) struct FlatRow {
     pub(super) at: isize,
     /// Vectors; none if each tap is a load, one element after that of the tap before.
     pub(super) loads: usize,
+    /// Whether tap `j` of lane `i` is element `i * loads + j`, and all are there: nothing is masked or picked.
+    pub(super) even: bool,
 }
 
 /// Lanes in tables at most.
 const MOST_PICKS: usize = 1 << 16;
 /// Of these, what stays in the first-level cache beside the planes.
 const NEAR_PICKS: usize = 16 * 1024 / 4;
+
+/// Distances of windows whose taps are vectors of even and odd elements, and of those the even and odd ones.
+const EVEN_LOADS: [usize; 2] = [2, 4];
+
+/// Whether tap `j` of lane `i` is element `low + i * step + j`, of all lanes and at most `step` taps.
+fn evenly_apart(taps: &[Vec<Option<i64>>], low: i64, step: usize, lanes: usize) -> bool {
+    let is_at = |j: usize, lane: usize| taps[j].get(lane) == Some(&Some(low + (lane * step + j) as i64));
+    taps.len() <= step && (0..taps.len()).all(|j| (0..lanes).all(|lane| is_at(j, lane)))
+}
 
 /// One pattern of a vector, relative to its `x`.
 #[derive(PartialEq)]
@@ -159,15 +170,23 @@ impl Pattern {
         let mut firsts = (0..taps.len()).flat_map(|j| (0..lanes).filter_map(move |lane| neighbour(j, lane)));
         let first = firsts.next().unwrap_or(x);
         if firsts.all(|other| other == first) {
-            self.rows.push(FlatRow { at: (first - x) as isize, loads: 0 });
+            self.rows.push(FlatRow { at: (first - x) as isize, loads: 0, even: false });
             for tap in taps {
                 self.masks.push(mask(&|lane| tap.get(lane).is_some_and(Option::is_some)));
             }
             return;
         }
         let (low, high) = (all().min().unwrap_or(x), all().max().unwrap_or(x));
+        if let Some(loads) = EVEN_LOADS.into_iter().find(|&loads| evenly_apart(taps, low, loads, lanes)) {
+            let at = (low - x) as isize;
+            // The last tap of the last lane need not be the last element of the last vector.
+            if low + (loads * lanes) as i64 <= elements {
+                self.rows.push(FlatRow { at, loads, even: true });
+                return;
+            }
+        }
         let pairs = ((high - low + 1) as usize).div_ceil(2 * lanes);
-        self.rows.push(FlatRow { at: (low - x) as isize, loads: 2 * pairs });
+        self.rows.push(FlatRow { at: (low - x) as isize, loads: 2 * pairs, even: false });
         for load in 0..2 * pairs {
             let inside = |lane: usize| (low + (load * lanes + lane) as i64) < elements;
             self.masks.push(mask(&inside));
@@ -188,6 +207,7 @@ impl Pattern {
     fn cost(&self, taps: usize) -> f64 {
         let row = |row: &FlatRow| match row.loads {
             0 => 1.5 * taps as f64,
+            loads if row.even => 2.0 * loads as f64,
             loads => 0.75 * loads as f64 + taps as f64 * (0.5 + 0.75 * loads as f64),
         };
         4.0 + self.rows.iter().map(row).sum::<f64>()

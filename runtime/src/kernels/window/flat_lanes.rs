@@ -60,6 +60,8 @@ pub(super) unsafe fn vector<S: SimdWindow, T: TapSink<S>>(
         let row = flat.rows.get_unchecked(vector.rows + row);
         let at = x.wrapping_offset(vector.x + row.at);
         match row.loads {
+            2 if row.even => halves(at, taps, sink),
+            4 if row.even => quarters(at, taps, sink),
             0 => {
                 for j in 0..taps {
                     sink.tap(S::load_mask_or(at.wrapping_add(j), next.mask(), outside));
@@ -69,6 +71,34 @@ pub(super) unsafe fn vector<S: SimdWindow, T: TapSink<S>>(
             4 => picked::<S, T, 4>(&mut next, at, taps, outside, sink),
             loads => far(&mut next, at, loads, taps, outside, sink),
         }
+    }
+}
+
+/// At most two taps of windows two elements apart.
+///
+/// # Safety
+/// As [`vector`]; two vectors may be read.
+#[inline(always)]
+unsafe fn halves<S: SimdWindow, T: TapSink<S>>(at: *const f32, taps: usize, sink: &mut T) {
+    let (even, odd) = S::load(at).deinterleave(S::load(at.wrapping_add(S::LANES)));
+    for x in [even, odd].into_iter().take(taps) {
+        sink.tap(x);
+    }
+}
+
+/// At most four taps of windows four elements apart.
+///
+/// # Safety
+/// As [`vector`]; four vectors may be read.
+#[inline(always)]
+unsafe fn quarters<S: SimdWindow, T: TapSink<S>>(at: *const f32, taps: usize, sink: &mut T) {
+    let [a, b, c, d] = [0, 1, 2, 3].map(|n| at.wrapping_add(n * S::LANES));
+    let (even, odd) = S::load(a).deinterleave(S::load(b));
+    let (later_even, later_odd) = S::load(c).deinterleave(S::load(d));
+    let (first, third) = even.deinterleave(later_even);
+    let (second, fourth) = odd.deinterleave(later_odd);
+    for x in [first, second, third, fourth].into_iter().take(taps) {
+        sink.tap(x);
     }
 }
 
