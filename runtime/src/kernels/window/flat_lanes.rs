@@ -92,9 +92,9 @@ unsafe fn halves<S: SimdWindow, T: TapSink<S>>(at: *const f32, taps: usize, sink
 /// As [`vector`]; four vectors may be read.
 #[inline(always)]
 unsafe fn quarters<S: SimdWindow, T: TapSink<S>>(at: *const f32, taps: usize, sink: &mut T) {
-    let [a, b, c, d] = [0, 1, 2, 3].map(|n| at.wrapping_add(n * S::LANES));
-    let (even, odd) = S::load(a).deinterleave(S::load(b));
-    let (later_even, later_odd) = S::load(c).deinterleave(S::load(d));
+    let later = at.wrapping_add(2 * S::LANES);
+    let (even, odd) = S::load(at).deinterleave(S::load(at.wrapping_add(S::LANES)));
+    let (later_even, later_odd) = S::load(later).deinterleave(S::load(later.wrapping_add(S::LANES)));
     let (first, third) = even.deinterleave(later_even);
     let (second, fourth) = odd.deinterleave(later_odd);
     for x in [first, second, third, fourth].into_iter().take(taps) {
