@@ -84,7 +84,8 @@ fn loops(
     lasting: &Lasting,
 ) -> Result<Vec<Lowered>, CompileError> {
     let lasts = |value| lasting.holds(graph, schedule, value);
-    let lower = |kernel| lower::lower(graph, kernel, kernels, &lasts).map_err(|declined| (kernel, declined));
+    let near = lower::stays_near(graph);
+    let lower = |kernel| lower::lower(graph, kernel, kernels, &lasts, near).map_err(|declined| (kernel, declined));
     let lowered = schedule.kernels.iter().map(lower).collect::<Result<_, _>>();
     lowered.map_err(|(kernel, declined)| {
         let name = graph.value_name(kernel.results[0]);

@@ -64,7 +64,7 @@ pub struct Lowered {
 const NEAR_BYTES: usize = 2 << 20;
 
 /// Whether all states of a graph stay in the caches.
-fn stays_near(graph: &Graph) -> bool {
+pub(crate) fn stays_near(graph: &Graph) -> bool {
     let states = graph.nodes().filter(|(_, data)| matches!(data.op, Op::State(_)));
     states.map(|(_, data)| graph.ty(data.results[0]).bytes()).sum::<usize>() <= NEAR_BYTES
 }
@@ -98,7 +98,7 @@ pub struct Pack {
 }
 
 /// Lowers one kernel. `lasting` says which values stay the same from run to run: a micro-kernel takes them as panels,
-/// packed once by `@prepare`.
+/// packed once by `@prepare`; `near` whether all states of the graph stay in the caches.
 ///
 /// # Errors
 /// [`Declined`] if the kernel is no nest: a defect of `fuse`.
@@ -107,6 +107,7 @@ pub fn lower(
     kernel: &Scheduled,
     kernels: Option<&MicroKernels<'_>>,
     lasting: &dyn Fn(Value) -> bool,
+    near: bool,
 ) -> Result<Lowered, Declined> {
     let data = graph.node(kernel.node);
     let region = wanted(region_of(graph, kernel.node), data, kernel);
@@ -119,7 +120,7 @@ pub fn lower(
         let [left, right] = [form.left, form.right].map(|operand| lasting(kernel.operands[operand]));
         form.spec.packed = Packed { left, right };
         form.spec.shares_panels = true;
-        form.spec.near = stays_near(graph);
+        form.spec.near = near;
         if let Ok(made) = kernels.of(&form.spec) {
             return Ok(contraction(name, &region, &form, made, provenance));
         }

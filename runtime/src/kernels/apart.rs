@@ -6,7 +6,7 @@
 //! the outermost dimension of the free index becomes one of the batch.
 
 use super::abi::Table;
-use super::spec::{AffineRead, ContractSpec, Side};
+use super::spec::{AffineRead, Along, ContractSpec, Side};
 use super::work::Work;
 
 /// The spec with the outermost dimension of one operand's free index in the batch, if that takes less time: it computes the
@@ -41,8 +41,8 @@ fn cuts(work: &Work<'_>, nr: usize) -> f64 {
 pub(super) fn moved(spec: &ContractSpec, side: Side) -> Option<ContractSpec> {
     let (batch, m) = (spec.batch.len(), spec.m.len());
     let (from, free, read, along) = match side {
-        Side::Left => (batch, &spec.m, &spec.left, super::Along::M),
-        Side::Right => (batch + m, &spec.n, &spec.right, super::Along::N),
+        Side::Left => (batch, &spec.m, &spec.left, Along::M),
+        Side::Right => (batch + m, &spec.n, &spec.right, Along::N),
     };
     let by_itself = |read: &AffineRead| {
         read.dims.iter().filter(|dim| dim.terms.iter().any(|&(index, _)| index == from)).all(|dim| {

@@ -33,6 +33,7 @@ fn line_of(spec: &ContractSpec) -> Option<(Line, usize)> {
     if k != 2 || !(plain(m) && n == 2 || plain(n) && m == 2) {
         return None;
     }
+    // Where both move by one, either may be called the position: a plane of one row treats them alike.
     // Positions come behind images, taps behind channels: the last loop of the pair among the outputs, and of the sum.
     let (outer, inner) = (if n == 2 { b + m + 1 } else { b + 1 }, b + m + n + 1);
     let through = |read: &AffineRead| {
